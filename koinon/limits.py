@@ -1,0 +1,60 @@
+"""Bounds on everything that comes from outside: one place, each with its unit and its reason."""
+
+# --- transactions
+MAX_ENVELOPE_BYTES = 64 * 1024  # the largest, a publication of 256 columns with codelists, fits four times
+MAX_OPERATIONS = 64  # per transaction: one request to every member of a large consortium
+NONCE_BYTES = 16  # never repeats by chance
+MAX_EXPIRY_MS = 10 * 60 * 1000  # how far ahead a transaction may expire: bounds the window of seen ids
+DEFAULT_EXPIRY_MS = 2 * 60 * 1000
+MAX_SUBMIT_ENVELOPES = 1_000  # per Submit call
+
+# --- blocks and consensus
+MAX_BLOCK_BYTES = 2 * 1024 * 1024  # one gRPC message, sent within a proposal timeout on 100 Mbit/s
+MAX_BLOCK_TRANSACTIONS = 5_000  # keeps execution of one block well under a second
+MAX_BLOCK_EVIDENCE = 16
+MAX_VALIDATORS = 100  # all-to-all votes
+MAX_TOTAL_POWER = 10_000  # proposer rotation is tabulated over the total power
+MAX_ROUNDS_AHEAD = 2  # votes kept for rounds after the current one, per sender (Tendermint keeps two)
+MAX_CLOCK_DRIFT_MS = 60_000  # how far a vote's time may run ahead of the receiver's clock before it is dropped
+
+# --- pool
+MAX_POOL_TRANSACTIONS = 50_000
+MAX_POOL_PER_SENDER = 20_000  # one flooder cannot fill it alone
+
+# --- messages between nodes
+MAX_PEER_MESSAGE_BYTES = MAX_BLOCK_BYTES + 512 * 1024  # a proposal with its block, and room for framing
+MAX_SYNC_BLOCKS = 64  # per BlockResponse
+
+# --- names and text (characters)
+MAX_INSTITUTION_ID = 32
+MAX_NAME_PART = 63  # collection, table, column
+MAX_TITLE = 200
+MAX_TEXT = 2_000  # descriptions, purposes, reasons
+MAX_KEYWORDS = 16
+MAX_KEYWORD = 64
+MAX_SQL = 10_000
+
+# --- catalog
+MAX_COLUMNS = 256
+MAX_CODES = 64  # per published codelist
+MAX_CODE = 64  # characters of one code
+MAX_CHUNK_BYTES = 256 * 1024  # of a staged file
+MAX_STAGED_BYTES = 4 * 1024**3
+
+# --- tasks
+MAX_SOURCES = 64
+MAX_COMMITTEE = 15
+MAX_GROUPS = 256  # product of the codelists grouped by
+MAX_OUTPUTS = 32  # items of a SELECT list
+MAX_CERTIFICATE_BYTES = 1_024  # a self-signed P-256 certificate takes about 350
+MAX_SEALED_OUTPUT_BYTES = 1024 * 1024
+MAX_SESSION_FRAME_BYTES = 4 * 1024 * 1024
+MAX_OPEN_TASKS_PER_ASKER = 100
+
+# --- calls
+MAX_TICKET_MS = 10 * 60 * 1000
+MAX_PAGE_SIZE = 500
+DEFAULT_PAGE_SIZE = 50
+MAX_WAIT_MS = 30_000
+MAX_RPC_MESSAGE_BYTES = 8 * 1024 * 1024
+MAX_SUBSCRIPTIONS = 256

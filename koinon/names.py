@@ -1,0 +1,107 @@
+"""Names of institutions, people and data, and what makes one well formed.
+
+- institution: ``um``
+- person: ``um/operator``
+- dataset: ``um.ercp.indo_rct``; without the institution, ``ercp.indo_rct``, every institution's table of that name
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from koinon.errors import InvalidName
+from koinon.limits import MAX_INSTITUTION_ID, MAX_NAME_PART
+
+_INSTITUTION = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_INSTITUTION_ID - 1}}}")
+_PART = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME_PART - 1}}}")
+_COLUMN = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME_PART - 1}}}")
+
+
+def check_institution(text: str) -> str:
+    """Return ``text`` if it is a well-formed institution id. Raises InvalidName."""
+    if not _INSTITUTION.fullmatch(text):
+        raise InvalidName(
+            f"{text!r} is not an institution id",
+            hint="use lower-case letters, digits and hyphens, starting with a letter, at most "
+            f"{MAX_INSTITUTION_ID} characters",
+        )
+    return text
+
+
+def check_column(text: str) -> str:
+    """Return ``text`` if it is a well-formed column name. Raises InvalidName."""
+    if not _COLUMN.fullmatch(text):
+        raise InvalidName(
+            f"{text!r} is not a column name Koinon accepts",
+            hint="rename the column: letters, digits and underscores, not starting with a digit",
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PersonId:
+    """A person, as its institution chose to call it: ``um/operator``."""
+
+    institution: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> PersonId:
+        """Raises InvalidName."""
+        institution, slash, name = text.partition("/")
+        if not slash or not _INSTITUTION.fullmatch(institution) or not _INSTITUTION.fullmatch(name):
+            raise InvalidName(f"{text!r} is not a person id", hint="write it as institution/name, e.g. um/operator")
+        return cls(institution, name)
+
+    def __str__(self) -> str:
+        return f"{self.institution}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TableName:
+    """``collection.table``: the same in every institution that has one."""
+
+    collection: str
+    table: str
+
+    @classmethod
+    def parse(cls, text: str) -> TableName:
+        """Raises InvalidName."""
+        collection, dot, table = text.partition(".")
+        if not dot or not _PART.fullmatch(collection) or not _PART.fullmatch(table):
+            raise InvalidName(
+                f"{text!r} is not a table name",
+                hint="write it as collection.table in lower-case letters, digits and underscores, e.g. ercp.indo_rct",
+            )
+        return cls(collection, table)
+
+    def __str__(self) -> str:
+        return f"{self.collection}.{self.table}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DatasetName:
+    """``institution.collection.table``: one publisher's table."""
+
+    institution: str
+    table: TableName
+
+    @classmethod
+    def parse(cls, text: str) -> DatasetName:
+        """Raises InvalidName."""
+        institution, dot, rest = text.partition(".")
+        if not dot or not _INSTITUTION.fullmatch(institution):
+            raise InvalidName(
+                f"{text!r} is not a dataset name",
+                hint="write it as institution.collection.table, e.g. um.ercp.indo_rct",
+            )
+        return cls(institution, TableName.parse(rest))
+
+    def __str__(self) -> str:
+        return f"{self.institution}.{self.table}"
+
+
+def parse_source(text: str) -> DatasetName | TableName:
+    """A table as a query names it: with the institution or without. Raises InvalidName."""
+    return DatasetName.parse(text) if text.count(".") == 2 else TableName.parse(text)
