@@ -1,0 +1,46 @@
+# Every target sets itself up: Python 3.11 or 3.12 is all it needs (see requirements/install.sh).
+BIN := .venv/bin
+STUBS := .
+MESSAGES := $(wildcard proto/koinon/v1/*.proto)
+SERVICES := proto/koinon/v1/peer.proto proto/koinon/v1/services.proto
+CODE := koinon governance mpc node testnet bench tests
+
+.PHONY: demo test lint proto bench sim docs lock clean
+
+demo: .venv/node.stamp ## four hospitals reproduce a published trial
+	@$(BIN)/koinon demo
+
+test: .venv/dev.stamp ## cheap tests first: stop at the first failing tier
+	@$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp ## format, rules, types, architecture, stubs
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@stubs=$$(mktemp -d) && trap 'rm -rf "$$stubs"' EXIT && $(MAKE) --no-print-directory proto STUBS="$$stubs" \
+	  && diff -r -x __pycache__ -x __init__.py "$$stubs/koinon/v1" koinon/v1 \
+	  && echo "Stubs match proto/." || { echo "hint: koinon/v1 differs from proto/: run make proto" >&2; exit 1; }
+
+proto: .venv/dev.stamp ## generate koinon/v1 from proto/koinon/v1
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I proto --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) $(MESSAGES)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I proto --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(SERVICES)
+
+bench: .venv/node.stamp ## measure; prints a table, writes bench/latest.json
+	@$(BIN)/python -m bench.run
+
+sim: .venv/dev.stamp ## consensus under faults, many seeds: make sim SEEDS=1000
+	@$(BIN)/python -m pytest tests/sim -q --seeds $(or $(SEEDS),200)
+
+docs: .venv/dev.stamp ## write docs/rules.md from koinon/rules.py
+	@$(BIN)/python -m docs.rules
+
+lock: ## pin requirements/ anew (needs uv)
+	@cd requirements && sh lock.sh
+
+clean: ## remove everything made here
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/latest.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/%.stamp: requirements/%.txt requirements/install.sh pyproject.toml
+	@sh requirements/install.sh $*

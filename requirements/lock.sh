@@ -1,0 +1,12 @@
+#!/bin/sh
+# Pin what pyproject.toml allows, with hashes and without index addresses, for Python 3.11 and 3.12 alike.
+set -eu
+cd "$(dirname "$0")/.."
+pin() {
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade \
+        "$@"
+}
+pin pyproject.toml --extra node --group build --output-file requirements/node.txt
+# dev.txt contains node.txt, at the same versions.
+pin pyproject.toml --extra node --group dev --constraint requirements/node.txt --output-file requirements/dev.txt
