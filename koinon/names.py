@@ -105,3 +105,8 @@ class DatasetName:
 def parse_source(text: str) -> DatasetName | TableName:
     """A table as a query names it: with the institution or without. Raises InvalidName."""
     return DatasetName.parse(text) if text.count(".") == 2 else TableName.parse(text)
+
+
+def tls_name(institution: str) -> str:
+    """DNS name in the certificate of the institution's node: what a client that pins it asks TLS for."""
+    return f"{institution}.koinon"

@@ -1,0 +1,221 @@
+"""The node's home directory and its ``config.toml``.
+
+::
+
+    HOME/config.toml                          this file's schema
+    HOME/genesis.json                         the consortium's, the same at every member
+    HOME/descriptor.json                      the public half of this institution
+    HOME/keys/{validator,node,sealing}.key    never leave this machine
+    HOME/tls/{certificate.pem,key.pem}        the certificate is pinned on the ledger
+    HOME/people/NAME.{key,toml}               people made by `koinon init`, with their client profiles
+    HOME/data/{ledger/,wal,read.sqlite}       what the node has decided and indexed
+    HOME/datasets/                            files served to joint computations
+    HOME/log/node.log                         JSON lines
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from koinon.errors import InvalidFile, InvalidName
+from koinon.names import check_institution
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where something listens or is reached. IPv6 hosts are written in brackets."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Raises ValueError with a sentence for a person."""
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"{text!r} is not HOST:PORT with a port from 1 to 65535")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths inside one node's home directory."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def genesis(self) -> Path:
+        return self.path / "genesis.json"
+
+    @property
+    def descriptor(self) -> Path:
+        return self.path / "descriptor.json"
+
+    def key(self, name: str) -> Path:
+        """Key file of the institution: ``validator``, ``node`` or ``sealing``."""
+        return self.path / "keys" / f"{name}.key"
+
+    @property
+    def certificate(self) -> Path:
+        return self.path / "tls" / "certificate.pem"
+
+    @property
+    def certificate_key(self) -> Path:
+        return self.path / "tls" / "key.pem"
+
+    @property
+    def people(self) -> Path:
+        return self.path / "people"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def datasets(self) -> Path:
+        return self.path / "datasets"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """Bounds of the processes that compute: one per task."""
+
+    memory_mb: int = 1024  # address space of one worker
+    concurrent: int = 8  # tasks computing at once; further ones wait for their turn
+    warm: int = 1  # idle workers kept started, so that a task need not wait for imports
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Everything `koinon node run` is told by its home directory."""
+
+    home: Home
+    institution: str
+    rpc: Address
+    peer: Address
+    mpc: Address
+    log_level: str = "info"
+    jobs: JobLimits = JobLimits()
+
+
+_LEVELS = ("debug", "info", "warning", "error")
+_TOP = ("institution", "listen", "log", "jobs")
+_LISTEN = ("rpc", "peer", "mpc")
+_LOG = ("level",)
+_JOBS = {"memory_mb": (64, 1024 * 1024), "concurrent": (1, 64), "warm": (0, 16)}  # least, most
+
+
+def load(home: Path) -> NodeConfig:
+    """Read ``config.toml`` of a home directory, trusted for content but not for form.
+
+    Raises:
+        InvalidFile: missing, unreadable, not TOML, an unknown key, or a value out of its bounds.
+    """
+    paths = Home(home)
+    source = paths.config
+    try:
+        document = tomllib.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidFile(
+            f"{home} is not the home of a node: it has no config.toml", hint=f"koinon init --home {home} makes one"
+        ) from None
+    except OSError as error:
+        raise InvalidFile(f"{source}: cannot be read: {error.strerror}", hint="check the file's permissions") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidFile(f"{source}: not TOML: {error}", hint="correct the file at the place named") from None
+
+    _only_known(source, "", document, _TOP)
+    try:
+        institution = check_institution(_text(source, "", document, "institution"))
+    except InvalidName as error:
+        raise InvalidFile(f"{source}: institution: {error}", hint=error.hint) from None
+    listen = _table(source, document, "listen", _LISTEN)
+    log = _table(source, document, "log", _LOG)
+    jobs = _table(source, document, "jobs", tuple(_JOBS))
+    level = _text(source, "log", log, "level", default="info")
+    if level not in _LEVELS:
+        raise InvalidFile(f"{source}: log.level is {level!r}", hint=f"use one of {', '.join(_LEVELS)}")
+    return NodeConfig(
+        home=paths,
+        institution=institution,
+        rpc=_address(source, listen, "rpc"),
+        peer=_address(source, listen, "peer"),
+        mpc=_address(source, listen, "mpc"),
+        log_level=level,
+        jobs=JobLimits(**{key: _number(source, "jobs", jobs, key, *bounds) for key, bounds in _JOBS.items() if key in jobs}),
+    )
+
+
+def render(config: NodeConfig) -> str:
+    """The ``config.toml`` that loads as this configuration."""
+    return f"""\
+# The node of {config.institution}. Unknown keys are refused.
+institution = "{config.institution}"
+
+# Where this machine listens. What the others dial is in descriptor.json, and on the ledger from then on.
+[listen]
+rpc = "{config.rpc}"    # clients
+peer = "{config.peer}"    # consensus between nodes
+mpc = "{config.mpc}"    # joint computation between workers
+
+[log]
+level = "{config.log_level}"    # {", ".join(_LEVELS)}
+
+# One process per joint computation.
+[jobs]
+memory_mb = {config.jobs.memory_mb}
+concurrent = {config.jobs.concurrent}
+warm = {config.jobs.warm}
+"""
+
+
+def _only_known(source: Path, section: str, table: dict[str, object], known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            where = f"{section}.{key}" if section else key
+            raise InvalidFile(f"{source}: unknown key {where}", hint=f"known here: {', '.join(known)}")
+
+
+def _table(source: Path, document: dict[str, object], name: str, known: tuple[str, ...]) -> dict[str, object]:
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise InvalidFile(f"{source}: {name} is not a table", hint=f"write it as [{name}]")
+    _only_known(source, name, table, known)
+    return table
+
+
+def _text(source: Path, section: str, table: dict[str, object], key: str, default: str | None = None) -> str:
+    value = table.get(key, default)
+    where = f"{section}.{key}" if section else key
+    if value is None:
+        raise InvalidFile(f"{source}: {where} is missing", hint=f"koinon init writes one; add {key} = \"…\"")
+    if not isinstance(value, str):
+        raise InvalidFile(f"{source}: {where} is not text", hint=f"write it as {key} = \"…\"")
+    return value
+
+
+def _address(source: Path, table: dict[str, object], key: str) -> Address:
+    try:
+        return Address.parse(_text(source, "listen", table, key))
+    except ValueError as error:
+        raise InvalidFile(f"{source}: listen.{key}: {error}", hint=f'write it as {key} = "127.0.0.1:7400"') from None
+
+
+def _number(source: Path, section: str, table: dict[str, object], key: str, least: int, most: int) -> int:
+    value = table[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidFile(f"{source}: {section}.{key} is {value!r}", hint=f"use a whole number from {least} to {most}")
+    return value

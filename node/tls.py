@@ -1,0 +1,95 @@
+"""TLS identities, pinned on the ledger.
+
+A node has one self-signed ECDSA P-256 certificate (gRPC's TLS does not take Ed25519). What makes it
+trusted is that its bytes stand on the ledger, under the institution's name: no authority signs it and
+its dates mean nothing. It is therefore made without an end (RFC 5280, 4.1.2.5: 99991231235959Z), so
+that no TLS stack turns a date into an outage.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from koinon.errors import InvalidFile
+from koinon.limits import MAX_CERTIFICATE_BYTES
+from koinon.names import tls_name
+
+_FROM = datetime.datetime(2020, 1, 1)  # long past: a peer whose clock is late is no reason to refuse
+_NO_END = datetime.datetime(9999, 12, 31, 23, 59, 59)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Certificate and private key, both PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+def create_identity(institution: str) -> Identity:
+    """Make a key and the self-signed certificate for it, named ``koinon.names.tls_name(institution)``."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, institution)])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_FROM)
+        .not_valid_after(_NO_END)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(tls_name(institution))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return Identity(
+        certificate=certificate.public_bytes(serialization.Encoding.PEM),
+        key=key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
+
+
+def fingerprint(der: bytes) -> bytes:
+    """SHA-256 of a certificate's DER bytes: what names it here and on the ledger."""
+    return hashlib.sha256(der).digest()
+
+
+def pem_to_der(pem: bytes) -> bytes:
+    """DER of the first certificate in ``pem``. Raises InvalidFile."""
+    try:
+        der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+    except ValueError:
+        raise InvalidFile("not a PEM certificate", hint="koinon init makes one in HOME/tls") from None
+    return der
+
+
+def der_to_pem(der: bytes) -> bytes:
+    """PEM of a certificate from the ledger. Raises InvalidFile when it is too long or no certificate."""
+    if len(der) > MAX_CERTIFICATE_BYTES:
+        raise InvalidFile(f"a certificate of {len(der)} bytes; at most {MAX_CERTIFICATE_BYTES} are accepted")
+    try:
+        return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
+    except ValueError:
+        raise InvalidFile("not a DER certificate") from None
+
+
+def fits_key(identity: Identity) -> bool:
+    """Does the certificate belong to the private key? Raises InvalidFile when either cannot be read."""
+    try:
+        public = x509.load_pem_x509_certificate(identity.certificate).public_key()
+        private = serialization.load_pem_private_key(identity.key, password=None)
+    except (ValueError, TypeError):
+        raise InvalidFile("the TLS certificate or its key cannot be read", hint="both are PEM files") from None
+    return public == private.public_key()
+
+
+def days_left(certificate: bytes, now: datetime.datetime) -> int:
+    """Whole days until the PEM certificate's end, negative after it: worth a warning, never a refusal."""
+    return (x509.load_pem_x509_certificate(certificate).not_valid_after_utc - now).days
