@@ -155,7 +155,9 @@ def load(home: Path) -> NodeConfig:
         peer=_address(source, listen, "peer"),
         mpc=_address(source, listen, "mpc"),
         log_level=level,
-        jobs=JobLimits(**{key: _number(source, "jobs", jobs, key, *bounds) for key, bounds in _JOBS.items() if key in jobs}),
+        jobs=JobLimits(
+            **{key: _number(source, "jobs", jobs, key, *bounds) for key, bounds in _JOBS.items() if key in jobs}
+        ),
     )
 
 
@@ -201,9 +203,9 @@ def _text(source: Path, section: str, table: dict[str, object], key: str, defaul
     value = table.get(key, default)
     where = f"{section}.{key}" if section else key
     if value is None:
-        raise InvalidFile(f"{source}: {where} is missing", hint=f"koinon init writes one; add {key} = \"…\"")
+        raise InvalidFile(f"{source}: {where} is missing", hint=f'koinon init writes one; add {key} = "…"')
     if not isinstance(value, str):
-        raise InvalidFile(f"{source}: {where} is not text", hint=f"write it as {key} = \"…\"")
+        raise InvalidFile(f"{source}: {where} is not text", hint=f'write it as {key} = "…"')
     return value
 
 

@@ -8,9 +8,9 @@ that no TLS stack turns a date into an outage.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,8 +20,8 @@ from koinon.errors import InvalidFile
 from koinon.limits import MAX_CERTIFICATE_BYTES
 from koinon.names import tls_name
 
-_FROM = datetime.datetime(2020, 1, 1)  # long past: a peer whose clock is late is no reason to refuse
-_NO_END = datetime.datetime(9999, 12, 31, 23, 59, 59)
+_FROM = datetime(2020, 1, 1, tzinfo=UTC)  # long past: a peer whose clock is late is no reason to refuse
+_NO_END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,6 @@ def fits_key(identity: Identity) -> bool:
     return public == private.public_key()
 
 
-def days_left(certificate: bytes, now: datetime.datetime) -> int:
+def days_left(certificate: bytes, now: datetime) -> int:
     """Whole days until the PEM certificate's end, negative after it: worth a warning, never a refusal."""
     return (x509.load_pem_x509_certificate(certificate).not_valid_after_utc - now).days
