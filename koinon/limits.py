@@ -34,18 +34,27 @@ MAX_KEYWORDS = 16
 MAX_KEYWORD = 64
 MAX_SQL = 10_000
 
+# --- files of a client
+MAX_PROFILE_BYTES = 64 * 1024  # a profile with its certificate takes about 1 KiB
+MAX_DESCRIPTOR_BYTES = 1024 * 1024  # texts of MAX_COLUMNS columns
+
 # --- catalog
 MAX_COLUMNS = 256
 MAX_CODES = 64  # per published codelist
 MAX_CODE = 64  # characters of one code
 MAX_CHUNK_BYTES = 256 * 1024  # of a staged file
 MAX_STAGED_BYTES = 4 * 1024**3
+MAX_ROWS = 100_000_000  # per dataset: their squares, 10^30 each, still add up in 128 bits
 
 # --- tasks
 MAX_SOURCES = 64
 MAX_COMMITTEE = 15
 MAX_GROUPS = 256  # product of the codelists grouped by
 MAX_OUTPUTS = 32  # items of a SELECT list
+MAX_EXPRESSION_NODES = 500  # of a parsed query: no stack is exhausted, no owner reads for an hour
+MAX_LITERAL = 200  # characters of one literal in a query
+FRACTION_DIGITS = 6  # values enter a joint computation as integers of 10^-6
+MAX_VALUE = 10**9  # absolute; 10^15 after scaling: exact in a double, squares exact in 128 bits
 MAX_CERTIFICATE_BYTES = 1_024  # a self-signed P-256 certificate takes about 350
 MAX_SEALED_OUTPUT_BYTES = 1024 * 1024
 MAX_SESSION_FRAME_BYTES = 4 * 1024 * 1024

@@ -1,0 +1,63 @@
+"""Disclosure rules: how few rows are too few, decided the same way by planner, secure program and cleartext twin.
+
+Two rules, both with the plan's ``min_cohort`` k, the largest any source's dataset or token asks for:
+
+1. a *group* is shown only if at least k rows, of all sources together, are in it after WHERE;
+2. a SUM, AVG, VAR_SAMP or STDDEV_SAMP is *present* only if at least k values that are not NULL entered it
+   (and at least two for VAR_SAMP and STDDEV_SAMP). Otherwise it opens as NULL, which is also what SQL says of no
+   values. Without this rule ``AVG(CASE WHEN id = 1001 THEN age END)`` would open one person's age.
+
+COUNT of a shown group is always present. Both tests run inside the joint computation; nobody, the asker included,
+learns the counts that failed them.
+
+What this does not stop: an asker who may use arbitrary expressions can still take differences of results
+(``WHERE id <> 1001``) or single someone out inside a sum (``SUM(CASE WHEN id = 1001 THEN age ELSE 0 END)``). Owners keep
+identifying columns unpublished, or out of the token; ``docs/trust.md`` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from koinon.errors import Refused
+from koinon.v1.access_pb2 import Token
+from koinon.v1.catalog_pb2 import Dataset
+
+SMALLEST_COHORT = 1
+"""Below any policy: a group without a row is no group, as in SQL."""
+
+
+def minimum_cohort(sources: Iterable[tuple[Dataset, Token]]) -> int:
+    """The strictest cohort that the sources' datasets and tokens ask for, at least SMALLEST_COHORT."""
+    asked = [max(dataset.published.policy.min_cohort, token.min_cohort) for dataset, token in sources]
+    return max(asked, default=SMALLEST_COHORT) or SMALLEST_COHORT
+
+
+def rows_at_most(dataset: Dataset) -> int:
+    """Upper bound on a dataset's rows that the ledger tells everyone: counts are published rounded down."""
+    return dataset.published.row_count + max(dataset.published.row_count_step, 1) - 1
+
+
+def refuse_small(datasets: Iterable[Dataset], cohort: int) -> None:
+    """Refuse what could show nothing: all sources together have fewer rows than the minimum cohort.
+
+    Uses published row counts only, so it tells nothing new. Raises Refused (minimum-cohort).
+    """
+    bounds = {dataset.published.name: rows_at_most(dataset) for dataset in datasets}
+    total = sum(bounds.values())
+    if total < cohort:
+        raise Refused(
+            f"{', '.join(sorted(bounds))}: at most {total} rows together, fewer than the minimum cohort of {cohort}",
+            rule="minimum-cohort",
+            hint="query the table of several institutions together, e.g. collection.table without an institution",
+        )
+
+
+def shown(rows: int, cohort: int) -> bool:
+    """Rule 1: may anything be said about a group with this many rows?"""
+    return rows >= cohort
+
+
+def values_needed(cohort: int, *, spread: bool) -> int:
+    """Rule 2: how many values must enter an aggregate; ``spread`` for VAR_SAMP and STDDEV_SAMP."""
+    return max(cohort, 2 if spread else 1)
