@@ -26,4 +26,14 @@ RULES: dict[str, str] = {
     "invalid-input": "a field is out of its bounds",
     "already-exists": "what the operation would create exists",
     "wrong-state": "the operation is not allowed in the subject's present state",
+    # --- disks and files
+    "disk-full": "the disk has no space left",
+    "disk-read-only": "the disk, or the directory, cannot be written",
+    "disk-error": "the disk, or the file system, reports an error",
+    "store-locked": "another process uses the ledger store",
+    "invalid-file": "a file is missing, not readable, or not what it should be",
+    "invalid-key-file": "a key file is damaged, too open, or its passphrase is wrong",
+    "invalid-genesis": "a genesis file is not well formed, or not the one meant",
+    "invalid-receipt": "a receipt is not well formed, or proves nothing under this genesis",
+    "corrupt": "stored or received bytes contradict the ledger",
 }

@@ -1,0 +1,1 @@
+"""PURE ledger: blocks, the state and its commitment, the audit log."""

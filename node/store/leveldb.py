@@ -1,0 +1,117 @@
+"""The ledger on disk: LevelDB through plyvel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import plyvel
+
+from koinon.errors import Corrupt, Exhausted, KoinonError, Unavailable
+from node.abci import Write
+from node.store.kv import end_of_prefix
+
+_WRITE_BUFFER_BYTES = 16 * 1024 * 1024  # several blocks per level-0 file
+_CACHE_BYTES = 32 * 1024 * 1024
+_BLOOM_BITS = 10  # 1 % false positives: most look-ups of transaction ids find nothing
+
+
+class LevelStore:
+    """A KeyValueStore in the directory ``path``, made if it is missing; one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises Unavailable (in use, not writable), Exhausted (disk full) or Corrupt."""
+        self._path = path
+        self._failed: KoinonError | None = None
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._db = plyvel.DB(
+                str(path),
+                create_if_missing=True,
+                paranoid_checks=True,
+                write_buffer_size=_WRITE_BUFFER_BYTES,
+                lru_cache_size=_CACHE_BYTES,
+                bloom_filter_bits=_BLOOM_BITS,
+            )
+        except (plyvel.Error, OSError) as error:
+            raise self._typed(error) from error
+
+    def get(self, key: bytes) -> bytes | None:
+        try:
+            value: bytes | None = self._db.get(key, verify_checksums=True)
+        except (plyvel.Error, RuntimeError) as error:
+            raise self._typed(error) from error
+        return value
+
+    def scan(self, prefix: bytes, *, start: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        first, stop = prefix, end_of_prefix(prefix)
+        include_stop = False
+        if start and reverse:
+            if stop is None or start < stop:
+                stop, include_stop = start, True
+        elif start:
+            first = max(prefix, start)
+        try:  # here, not in the generator: LevelDB takes its snapshot now
+            entries = self._db.iterator(
+                start=first, stop=stop, include_stop=include_stop, reverse=reverse, verify_checksums=True
+            )
+        except (plyvel.Error, RuntimeError) as error:
+            raise self._typed(error) from error
+        return self._entries(entries)
+
+    def write(self, writes: Iterable[Write], *, sync: bool) -> None:
+        if self._failed is not None:
+            raise self._failed
+        try:
+            batch = self._db.write_batch(sync=sync)
+            for key, value in writes:
+                if value is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, value)
+            batch.write()
+        except (plyvel.Error, RuntimeError) as error:
+            # Half a record may be in LevelDB's log; a later one appended behind it could be lost at the
+            # next recovery although its write had succeeded. So nothing is written behind a failure.
+            self._failed = self._typed(error)
+            raise self._failed from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _entries(self, entries: plyvel._plyvel.Iterator) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            with entries:
+                yield from entries
+        except (plyvel.Error, RuntimeError) as error:
+            raise self._typed(error) from error
+
+    def _typed(self, error: Exception) -> KoinonError:
+        """The typed error for one of LevelDB's, which differ only in their text."""
+        text = str(error)
+        if isinstance(error, plyvel.CorruptionError):
+            return Corrupt(
+                f"the ledger store {self._path} is damaged: {text}",
+                hint="keep a copy of the directory, remove it and start the node: it fetches the ledger from its peers",
+            )
+        if "No space left" in text or "quota exceeded" in text.lower():
+            return Exhausted(
+                f"no space left on the disk of {self._path}", rule="disk-full", hint="free some space, then restart"
+            )
+        if "already held" in text or "Resource temporarily unavailable" in text:
+            return Unavailable(
+                f"the ledger store {self._path} is in use",
+                rule="store-locked",
+                hint="another node runs on this directory: stop it, or give this one a directory of its own",
+            )
+        if "ermission denied" in text or "Read-only" in text:
+            return Unavailable(
+                f"the ledger store {self._path} cannot be written: {text}",
+                rule="disk-read-only",
+                hint="give the node's user write permission there, or mount the disk for writing",
+            )
+        return Unavailable(
+            f"the ledger store {self._path} does not work: {text}",
+            rule="disk-error",
+            hint="check the disk and the system log, then restart",
+        )

@@ -1,0 +1,231 @@
+"""The write-ahead log: what this validator signed and saw at the present height, on disk before it is sent.
+
+File: 8 bytes of magic, then records::
+
+    length (4 bytes, big-endian) | CRC-32 of the length (4) | payload | CRC-32 of the payload (4) | 0xff
+
+A crash during a write leaves a *torn tail*: the file ends inside the last record, or the part that never
+reached the disk reads as zeros. It was not synced, so nobody relied on it, and opening cuts it off. The
+last byte of a record is never zero, and a length is checked before it is believed, so every other damage
+is told from a torn tail and raises Corrupt: dropping a synced record could make the validator sign twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from koinon.errors import Corrupt, Exhausted, KoinonError, Unavailable
+
+_MAGIC = b"koinwal1"
+_HEADER_BYTES = 8
+_TRAILER_BYTES = 5
+_END = b"\xff"
+
+
+class WriteAheadLog(Protocol):
+    """An append-only list of byte strings. Raises Corrupt, Exhausted, Unavailable; once failed it stays failed."""
+
+    def append(self, record: bytes) -> None:
+        """Add a record; it survives a crash only after ``sync()``."""
+        ...
+
+    def sync(self) -> None:
+        """Once this returns, everything appended survives a crash."""
+        ...
+
+    def records(self) -> list[bytes]:
+        """All records, oldest first, those not yet synced included."""
+        ...
+
+    def reset(self) -> None:
+        """Start anew, empty. Atomic: after a crash the log is the old one or the new one."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class MemoryWal:
+    """A WriteAheadLog whose disk is a list; ``crash()`` is what a real one cannot offer."""
+
+    def __init__(self) -> None:
+        self._records: list[bytes] = []
+        self._synced = 0
+
+    def append(self, record: bytes) -> None:
+        self._records.append(record)
+
+    def sync(self) -> None:
+        self._synced = len(self._records)
+
+    def records(self) -> list[bytes]:
+        return list(self._records)
+
+    def reset(self) -> None:
+        self._records = []
+        self._synced = 0
+
+    def close(self) -> None:
+        pass
+
+    def crash(self, survivors: int = 0) -> None:
+        """Lose what was appended since the last sync, but for the first ``survivors`` records."""
+        del self._records[self._synced + survivors :]
+        self._synced = len(self._records)
+
+
+class FileWal:
+    """A WriteAheadLog in one file, made if it is missing."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the log and cuts off a torn tail. Raises Corrupt, Exhausted or Unavailable."""
+        self._path = path
+        self._unwritten = bytearray()
+        self._failed: KoinonError | None = None
+        self._file = -1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                self._open()
+            else:
+                self._create()
+        except OSError as error:
+            raise self._typed(error) from error
+
+    def append(self, record: bytes) -> None:
+        self._unwritten += _encode(record)
+
+    def sync(self) -> None:
+        self._check_usable()
+        try:
+            self._flush()
+            os.fdatasync(self._file)
+        except OSError as error:
+            # After a failed fsync the kernel may drop the pages and report success the next time
+            # (LWN 752063), so the log stays failed until it is opened again.
+            self._failed = self._typed(error)
+            raise self._failed from error
+
+    def records(self) -> list[bytes]:
+        self._check_usable()
+        try:
+            self._flush()
+            return list(_decode(self._path.read_bytes(), self._path))
+        except OSError as error:
+            raise self._typed(error) from error
+
+    def reset(self) -> None:
+        self._check_usable()
+        self._unwritten.clear()
+        try:
+            os.close(self._file)
+            self._file = -1
+            self._create()
+        except OSError as error:
+            self._failed = self._typed(error)
+            raise self._failed from error
+
+    def close(self) -> None:
+        if self._file >= 0:
+            if self._failed is None:
+                self.sync()
+            os.close(self._file)
+            self._file = -1
+
+    def _create(self) -> None:
+        """Put an empty log in place, with a rename so that a crash leaves no half-made file."""
+        new = self._path.with_name(self._path.name + ".new")
+        self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        _write_all(self._file, _MAGIC)
+        os.fsync(self._file)
+        new.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _open(self) -> None:
+        data = self._path.read_bytes()
+        intact = len(_MAGIC) + sum(_HEADER_BYTES + len(record) + _TRAILER_BYTES for record in _decode(data, self._path))
+        self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        if intact < len(data):
+            os.ftruncate(self._file, intact)
+            os.fsync(self._file)
+
+    def _flush(self) -> None:
+        if self._unwritten:
+            _write_all(self._file, self._unwritten)
+            self._unwritten.clear()
+
+    def _check_usable(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+        if self._file < 0:
+            raise Unavailable("the write-ahead log is closed", hint="open it again")
+
+    def _typed(self, error: OSError) -> KoinonError:
+        text = f"the write-ahead log {self._path} cannot be written: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Exhausted(text, rule="disk-full", hint="free some space, then restart")
+        if error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+            return Unavailable(
+                text,
+                rule="disk-read-only",
+                hint="give the node's user write permission there, or mount the disk for writing",
+            )
+        return Unavailable(text, rule="disk-error", hint="check the disk and the system log, then restart")
+
+
+def _write_all(file: int, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _crc(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "big")
+
+
+def _encode(record: bytes) -> bytes:
+    length = len(record).to_bytes(4, "big")
+    return length + _crc(length) + record + _crc(record) + _END
+
+
+def _decode(data: bytes, path: Path) -> Iterator[bytes]:
+    """The intact records; stops at a torn tail. Raises Corrupt."""
+
+    def damaged(at: int) -> Corrupt:
+        return Corrupt(
+            f"the write-ahead log {path} is damaged at byte {at}",
+            hint="do not delete it while the node may still vote at this height; see the operator's guide, "
+            "'a lost disk': the node must observe until a safe height",
+        )
+
+    if not data.startswith(_MAGIC):  # never torn: _create renames a finished file into place
+        raise damaged(0)
+    at = len(_MAGIC)
+    while at < len(data):
+        body = at + _HEADER_BYTES
+        if len(data) < body:
+            return
+        length = data[at : at + 4]
+        if _crc(length) != data[at + 4 : body]:
+            if any(data[body:]):
+                raise damaged(at)
+            return
+        end = body + int.from_bytes(length, "big")
+        after = end + _TRAILER_BYTES
+        if len(data) < after:
+            return
+        record = data[body:end]
+        if data[end:after] != _crc(record) + _END:
+            if any(data[after - 1 :]):
+                raise damaged(at)
+            return
+        yield record
+        at = after
