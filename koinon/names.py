@@ -3,6 +3,9 @@
 - institution: ``um``
 - person: ``um/operator``
 - dataset: ``um.ercp.indo_rct``; without the institution, ``ercp.indo_rct``, every institution's table of that name
+
+Messages quote names with ``ascii()``: refusals are replicated, and ``repr()`` depends on the Unicode
+tables of the Python version.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ def check_institution(text: str) -> str:
     """Return ``text`` if it is a well-formed institution id. Raises InvalidName."""
     if not _INSTITUTION.fullmatch(text):
         raise InvalidName(
-            f"{text!r} is not an institution id",
+            f"{text!a} is not an institution id",
             hint="use lower-case letters, digits and hyphens, starting with a letter, at most "
             f"{MAX_INSTITUTION_ID} characters",
         )
@@ -33,7 +36,7 @@ def check_column(text: str) -> str:
     """Return ``text`` if it is a well-formed column name. Raises InvalidName."""
     if not _COLUMN.fullmatch(text):
         raise InvalidName(
-            f"{text!r} is not a column name Koinon accepts",
+            f"{text!a} is not a column name Koinon accepts",
             hint="rename the column: letters, digits and underscores, not starting with a digit",
         )
     return text
@@ -51,7 +54,7 @@ class PersonId:
         """Raises InvalidName."""
         institution, slash, name = text.partition("/")
         if not slash or not _INSTITUTION.fullmatch(institution) or not _INSTITUTION.fullmatch(name):
-            raise InvalidName(f"{text!r} is not a person id", hint="write it as institution/name, e.g. um/operator")
+            raise InvalidName(f"{text!a} is not a person id", hint="write it as institution/name, e.g. um/operator")
         return cls(institution, name)
 
     def __str__(self) -> str:
@@ -71,7 +74,7 @@ class TableName:
         collection, dot, table = text.partition(".")
         if not dot or not _PART.fullmatch(collection) or not _PART.fullmatch(table):
             raise InvalidName(
-                f"{text!r} is not a table name",
+                f"{text!a} is not a table name",
                 hint="write it as collection.table in lower-case letters, digits and underscores, e.g. ercp.indo_rct",
             )
         return cls(collection, table)
@@ -93,7 +96,7 @@ class DatasetName:
         institution, dot, rest = text.partition(".")
         if not dot or not _INSTITUTION.fullmatch(institution):
             raise InvalidName(
-                f"{text!r} is not a dataset name",
+                f"{text!a} is not a dataset name",
                 hint="write it as institution.collection.table, e.g. um.ercp.indo_rct",
             )
         return cls(institution, TableName.parse(rest))
