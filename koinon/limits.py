@@ -24,6 +24,11 @@ MAX_POOL_PER_SENDER = 20_000  # one flooder cannot fill it alone
 # --- messages between nodes
 MAX_PEER_MESSAGE_BYTES = MAX_BLOCK_BYTES + 512 * 1024  # a proposal with its block, and room for framing
 MAX_SYNC_BLOCKS = 64  # per BlockResponse
+PROTOCOL_VERSION = 1  # of messages between nodes; others are refused in the Hello
+MAX_PEER_QUEUE = 1_000  # messages waiting for one slow peer, of consensus and of gossip each
+PEER_HELLO_MS = 5_000  # a new stream must introduce itself within this
+PEER_RETRY_MIN_MS = 100  # first pause before dialling again
+PEER_RETRY_MAX_MS = 2_000  # the pause grows no further: a peer that returns is found soon
 
 # --- names and text (characters)
 MAX_INSTITUTION_ID = 32
@@ -32,6 +37,9 @@ MAX_TITLE = 200
 MAX_TEXT = 2_000  # descriptions, purposes, reasons
 MAX_KEYWORDS = 16
 MAX_KEYWORD = 64
+MAX_UNIT = 64  # UCUM codes are far shorter
+MAX_RULE = 64
+MAX_REFUSAL = 500  # of a refusal's message and of its hint: results are kept for ever
 MAX_SQL = 10_000
 
 # --- files of a client
@@ -42,6 +50,8 @@ MAX_DESCRIPTOR_BYTES = 1024 * 1024  # texts of MAX_COLUMNS columns
 MAX_COLUMNS = 256
 MAX_CODES = 64  # per published codelist
 MAX_CODE = 64  # characters of one code
+MAX_OPEN_REQUESTS_PER_DATASET = 1_000  # withdrawing a dataset answers them all in one operation
+MAX_ACTIVE_TOKENS_PER_DATASET = 1_000  # and revokes these
 MAX_CHUNK_BYTES = 256 * 1024  # of a staged file
 MAX_STAGED_BYTES = 4 * 1024**3
 MAX_ROWS = 100_000_000  # per dataset: their squares, 10^30 each, still add up in 128 bits

@@ -13,11 +13,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from koinon.canonical import ID_BYTES
 from koinon.errors import InvalidName
 from koinon.limits import MAX_INSTITUTION_ID, MAX_NAME_PART
 
 _INSTITUTION = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_INSTITUTION_ID - 1}}}")
 _PART = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME_PART - 1}}}")
+_ID = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 _COLUMN = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME_PART - 1}}}")
 
 
@@ -39,6 +42,23 @@ def check_column(text: str) -> str:
             f"{text!a} is not a column name Koinon accepts",
             hint="rename the column: letters, digits and underscores, not starting with a digit",
         )
+    return text
+
+
+def check_id(text: str) -> str:
+    """Return ``text`` if it is the full id of a request, token or task. Raises InvalidName."""
+    if not _ID.fullmatch(text):
+        raise InvalidName(
+            f"{text!a} is not an id", hint=f"an id is {2 * ID_BYTES} hexadecimal digits, as the lists of `koinon` show"
+        )
+    return text
+
+
+def check_address(text: str) -> str:
+    """Return ``text`` if it is ``host:port``, an IPv6 host in brackets. Raises InvalidName."""
+    match = _ADDRESS.fullmatch(text)
+    if not match or not 0 < int(match[1]) < 65536:
+        raise InvalidName(f"{text!a} is not an address", hint="write it as host:port, e.g. node.um.example:7101")
     return text
 
 
