@@ -1,0 +1,404 @@
+"""Streams between the nodes of the members.
+
+Every node dials every other and holds one ``Deliver`` stream; what it hears comes on the streams the
+others dialled. Both ends show the certificate that the ledger pins to their institution, and those
+certificates are the only roots of the handshake, so that a stranger does not get past TLS. Which
+member speaks is read from the certificate's fingerprint, never from what the peer claims.
+
+Sending never waits: each link has a queue for consensus and one for gossip, both bounded. A full
+queue drops its oldest message, because the engine repeats what a peer turns out to lack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+from grpc import aio
+from structlog.typing import FilteringBoundLogger
+
+from koinon.errors import NotFound, Unavailable
+from koinon.limits import (
+    MAX_PEER_MESSAGE_BYTES,
+    MAX_PEER_QUEUE,
+    PEER_HELLO_MS,
+    PEER_RETRY_MAX_MS,
+    PEER_RETRY_MIN_MS,
+    PROTOCOL_VERSION,
+)
+from koinon.names import tls_name
+from koinon.v1 import peer_pb2, peer_pb2_grpc
+from koinon.v1.peer_pb2 import DeliverRequest, DeliverResponse
+from koinon.v1.session_pb2 import SealedOutput
+from node import tls
+from node.config import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An institution's node as the ledger describes it."""
+
+    institution: str
+    address: str  # host:port
+    certificate: bytes  # DER
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """What this node knows of another without asking."""
+
+    institution: str
+    connected: bool  # our stream to it is open
+    height: int  # last heard
+    last_seen_ms: int  # Unix time; 0: never
+
+
+class Receiver(Protocol):
+    """What the node does with what its peers say."""
+
+    def height(self) -> int:
+        """Last committed height, for our Hello."""
+        ...
+
+    def connected(self, institution: str) -> None:
+        """Our stream to this member is open: it can be told things now."""
+        ...
+
+    def received(self, institution: str, message: DeliverRequest) -> None:
+        """A message from an authenticated member; its content is not yet checked."""
+        ...
+
+    def sealed_output(self, task_id: str) -> SealedOutput | None:
+        """What this node holds for the asker of a task."""
+        ...
+
+
+class Peers:
+    """All links of one node. Everything happens on one event loop."""
+
+    def __init__(
+        self,
+        institution: str,
+        identity: tls.Identity,
+        genesis_hash: bytes,
+        receiver: Receiver,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._institution = institution
+        self._identity = identity
+        self._genesis_hash = genesis_hash
+        self._receiver = receiver
+        self._log = log
+        self._links: dict[str, _Link] = {}
+        self._by_fingerprint: dict[bytes, str] = {}
+        self._roots: bytes = b""
+        self._heard: dict[str, tuple[int, int]] = {}
+        self._server: aio.Server | None = None
+
+    # --- life cycle
+
+    async def start(self, listen: Address, members: list[Member]) -> None:
+        """Listen, and dial every member. Raises RuntimeError when the port cannot be bound."""
+        self.update(members)
+        server = aio.server(
+            options=(
+                ("grpc.max_receive_message_length", MAX_PEER_MESSAGE_BYTES),
+                ("grpc.so_reuseport", 0),  # two nodes on one port must fail, not share it
+                *_KEEPALIVE,
+            )
+        )
+        peer_pb2_grpc.add_PeerServiceServicer_to_server(_Service(self, self._receiver, self._log), server)
+        credentials = grpc.dynamic_ssl_server_credentials(
+            self._server_certificates(), self._server_certificates, require_client_authentication=True
+        )
+        server.add_secure_port(str(listen), credentials)
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """Close every stream and the port."""
+        links = list(self._links.values())
+        self._links.clear()
+        for link in links:
+            link.close()
+        await asyncio.gather(*(link.closed() for link in links))
+        if self._server is not None:
+            await self._server.stop(grace=0.2)
+
+    def update(self, members: list[Member]) -> None:
+        """Follow the ledger: dial who joined or moved, drop who left. Certificates count from the next handshake."""
+        self._roots = b"".join(tls.der_to_pem(member.certificate) for member in members)
+        self._by_fingerprint = {tls.fingerprint(member.certificate): member.institution for member in members}
+        wanted = {member.institution: member for member in members if member.institution != self._institution}
+        for institution, link in list(self._links.items()):
+            if wanted.get(institution) != link.member:
+                del self._links[institution]
+                link.close()
+        for institution, member in wanted.items():
+            if institution not in self._links:
+                self._links[institution] = _Link(
+                    member, self._identity, self._hello, self._receiver.connected, self._log.bind(peer=institution)
+                )
+
+    def _server_certificates(self) -> grpc.ServerCertificateConfiguration:
+        """Asked by gRPC, on a thread of its own, before every handshake."""
+        pair = (self._identity.key, self._identity.certificate)
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=self._roots)
+
+    # --- speaking
+
+    def send(self, institution: str, message: DeliverRequest) -> None:
+        """Queue for one member; unknown and unconnected ones are forgotten about."""
+        link = self._links.get(institution)
+        if link is not None:
+            link.put(message)
+
+    def broadcast(self, message: DeliverRequest) -> None:
+        """Queue for every member."""
+        for link in self._links.values():
+            link.put(message)
+
+    async def fetch_output(self, institution: str, task_id: str) -> SealedOutput:
+        """Ask a member for the sealed output it holds.
+
+        Raises:
+            NotFound: the member holds none.
+            Unavailable: the member cannot be reached.
+        """
+        link = self._links.get(institution)
+        if link is None or not link.connected:
+            raise Unavailable(
+                f"{institution} is not connected", hint="its result share can be fetched when its node is back"
+            )
+        stub = peer_pb2_grpc.PeerServiceStub(link.channel)
+        try:
+            answer = await stub.FetchOutput(peer_pb2.FetchOutputRequest(task_id=task_id), timeout=5)
+        except aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise NotFound(f"{institution} holds no output of task {task_id}") from None
+            raise Unavailable(f"{institution} did not answer: {error.details()}", hint="try again") from None
+        return answer.output
+
+    def status(self) -> list[PeerState]:
+        """One entry per member but ourselves, ascending."""
+        return [
+            PeerState(institution, link.connected, *self._heard.get(institution, (0, 0)))
+            for institution, link in sorted(self._links.items())
+        ]
+
+    # --- hearing
+
+    def member_of(self, certificate: bytes) -> str | None:
+        """Which member holds the certificate (PEM) shown in the handshake."""
+        return self._by_fingerprint.get(tls.fingerprint(tls.pem_to_der(certificate)))
+
+    def refusal_of(self, institution: str, hello: peer_pb2.Hello) -> str:
+        """Why a peer that introduces itself so is not listened to; empty when it is."""
+        if hello.institution != institution:
+            return f"this certificate belongs to {institution}, not to {hello.institution[:64]!r}"
+        if hello.genesis_hash != self._genesis_hash:
+            return "our genesis files differ: compare genesis.json"
+        if hello.protocol_version != PROTOCOL_VERSION:
+            return (
+                f"protocol {hello.protocol_version} is not spoken here, but {PROTOCOL_VERSION}: upgrade the older node"
+            )
+        return ""
+
+    def hear(self, institution: str, message: DeliverRequest) -> None:
+        """Note who spoke, and hand on what was said."""
+        height = self._heard.get(institution, (0, 0))[0]
+        match message.WhichOneof("message"):
+            case "hello":
+                height = message.hello.height
+            case "round_status":
+                height = max(height, message.round_status.height - 1)
+        self._heard[institution] = (height, time.time_ns() // 1_000_000)
+        self._receiver.received(institution, message)
+
+    def _hello(self) -> DeliverRequest:
+        return DeliverRequest(
+            hello=peer_pb2.Hello(
+                institution=self._institution,
+                genesis_hash=self._genesis_hash,
+                protocol_version=PROTOCOL_VERSION,
+                height=self._receiver.height(),
+            )
+        )
+
+
+class _Service(peer_pb2_grpc.PeerServiceServicer):
+    """The listening half."""
+
+    def __init__(self, peers: Peers, receiver: Receiver, log: FilteringBoundLogger) -> None:
+        self._peers = peers
+        self._receiver = receiver
+        self._log = log
+        self._streams: dict[str, object] = {}  # the newest of each member: it replaces the one before
+
+    async def Deliver(
+        self,
+        request_iterator: AsyncIterator[DeliverRequest],
+        context: aio.ServicerContext[DeliverRequest, DeliverResponse],
+    ) -> DeliverResponse:
+        institution = await self._caller(context)
+        try:
+            first = await asyncio.wait_for(anext(request_iterator), PEER_HELLO_MS / 1000)
+        except (TimeoutError, StopAsyncIteration):
+            return DeliverResponse(reason="no hello came")
+        if first.WhichOneof("message") != "hello":
+            return DeliverResponse(reason="the first message is no hello")
+        if reason := self._peers.refusal_of(institution, first.hello):
+            self._log.warning("peer refused", peer=institution, reason=reason)
+            return DeliverResponse(reason=reason)
+
+        await context.send_initial_metadata(())  # tells the dialler that its hello was accepted
+        stream = object()
+        self._streams[institution] = stream
+        self._peers.hear(institution, first)
+        async for message in request_iterator:
+            if self._streams.get(institution) is not stream:
+                return DeliverResponse(reason="a newer stream took over")
+            self._peers.hear(institution, message)
+        return DeliverResponse()
+
+    async def FetchOutput(
+        self,
+        request: peer_pb2.FetchOutputRequest,
+        context: aio.ServicerContext[peer_pb2.FetchOutputRequest, peer_pb2.FetchOutputResponse],
+    ) -> peer_pb2.FetchOutputResponse:
+        await self._caller(context)
+        output = self._receiver.sealed_output(request.task_id)
+        if output is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "this node holds no output of that task")
+        return peer_pb2.FetchOutputResponse(output=output)
+
+    async def _caller(self, context: aio.ServicerContext[Any, Any]) -> str:
+        shown = list(context.auth_context().get("x509_pem_cert", ()))
+        institution = self._peers.member_of(shown[0]) if len(shown) == 1 else None
+        if institution is None:
+            # Its certificate was a root of the handshake, so it was a member until just now.
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this certificate belongs to no member")
+        return institution
+
+
+class _Link:
+    """Our stream to one member: dialled again, with growing pauses, for as long as it is a member."""
+
+    def __init__(
+        self,
+        member: Member,
+        identity: tls.Identity,
+        hello: Callable[[], DeliverRequest],
+        on_connected: Callable[[str], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.member = member
+        self.connected = False
+        self.channel = aio.secure_channel(
+            member.address,
+            grpc.ssl_channel_credentials(tls.der_to_pem(member.certificate), identity.key, identity.certificate),
+            options=(
+                ("grpc.ssl_target_name_override", tls_name(member.institution)),
+                ("grpc.max_receive_message_length", MAX_PEER_MESSAGE_BYTES),
+                ("grpc.initial_reconnect_backoff_ms", PEER_RETRY_MIN_MS),
+                ("grpc.min_reconnect_backoff_ms", PEER_RETRY_MIN_MS),
+                ("grpc.max_reconnect_backoff_ms", PEER_RETRY_MAX_MS),
+                *_KEEPALIVE,
+            ),
+        )
+        self._hello = hello
+        self._on_connected = on_connected
+        self._log = log
+        self._urgent: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
+        self._gossip: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
+        self._wake = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name=f"link to {member.institution}")
+
+    def put(self, message: DeliverRequest) -> None:
+        """Queue; forgotten while there is no connection, since the engine resends what is needed then."""
+        if self.connected:
+            queue = self._gossip if message.WhichOneof("message") == "transactions" else self._urgent
+            queue.append(message)
+            self._wake.set()
+
+    def close(self) -> None:
+        """Start to close; ``closed`` waits for the end."""
+        self.connected = False
+        self._task.cancel()
+
+    async def closed(self) -> None:
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        pause_ms = PEER_RETRY_MIN_MS
+        reported = ""
+        try:
+            while True:
+                try:
+                    reason = await self._hold()
+                except aio.AioRpcError as error:
+                    reason = error.details() or error.code().name
+                if self.connected:
+                    self.connected = False
+                    pause_ms, reported = PEER_RETRY_MIN_MS, ""
+                if reason != reported:  # a peer that stays down is reported once
+                    self._log.warning("peer unreachable", address=self.member.address, reason=reason)
+                    reported = reason
+                await asyncio.sleep(pause_ms * random.uniform(0.5, 1.0) / 1000)  # noqa: S311 - jitter is no secret
+                pause_ms = min(2 * pause_ms, PEER_RETRY_MAX_MS)
+        finally:
+            await self.channel.close()
+
+    async def _hold(self) -> str:
+        """Hold one stream until it ends; returns the peer's reason. Raises AioRpcError."""
+        self._urgent.clear()
+        self._gossip.clear()
+        call = peer_pb2_grpc.PeerServiceStub(self.channel).Deliver()
+        call.add_done_callback(lambda _: self._wake.set())
+        try:
+            await call.write(self._hello())
+            await call.initial_metadata()
+            if not call.done():
+                self.connected = True
+                self._log.info("peer connected", address=self.member.address)
+                self._on_connected(self.member.institution)
+            while not call.done():
+                if message := self._next():
+                    await call.write(message)
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+            response = await call
+        except asyncio.InvalidStateError:  # what writing to a finished call raises
+            response = await call
+        finally:
+            call.cancel()
+        return response.reason or "the peer ended the stream"
+
+    def _next(self) -> DeliverRequest | None:
+        """Consensus before gossip; votes that queued up travel as one message."""
+        if not self._urgent:
+            return self._gossip.popleft() if self._gossip else None
+        message = self._urgent.popleft()
+        if message.WhichOneof("message") != "votes":
+            return message
+        together = DeliverRequest(votes=message.votes)  # a copy: the queued one is shared with other links
+        while self._urgent and self._urgent[0].WhichOneof("message") == "votes":
+            together.votes.MergeFrom(self._urgent.popleft().votes)
+        return together
+
+
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+)
+"""A peer whose machine vanished is noticed within 15 s."""
