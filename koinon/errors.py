@@ -14,6 +14,7 @@
     ├── Unauthenticated         no valid ticket, wrong key                      exit 5   UNAUTHENTICATED
     ├── Unavailable             the node is down, syncing, or out of reach      exit 6   UNAVAILABLE
     │   └── DeadlineExceeded    nothing decided in time; nothing is lost        exit 6   DEADLINE_EXCEEDED
+    │       └── StatusUnknown   a transaction was sent, its outcome is not known yet
     ├── Exhausted               a bound was hit: pool, disk, message size       exit 7   RESOURCE_EXHAUSTED
     └── Corrupt                 a disk, file or peer contradicts the ledger     exit 8   DATA_LOSS
 
@@ -103,6 +104,19 @@ class Unavailable(KoinonError):
 class DeadlineExceeded(Unavailable):
     status = "DEADLINE_EXCEEDED"
     default_rule = "deadline"
+
+
+class StatusUnknown(DeadlineExceeded):
+    """A transaction was sent and not decided in time: ask for ``transaction_id``, or send ``envelope`` again."""
+
+    default_rule = "status-unknown"
+
+    def __init__(
+        self, message: str, *, rule: str = "", hint: str = "", transaction_id: bytes = b"", envelope: bytes = b""
+    ) -> None:
+        super().__init__(message, rule=rule, hint=hint)
+        self.transaction_id = transaction_id
+        self.envelope = envelope
 
 
 class Exhausted(KoinonError):

@@ -1,0 +1,185 @@
+"""What a publisher says about a table, and the catalog entry made of it.
+
+A descriptor is a TOML file beside the data; only ``title`` is required::
+
+    title = "Indomethacin against post-ERCP pancreatitis"
+    description = "Randomised trial, one row per patient."
+    keywords = ["ercp", "pancreatitis"]
+    license = "CC-BY-4.0"
+    citation = "N Engl J Med 2012;366:1414-22"
+
+    [columns.rx]
+    description = "Arm"
+    codelist = true          # publish the values themselves; never done without being asked
+
+    [columns.age]
+    unit = "a"
+
+Pure: reads no file, asks nobody.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from koinon.errors import InvalidFile, InvalidInput, NotFound
+from koinon.limits import MAX_KEYWORD, MAX_KEYWORDS, MAX_TEXT, MAX_TITLE
+from koinon.v1.catalog_pb2 import AccessMode, AccessPolicy, PublishDataset, TaskOperation
+from koinon.v1.services_pb2 import StageDatasetResponse
+
+DAY_MS = 86_400_000
+ALL_OPERATIONS = tuple(
+    value for value in TaskOperation.values() if value != TaskOperation.TASK_OPERATION_UNSPECIFIED
+)
+DEFAULT_ROW_COUNT_STEP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNote:
+    """What a publisher adds to an inferred column."""
+
+    unit: str = ""
+    description: str = ""
+    codelist: bool = False  # publish its values
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Texts of a catalog entry. All of it becomes public to the members."""
+
+    title: str = ""
+    description: str = ""
+    keywords: tuple[str, ...] = ()
+    license: str = ""
+    citation: str = ""
+    columns: Mapping[str, ColumnNote] = field(default_factory=dict)
+
+    def with_codelists(self, names: Collection[str]) -> Descriptor:
+        """The same, publishing the values of these columns too."""
+        columns = dict(self.columns)
+        for name in names:
+            columns[name] = replace(columns.get(name, ColumnNote()), codelist=True)
+        return replace(self, columns=columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under which limits a publisher lets its table be computed on."""
+
+    mode: AccessMode = AccessMode.ACCESS_MODE_REVIEW
+    operations: tuple[TaskOperation, ...] = ALL_OPERATIONS
+    min_cohort: int = 10  # contributing rows per group, at least
+    max_uses: int = 100  # per token
+    max_duration_ms: int = 365 * DAY_MS  # per token
+    row_count_step: int = DEFAULT_ROW_COUNT_STEP  # the published row count is rounded down to a multiple
+
+
+def parse(text: str) -> Descriptor:
+    """Parse a descriptor file's text. Raises InvalidFile."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidFile(f"the descriptor is not TOML: {error}") from error
+    _only(table, ("title", "description", "keywords", "license", "citation", "columns"), "the descriptor")
+    keywords = table.get("keywords", [])
+    if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
+        raise InvalidFile("keywords in the descriptor must be a list of texts")
+    columns = table.get("columns", {})
+    if not isinstance(columns, dict):
+        raise InvalidFile("columns in the descriptor must be tables", hint="write [columns.NAME]")
+    return Descriptor(
+        title=_text(table, "title"),
+        description=_text(table, "description"),
+        keywords=tuple(keywords),
+        license=_text(table, "license"),
+        citation=_text(table, "citation"),
+        columns={name: _note(name, value) for name, value in columns.items()},
+    )
+
+
+def _note(name: str, table: object) -> ColumnNote:
+    if not isinstance(table, dict):
+        raise InvalidFile(f"columns.{name} in the descriptor must be a table", hint=f"write [columns.{name}]")
+    _only(table, ("unit", "description", "codelist"), f"columns.{name}")
+    codelist = table.get("codelist", False)
+    if not isinstance(codelist, bool):
+        raise InvalidFile(f"codelist of columns.{name} must be true or false")
+    return ColumnNote(_text(table, "unit"), _text(table, "description"), codelist)
+
+
+def _text(table: Mapping[str, object], name: str) -> str:
+    value = table.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidFile(f"{name} in the descriptor must be a text")
+    return value.strip()
+
+
+def _only(table: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
+    if unknown := sorted(set(table) - set(known)):
+        raise InvalidFile(f"{where} has no field {unknown[0]!r}", hint=f"fields are {', '.join(known)}")
+
+
+def check(descriptor: Descriptor) -> Descriptor:
+    """Return it if its texts are within bounds. Raises InvalidInput."""
+    if not descriptor.title:
+        raise InvalidInput("a dataset needs a title", hint="pass --title, or set title in the descriptor")
+    texts = {
+        "description": descriptor.description,
+        "license": descriptor.license,
+        "citation": descriptor.citation,
+    } | {f"description of column {name}": note.description for name, note in descriptor.columns.items()}
+    if len(descriptor.title) > MAX_TITLE:
+        raise InvalidInput(f"the title has {len(descriptor.title)} characters; at most {MAX_TITLE} are allowed")
+    for name, text in texts.items():
+        if len(text) > MAX_TEXT:
+            raise InvalidInput(f"{name} has {len(text)} characters; at most {MAX_TEXT} are allowed")
+    if len(descriptor.keywords) > MAX_KEYWORDS or any(not 0 < len(w) <= MAX_KEYWORD for w in descriptor.keywords):
+        raise InvalidInput(f"at most {MAX_KEYWORDS} keywords of 1 to {MAX_KEYWORD} characters are allowed")
+    return descriptor
+
+
+def publication(name: str, staged: StageDatasetResponse, descriptor: Descriptor, terms: Terms) -> PublishDataset:
+    """The catalog entry for a staged table. Codelists appear only for columns the descriptor confirms.
+
+    Raises InvalidInput on texts out of bounds, NotFound when the descriptor names a column that is not there.
+    """
+    check(descriptor)
+    proposals = {proposal.column: list(proposal.codes) for proposal in staged.proposed_codelists}
+    columns = []
+    for found in staged.columns:
+        note = descriptor.columns.get(found.name, ColumnNote())
+        if note.codelist and found.name not in proposals:
+            raise InvalidInput(
+                f"column {found.name!r} has too many different values for a codelist",
+                hint="publish it without; it can be aggregated, but not grouped by",
+            )
+        column = type(found)()
+        column.CopyFrom(found)
+        column.unit = note.unit
+        column.description = note.description
+        column.codelist[:] = proposals[found.name] if note.codelist else []
+        columns.append(column)
+    if missing := sorted(set(descriptor.columns) - {column.name for column in columns}):
+        names = ", ".join(column.name for column in columns)
+        raise NotFound(f"the file has no column {missing[0]!r}", hint=f"its columns are {names}")
+    return PublishDataset(
+        name=name,
+        title=descriptor.title,
+        description=descriptor.description,
+        keywords=descriptor.keywords,
+        columns=columns,
+        row_count=staged.row_count - staged.row_count % terms.row_count_step,
+        row_count_step=terms.row_count_step,
+        policy=AccessPolicy(
+            mode=terms.mode,
+            operations=sorted(terms.operations),
+            min_cohort=terms.min_cohort,
+            max_uses=terms.max_uses,
+            max_duration_ms=terms.max_duration_ms,
+        ),
+        commitment=staged.commitment,
+        license=descriptor.license,
+        citation=descriptor.citation,
+    )

@@ -1,0 +1,116 @@
+"""How ledger content is shown: safe for a terminal, a spreadsheet and a program.
+
+Everything on the ledger was written by some member, so all of it is treated as hostile: control
+characters, direction overrides and line breaks never reach a terminal, and no text becomes a formula
+in a spreadsheet. All functions are pure and total.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+_UNSHOWABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1_000))
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with everything a terminal might obey written as an escape."""
+    return "".join(_escape(c) if unicodedata.category(c) in _UNSHOWABLE else c for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def csv_cell(value: object) -> object:
+    """A value for a CSV file: text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    if isinstance(value, Decimal):
+        return number(value)
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value
+
+
+def number(value: int | Decimal) -> str:
+    """A number without exponent and trailing zeros."""
+    if isinstance(value, int):
+        return str(value)
+    text = f"{value:f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+
+
+def cell(value: object) -> str:
+    """A value of a result for a person; NULL is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        return printable(str(value))
+    return number(value)
+
+
+def when(time_ms: int) -> str:
+    """A time of the ledger: ``2026-11-21 23:05:12 UTC``; 0 means never."""
+    if not 0 < time_ms < 253_402_300_800_000:
+        return "-"
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def duration(span_ms: int) -> str:
+    """A span of time in its largest even unit: ``30 days``."""
+    for unit, size in _UNITS:
+        if span_ms >= size and (span_ms % size == 0 or unit == "second"):
+            count = span_ms // size
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return f"{span_ms} ms"
+
+
+def word(descriptor: EnumDescriptor, value: int) -> str:
+    """The short name of an enum's value: TOKEN_STATUS_USED_UP is ``used-up``."""
+    known = descriptor.values_by_number.get(value)
+    if known is None:
+        return f"unknown-{value}"
+    prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", descriptor.name).upper() + "_"
+    return known.name.removeprefix(prefix).lower().replace("_", "-")
+
+
+def number_of(descriptor: EnumDescriptor, name: str) -> int | None:
+    """The value that ``word`` shows as ``name``; None if there is none, or it is the unspecified one."""
+    for value in descriptor.values:
+        if value.number and word(descriptor, value.number) == name.strip().lower().replace("_", "-"):
+            return value.number
+    return None
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """A message as JSON-ready values, every field present: bytes in hex, enums as words, times as they are."""
+    return {field.name: _plain_field(message, field) for field in message.DESCRIPTOR.fields if _present(message, field)}
+
+
+def _present(message: Message, field: FieldDescriptor) -> bool:
+    return field.is_repeated or not field.has_presence or message.HasField(field.name)
+
+
+def _plain_field(message: Message, field: FieldDescriptor) -> Any:
+    value = getattr(message, field.name)
+    return [_plain_value(field, item) for item in value] if field.is_repeated else _plain_value(field, value)
+
+
+def _plain_value(field: FieldDescriptor, value: Any) -> Any:
+    if isinstance(value, Message):
+        return plain(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if field.enum_type is not None:
+        return word(field.enum_type, value)
+    return value

@@ -1,0 +1,181 @@
+"""One authenticated connection to a node, and its errors as Koinon's own.
+
+The node is recognised by its pinned certificate alone. Every call carries a ticket signed a moment ago
+with the caller's key; the key itself never leaves this process. Whatever the node or the network
+answers, callers of ``Connection`` see members of koinon.errors and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import grpc
+
+from koinon import ticket
+from koinon.errors import BY_STATUS, DeadlineExceeded, InvalidFile, KoinonError, Unauthenticated, Unavailable
+from koinon.keys import SigningKey
+from koinon.limits import MAX_RPC_MESSAGE_BYTES
+from koinon.names import tls_name
+from koinon.profile import Profile
+from koinon.v1 import services_pb2_grpc as services
+
+TICKET_KEY = "koinon-ticket-bin"
+RULE_KEY = "koinon-rule-bin"
+HINT_KEY = "koinon-hint-bin"
+NEVER_SENT = "node-down"
+"""Rule of an Unavailable that says no connection was made: the request cannot have had any effect."""
+
+_TICKET_MS = 60_000  # a ticket outlives its call's start, not the session
+_CALL_S = 20.0
+_RETRY_FIRST_S = 0.1
+_RETRY_MAX_S = 1.0
+
+Request = TypeVar("Request", contravariant=True)
+Response = TypeVar("Response", covariant=True)
+
+
+class Unary(Protocol[Request, Response]):
+    """A generated stub method with one request and one response."""
+
+    def __call__(
+        self, request: Request, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
+    ) -> Awaitable[Response]: ...
+
+
+class Connection:
+    """Stubs of every service of one node. Made inside a running event loop; close it there."""
+
+    def __init__(self, profile: Profile, key: SigningKey, chain_id: str) -> None:
+        """Opens no socket yet. Raises InvalidFile when the profile's certificate is no certificate."""
+        self.address = profile.rpc_address
+        self._institution = profile.institution
+        self._key = key
+        self._chain_id = chain_id
+        try:
+            self._certificate = ssl.PEM_cert_to_DER_cert(_first_certificate(profile.node_certificate))
+        except ValueError as error:
+            raise InvalidFile("the profile's node_certificate is no PEM certificate") from error
+        self._channel = grpc.aio.secure_channel(
+            profile.rpc_address,
+            grpc.ssl_channel_credentials(root_certificates=profile.node_certificate.encode("ascii")),
+            options=[
+                ("grpc.ssl_target_name_override", tls_name(profile.institution)),
+                ("grpc.max_receive_message_length", MAX_RPC_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_RPC_MESSAGE_BYTES),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1_000),
+                ("grpc.enable_http_proxy", 0),
+            ],
+        )
+        self.node = services.NodeServiceStub(self._channel)
+        self.transactions = services.TransactionServiceStub(self._channel)
+        self.members = services.MemberServiceStub(self._channel)
+        self.catalog = services.CatalogServiceStub(self._channel)
+        self.datasets = services.DatasetServiceStub(self._channel)
+        self.access = services.AccessServiceStub(self._channel)
+        self.query = services.QueryServiceStub(self._channel)
+        self.tasks = services.TaskServiceStub(self._channel)
+        self.audit = services.AuditServiceStub(self._channel)
+        self.events = services.EventServiceStub(self._channel)
+
+    async def close(self) -> None:
+        """Ends every call under way."""
+        await self._channel.close()
+
+    def metadata(self) -> grpc.aio.Metadata:
+        """A fresh ticket, for calls made without ``call``."""
+        expires_at_ms = time.time_ns() // 1_000_000 + _TICKET_MS
+        token = ticket.issue(self._chain_id, self._certificate, self._key, expires_at_ms)
+        return grpc.aio.Metadata((TICKET_KEY, token))
+
+    async def call(
+        self,
+        method: Unary[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float = _CALL_S,
+        patience_s: float = 0.0,
+    ) -> Response:
+        """Call ``method``; while the node is out of reach, try again for ``patience_s``. Raises KoinonError."""
+        give_up = time.monotonic() + patience_s
+        pause = _RETRY_FIRST_S
+        while True:
+            try:
+                return await method(request, timeout=timeout_s, metadata=self.metadata())
+            except grpc.aio.AioRpcError as error:
+                failure = self.error(error)
+                if not isinstance(failure, Unavailable) or time.monotonic() + pause > give_up:
+                    raise failure from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RETRY_MAX_S)
+
+    async def stream(self, start: Callable[[], AsyncIterator[Response]]) -> AsyncIterator[Response]:
+        """The messages of a server's stream. Raises KoinonError."""
+        try:
+            async for message in start():
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise self.error(error) from None
+
+    def error(self, error: grpc.aio.AioRpcError) -> KoinonError:
+        """The typed error that a failed call stands for."""
+        trailers = {key: value for key, value in error.trailing_metadata() or () if isinstance(value, bytes)}
+        rule = trailers.get(RULE_KEY, b"").decode("utf-8", "replace")
+        hint = trailers.get(HINT_KEY, b"").decode("utf-8", "replace")
+        details = error.details() or ""
+        code = error.code()
+        if not rule and code is grpc.StatusCode.UNAVAILABLE:
+            return self._unreachable(details)
+        if not rule and code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded(
+                f"the node at {self.address} did not answer in time", hint="koinon status shows what it is doing"
+            )
+        if not rule and code is grpc.StatusCode.UNIMPLEMENTED:
+            return Unavailable(
+                f"the node at {self.address} does not know this call: {details}",
+                hint="client and node are of different versions; compare koinon --version with koinon status",
+            )
+        return typed_error(BY_STATUS.get(code.name, KoinonError), details or code.name, rule, hint)
+
+    def _unreachable(self, details: str) -> KoinonError:
+        if "CERTIFICATE_VERIFY_FAILED" in details or "Verification Check failed" in details:
+            return Unauthenticated(
+                f"whoever answers at {self.address} does not hold the certificate pinned for {self._institution}",
+                rule="wrong-certificate",
+                hint="check rpc_address, institution and node_certificate in the profile",
+            )
+        connected = not details.startswith("failed to connect to all addresses")
+        return Unavailable(
+            f"the connection to the node at {self.address} broke"
+            if connected
+            else f"no node answers at {self.address}",
+            rule="" if connected else NEVER_SENT,
+            hint="start it with koinon node run (or koinon testnet up), or correct rpc_address in the profile",
+        )
+
+
+def typed_error(base: type[KoinonError], message: str, rule: str, hint: str) -> KoinonError:
+    """The most special error of ``base``'s kind that the rule speaks of."""
+    return _special(base, rule)(message, rule=rule, hint=hint)
+
+
+def _special(base: type[KoinonError], rule: str) -> type[KoinonError]:
+    if base.default_rule == rule:
+        return base
+    for child in base.__subclasses__():
+        found = _special(child, rule)
+        if found.default_rule == rule:
+            return found
+    return base
+
+
+def _first_certificate(pem: str) -> str:
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    start, stop = pem.find(begin), pem.find(end)
+    if start < 0 or stop < start:
+        raise ValueError("no certificate")
+    return pem[start : stop + len(end)] + "\n"
