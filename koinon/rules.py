@@ -76,4 +76,9 @@ RULES: dict[str, str] = {
     "missing-extra": "a part of Koinon is needed that is not installed",
     "wrong-answer": "the node's answer contradicts the request, the plan or the ledger",
     "task-failed": "a task ended without a result",
+    # --- keys and tickets
+    "bad-ticket": "the ticket is not signed by its key for this node and chain",
+    "ticket-expired": "the ticket's time has passed",
+    "ticket-too-long": "a ticket may be good for at most limits.MAX_TICKET_MS",
+    "wrong-key": "the key is not the one needed",
 }
