@@ -1,0 +1,186 @@
+"""Streams between nodes: who is let in, what arrives, what happens when a peer goes and returns."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import pytest
+import structlog
+from grpc import aio
+
+from koinon.errors import NotFound, Unavailable
+from koinon.limits import MAX_PEER_MESSAGE_BYTES
+from koinon.names import tls_name
+from koinon.v1 import peer_pb2, peer_pb2_grpc
+from koinon.v1.consensus_pb2 import Vote
+from koinon.v1.peer_pb2 import DeliverRequest
+from koinon.v1.session_pb2 import SealedOutput
+from node import tls
+from node.config import Address
+from node.peers import Member, Peers
+
+GENESIS = b"g" * 32
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class Inbox:
+    """A receiver that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, DeliverRequest]] = []
+        self.greeted: list[str] = []
+
+    def height(self) -> int:
+        return 7
+
+    def connected(self, institution: str) -> None:
+        self.greeted.append(institution)
+
+    def received(self, institution: str, message: DeliverRequest) -> None:
+        if message.WhichOneof("message") != "hello":
+            self.messages.append((institution, message))
+
+    def sealed_output(self, task_id: str) -> SealedOutput | None:
+        return SealedOutput(task_id=task_id, party=2, sealed=b"sealed") if task_id == "held" else None
+
+
+class Node:
+    def __init__(self, institution: str, genesis: bytes = GENESIS) -> None:
+        self.identity = tls.create_identity(institution)
+        self.address = Address("127.0.0.1", free_port())
+        self.member = Member(institution, str(self.address), tls.pem_to_der(self.identity.certificate))
+        self.inbox = Inbox()
+        self.peers = Peers(institution, self.identity, genesis, self.inbox, structlog.get_logger())
+
+    def linked(self, institution: str) -> bool:
+        return any(state.institution == institution and state.connected for state in self.peers.status())
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[Node, Node]]:
+    um, iu = Node("um"), Node("iu")
+    members = [um.member, iu.member]
+    await um.peers.start(um.address, members)
+    await iu.peers.start(iu.address, members)
+    await until(lambda: um.linked("iu") and iu.linked("um"))
+    yield um, iu
+    await um.peers.stop()
+    await iu.peers.stop()
+
+
+def votes(*heights: int) -> DeliverRequest:
+    return DeliverRequest(votes=peer_pb2.VoteBatch(votes=[Vote(height=height) for height in heights]))
+
+
+async def test_messages_arrive_in_order_and_votes_travel_together(pair: tuple[Node, Node]) -> None:
+    um, iu = pair
+    for height in range(10):
+        um.peers.broadcast(votes(height))
+    iu.peers.send("um", votes(99))
+    await until(lambda: sum(len(message.votes.votes) for _, message in iu.inbox.messages) == 10)
+    assert [vote.height for _, message in iu.inbox.messages for vote in message.votes.votes] == list(range(10))
+    assert len(iu.inbox.messages) < 10
+    await until(lambda: um.inbox.messages == [("iu", votes(99))])
+    assert um.peers.status()[0].height == 7
+
+
+async def test_a_peer_that_returns_is_found_again(pair: tuple[Node, Node]) -> None:
+    um, iu = pair
+    await iu.peers.stop()
+    await until(lambda: not um.linked("iu"))
+    um.peers.broadcast(votes(1))  # forgotten: the engine repeats what is needed
+    again = Peers("iu", iu.identity, GENESIS, iu.inbox, structlog.get_logger())
+    await again.start(iu.address, [um.member, iu.member])
+    await until(lambda: um.inbox.greeted == [] or um.linked("iu"))
+    await until(lambda: um.linked("iu"))
+    um.peers.broadcast(votes(2))
+    await until(lambda: iu.inbox.messages != [])
+    assert iu.inbox.messages[0] == ("um", votes(2))
+    await again.stop()
+
+
+async def test_outputs_are_fetched_from_whoever_holds_them(pair: tuple[Node, Node]) -> None:
+    um, _ = pair
+    assert (await um.peers.fetch_output("iu", "held")).sealed == b"sealed"
+    with pytest.raises(NotFound, match="iu holds no output of task absent"):
+        await um.peers.fetch_output("iu", "absent")
+    with pytest.raises(Unavailable, match="case is not connected"):
+        await um.peers.fetch_output("case", "held")
+
+
+async def call_as(
+    identity: tls.Identity, target: Node, messages: list[DeliverRequest]
+) -> tuple[grpc.StatusCode | None, str]:
+    """Deliver these messages with this certificate; returns how the call ended."""
+    channel = aio.secure_channel(
+        target.member.address,
+        grpc.ssl_channel_credentials(target.identity.certificate, identity.key, identity.certificate),
+        options=(("grpc.ssl_target_name_override", tls_name(target.member.institution)),),
+    )
+    async with channel:
+        try:
+            response = await peer_pb2_grpc.PeerServiceStub(channel).Deliver(iter(messages), timeout=10)
+        except aio.AioRpcError as error:
+            return error.code(), error.details() or ""
+        return None, response.reason
+
+
+def hello(institution: str = "iu", genesis: bytes = GENESIS, version: int = 1) -> DeliverRequest:
+    return DeliverRequest(
+        hello=peer_pb2.Hello(institution=institution, genesis_hash=genesis, protocol_version=version)
+    )
+
+
+async def test_a_stranger_does_not_get_past_the_handshake(pair: tuple[Node, Node]) -> None:
+    um, _ = pair
+    code, _ = await call_as(tls.create_identity("iu"), um, [hello(), votes(5)])
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert um.inbox.messages == []
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (hello("um"), "this certificate belongs to iu, not to 'um'"),
+        (hello(genesis=b"x" * 32), "our genesis files differ: compare genesis.json"),
+        (hello(version=9), "protocol 9 is not spoken here, but 1: upgrade the older node"),
+        (votes(3), "the first message is no hello"),
+    ],
+)
+async def test_a_member_is_heard_only_after_a_fitting_hello(
+    pair: tuple[Node, Node], first: DeliverRequest, reason: str
+) -> None:
+    um, iu = pair
+    assert await call_as(iu.identity, um, [first, votes(5)]) == (None, reason)
+    assert um.inbox.messages == []
+
+
+async def test_an_oversized_message_ends_the_stream_and_is_not_heard(pair: tuple[Node, Node]) -> None:
+    um, iu = pair
+    big = DeliverRequest(transactions=peer_pb2.TransactionBatch(envelopes=[bytes(MAX_PEER_MESSAGE_BYTES)]))
+    code, _ = await call_as(iu.identity, um, [hello(), big])
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert um.inbox.messages == []
+
+
+async def test_who_leaves_the_ledger_is_dropped_at_once(pair: tuple[Node, Node]) -> None:
+    um, iu = pair
+    um.peers.update([um.member])
+    assert um.peers.status() == []
+    code, _ = await call_as(iu.identity, um, [hello(), votes(5)])
+    assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED)
+    assert um.inbox.messages == []
