@@ -92,13 +92,7 @@ def block_hash(header: bytes) -> bytes:
 def vote_bytes(chain: str, vote_type: int, height: int, round_: int, block: bytes, time_ms: int) -> bytes:
     """What a validator signs for a vote; ``block`` is empty for nil."""
     return (
-        _tag("vote")
-        + _field(chain)
-        + bytes([vote_type])
-        + _u64(height)
-        + _u32(round_)
-        + _field(block)
-        + _i64(time_ms)
+        _tag("vote") + _field(chain) + bytes([vote_type]) + _u64(height) + _u32(round_) + _field(block) + _i64(time_ms)
     )
 
 
@@ -107,9 +101,7 @@ def proposal_bytes(chain: str, height: int, round_: int, valid_round: int, block
     return _tag("proposal") + _field(chain) + _u64(height) + _u32(round_) + _i32(valid_round) + _field(block)
 
 
-def commit_hash(
-    height: int, round_: int, block: bytes, signatures: Iterable[tuple[str, int, bytes]]
-) -> bytes:
+def commit_hash(height: int, round_: int, block: bytes, signatures: Iterable[tuple[str, int, bytes]]) -> bytes:
     """Digest of a commit certificate; signatures are (institution, time_ms, signature), ascending."""
     parts = [_field(name) + _i64(time_ms) + _field(signature) for name, time_ms, signature in signatures]
     return _digest("commit", _u64(height), _u32(round_), _field(block), *parts)
@@ -145,8 +137,6 @@ def output_digest(task_id: str, party: int, sealed: bytes) -> bytes:
 def ticket_bytes(chain: str, node_certificate_sha256: bytes, expires_at_ms: int) -> bytes:
     """What a caller signs to be let in: good for one node of one chain, for a short while."""
     return _tag("ticket") + _field(chain) + _field(node_certificate_sha256) + _i64(expires_at_ms)
-
-
 
 
 def dataset_uid(descriptor: bytes, transaction: bytes) -> str:
