@@ -19,8 +19,9 @@ lint: .venv/dev.stamp ## format, rules, types, architecture, stubs
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@stubs=$$(mktemp -d) && trap 'rm -rf "$$stubs"' EXIT && $(MAKE) --no-print-directory proto STUBS="$$stubs" \
-	  && diff -r -x __pycache__ -x __init__.py "$$stubs/koinon/v1" koinon/v1 \
-	  && echo "Stubs match proto/." || { echo "hint: koinon/v1 differs from proto/: run make proto" >&2; exit 1; }
+	  && { diff -r -x __pycache__ -x __init__.py "$$stubs/koinon/v1" koinon/v1 \
+	       || { echo "hint: koinon/v1 differs from proto/: run make proto" >&2; exit 1; }; } \
+	  && echo "Stubs match proto/."
 
 proto: .venv/dev.stamp ## generate koinon/v1 from proto/koinon/v1
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I proto --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) $(MESSAGES)
