@@ -12,6 +12,9 @@ A descriptor is a TOML file beside the data; only ``title`` is required::
     description = "Arm"
     codelist = true          # publish the values themselves; never done without being asked
 
+    [columns.outcome]
+    codelist = ["0_no", "1_yes"]   # these, whether or not each occurs in this table: reveals less
+
     [columns.age]
     unit = "a"
 
@@ -30,9 +33,7 @@ from koinon.v1.catalog_pb2 import AccessMode, AccessPolicy, PublishDataset, Task
 from koinon.v1.services_pb2 import StageDatasetResponse
 
 DAY_MS = 86_400_000
-ALL_OPERATIONS = tuple(
-    value for value in TaskOperation.values() if value != TaskOperation.TASK_OPERATION_UNSPECIFIED
-)
+ALL_OPERATIONS = tuple(value for value in TaskOperation.values() if value != TaskOperation.TASK_OPERATION_UNSPECIFIED)
 DEFAULT_ROW_COUNT_STEP = 10
 
 
@@ -42,7 +43,7 @@ class ColumnNote:
 
     unit: str = ""
     description: str = ""
-    codelist: bool = False  # publish its values
+    codelist: bool | tuple[str, ...] = False  # publish the values found, or these
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class Descriptor:
         """The same, publishing the values of these columns too."""
         columns = dict(self.columns)
         for name in names:
-            columns[name] = replace(columns.get(name, ColumnNote()), codelist=True)
+            note = columns.get(name, ColumnNote())
+            columns[name] = replace(note, codelist=note.codelist or True)
         return replace(self, columns=columns)
 
 
@@ -99,13 +101,34 @@ def parse(text: str) -> Descriptor:
     )
 
 
+def _codelist(name: str, note: ColumnNote, proposals: Mapping[str, list[str]]) -> list[str]:
+    """What is published of a column's values. Raises InvalidInput if the publisher wants what cannot be."""
+    if not note.codelist:
+        return []
+    if name not in proposals:
+        raise InvalidInput(
+            f"column {name!r} has too many different values for a codelist",
+            hint="publish it without; it can be aggregated, but not grouped by",
+        )
+    if isinstance(note.codelist, bool):
+        return proposals[name]
+    if left_out := sorted(set(proposals[name]) - set(note.codelist)):
+        raise InvalidInput(
+            f"the codelist of column {name!r} leaves out {left_out[0]!r}, which occurs in the table",
+            hint="add it to the descriptor's codelist, or correct the data",
+        )
+    return list(note.codelist)
+
+
 def _note(name: str, table: object) -> ColumnNote:
     if not isinstance(table, dict):
         raise InvalidFile(f"columns.{name} in the descriptor must be a table", hint=f"write [columns.{name}]")
     _only(table, ("unit", "description", "codelist"), f"columns.{name}")
     codelist = table.get("codelist", False)
-    if not isinstance(codelist, bool):
-        raise InvalidFile(f"codelist of columns.{name} must be true or false")
+    if isinstance(codelist, list) and codelist and all(isinstance(code, str) for code in codelist):
+        codelist = tuple(codelist)
+    elif not isinstance(codelist, bool):
+        raise InvalidFile(f"codelist of columns.{name} must be true, false or a list of texts")
     return ColumnNote(_text(table, "unit"), _text(table, "description"), codelist)
 
 
@@ -150,16 +173,11 @@ def publication(name: str, staged: StageDatasetResponse, descriptor: Descriptor,
     columns = []
     for found in staged.columns:
         note = descriptor.columns.get(found.name, ColumnNote())
-        if note.codelist and found.name not in proposals:
-            raise InvalidInput(
-                f"column {found.name!r} has too many different values for a codelist",
-                hint="publish it without; it can be aggregated, but not grouped by",
-            )
         column = type(found)()
         column.CopyFrom(found)
         column.unit = note.unit
         column.description = note.description
-        column.codelist[:] = proposals[found.name] if note.codelist else []
+        column.codelist[:] = _codelist(found.name, note, proposals)
         columns.append(column)
     if missing := sorted(set(descriptor.columns) - {column.name for column in columns}):
         names = ", ".join(column.name for column in columns)
