@@ -20,6 +20,11 @@ MAX_CLOCK_DRIFT_MS = 60_000  # how far a vote's time may run ahead of the receiv
 # --- pool
 MAX_POOL_TRANSACTIONS = 50_000
 MAX_POOL_PER_SENDER = 20_000  # one flooder cannot fill it alone
+MAX_POOL_BYTES = 256 * 1024 * 1024  # of all envelopes together
+MAX_POOL_BACKLOG = 20_000  # envelopes heard from peers and not yet verified; more are forgotten
+MAX_REFUSALS_REMEMBERED = 10_000  # of the pool, for whoever asks what became of a transaction
+MAX_GOSSIP_BYTES = 256 * 1024  # of one batch of envelopes: a vote behind it waits a few milliseconds at most
+GOSSIP_DELAY_MS = 2  # envelopes that arrive together travel together
 
 # --- messages between nodes
 MAX_PEER_MESSAGE_BYTES = MAX_BLOCK_BYTES + 512 * 1024  # a proposal with its block, and room for framing
@@ -43,6 +48,11 @@ MAX_REFUSAL = 500  # of a refusal's message and of its hint: results are kept fo
 MAX_SQL = 10_000
 
 # --- files of a client
+MAX_KEY_FILE_BYTES = 4 * 1024  # takes about 400 bytes
+MAX_KEY_MEMORY_BYTES = 1024 * 1024 * 1024  # what a key file may ask for to derive its key
+MAX_KEY_PASSES = 16
+MAX_GENESIS_BYTES = 4 * 1024 * 1024  # MAX_VALIDATORS institutions with their people
+MAX_RECEIPT_BYTES = 16 * 1024 * 1024  # headers of a few hundred changes of validators
 MAX_PROFILE_BYTES = 64 * 1024  # a profile with its certificate takes about 1 KiB
 MAX_DESCRIPTOR_BYTES = 1024 * 1024  # texts of MAX_COLUMNS columns
 
@@ -77,3 +87,6 @@ DEFAULT_PAGE_SIZE = 50
 MAX_WAIT_MS = 30_000
 MAX_RPC_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_SUBSCRIPTIONS = 256
+MAX_CALLS = 1_000  # being served at once by one node, long polls included
+MAX_TICKETS_REMEMBERED = 1_000  # verified tickets, so that a burst of calls costs one verification
+MAX_ERROR_TEXT = 1_000  # characters of a message or hint in gRPC's trailing metadata (8 KiB in all)

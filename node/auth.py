@@ -1,0 +1,161 @@
+"""Who calls: every call but health and reflection carries a ticket, and is answered with typed errors.
+
+1. the ticket is verified (koinon.ticket): signed for this chain and this node's certificate, not expired;
+2. its key must be a registered person's, not revoked, of an active member;
+3. what the service raises becomes a gRPC status, with rule and hint in the trailing metadata.
+
+Reading is for every registered person of every member: catalog, requests, tokens and tasks are the
+members' common knowledge, being on the ledger each of them holds. Two things are narrower, and are
+decided where they are served: files go to operators of the node's own institution (node.rpc.catalog),
+and the audit trail is whole for regulators and operators only (node.rpc.audit).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+from grpc import aio
+from structlog.typing import FilteringBoundLogger
+
+from koinon import ticket
+from koinon.errors import KoinonError, PermissionRefused, Unauthenticated
+from koinon.limits import MAX_ERROR_TEXT, MAX_TICKETS_REMEMBERED
+from koinon.rpc import HINT_KEY, RULE_KEY
+from koinon.v1.identity_pb2 import Person, Role
+from koinon.v1.services_pb2 import Ticket
+
+_OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+Handler = grpc.RpcMethodHandler[Any, Any]
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The registered person on whose ticket a call came."""
+
+    person: str
+    roles: frozenset[Role.ValueType]
+
+    @property
+    def institution(self) -> str:
+        return self.person.partition("/")[0]
+
+    def is_any(self, *roles: Role.ValueType) -> bool:
+        return not self.roles.isdisjoint(roles)
+
+
+def caller() -> Caller:
+    """Who made the call being served."""
+    return _caller.get()
+
+
+def require(*roles: Role.ValueType, institution: str = "", what: str) -> Caller:
+    """The caller, if it has one of the roles (and is of the institution). Raises PermissionRefused."""
+    who = caller()
+    if not who.is_any(*roles) or (institution and who.institution != institution):
+        needed = " or ".join(Role.Name(role).removeprefix("ROLE_").lower() for role in roles)
+        raise PermissionRefused(
+            f"{who.person} may not {what}",
+            hint=f"ask a person with the role {needed}" + (f" at {institution}" if institution else ""),
+        )
+    return who
+
+
+class People(Protocol):
+    """Where keys are looked up: on the ledger."""
+
+    def person_by_key(self, public_key: bytes) -> Person | None:
+        """The registered person of this key; None when there is none, or it or its member may not act."""
+        ...
+
+
+class Gate(aio.ServerInterceptor):
+    """Stands in front of every method of the client port."""
+
+    def __init__(self, chain_id: str, certificate: bytes, people: People, log: FilteringBoundLogger) -> None:
+        """``certificate`` is this node's, in DER."""
+        self._chain_id = chain_id
+        self._certificate = certificate
+        self._people = people
+        self._log = log
+        self._verified: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()  # ticket -> key, expiry (ms)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None or method.startswith(_OPEN):
+            return handler
+        return self._guard(handler, method.rpartition("/")[2])
+
+    def authenticate(self, metadata: grpc.aio.Metadata | tuple[tuple[str, str | bytes], ...]) -> Caller:
+        """The person whose ticket came with a call. Raises Unauthenticated."""
+        tickets = [value for key, value in metadata if key == ticket.METADATA_KEY]
+        if len(tickets) != 1 or not isinstance(tickets[0], bytes):
+            raise Unauthenticated(
+                "the call carries no ticket", rule="bad-ticket", hint="use a Koinon client with a profile"
+            )
+        key = self._key_of(tickets[0])
+        person = self._people.person_by_key(key)
+        if person is None:
+            raise Unauthenticated(
+                f"the key {key.hex()[:16]}… belongs to no person who may act here",
+                rule="unknown-key",
+                hint="have an operator of your institution register it; a revoked key stays revoked",
+            )
+        return Caller(person.id, frozenset(person.roles))
+
+    def _key_of(self, data: bytes) -> bytes:
+        now_ms = time.time_ns() // 1_000_000
+        if (known := self._verified.get(data)) and known[1] > now_ms:
+            return known[0]
+        key = ticket.verify(self._chain_id, self._certificate, data, now_ms)
+        self._verified[data] = (key, Ticket.FromString(data).expires_at_ms)
+        while len(self._verified) > MAX_TICKETS_REMEMBERED:
+            self._verified.popitem(last=False)
+        return key
+
+    def _guard(self, handler: Handler, method: str) -> Handler:
+        codec = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_stream is not None:
+            serve_stream: Any = handler.unary_stream  # typed for grpc's threads, served by grpc.aio
+
+            async def guarded_stream(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+                try:
+                    _caller.set(self.authenticate(context.invocation_metadata() or ()))
+                    async for response in serve_stream(request, context):
+                        yield response
+                except KoinonError as error:
+                    await self._refuse(context, method, error)
+
+            return grpc.unary_stream_rpc_method_handler(guarded_stream, *codec)
+
+        serve: Any = handler.unary_unary if handler.stream_unary is None else handler.stream_unary
+
+        async def guarded(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                _caller.set(self.authenticate(context.invocation_metadata() or ()))
+                return await serve(request, context)
+            except KoinonError as error:
+                await self._refuse(context, method, error)
+
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(guarded, *codec)
+        return grpc.unary_unary_rpc_method_handler(guarded, *codec)
+
+    async def _refuse(self, context: aio.ServicerContext[Any, Any], method: str, error: KoinonError) -> None:
+        self._log.info("call refused", method=method, rule=error.rule)
+        await context.abort(
+            grpc.StatusCode[error.status],
+            error.message[:MAX_ERROR_TEXT],
+            ((RULE_KEY, error.rule.encode()), (HINT_KEY, error.hint[:MAX_ERROR_TEXT].encode())),
+        )

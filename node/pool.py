@@ -1,0 +1,223 @@
+"""Transactions on their way to a block.
+
+An envelope enters once: its signature is verified on a thread (libsodium releases the interpreter's
+lock), then the application checks it. What entered here is told to every peer; what a peer told is
+not told again, because the members form a full mesh. The pool promises nothing: it is memory, and a
+client that hears neither COMMITTED nor REJECTED sends the same envelope again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from koinon import envelope
+from koinon.envelope import InvalidTransaction, SignedTransaction
+from koinon.limits import (
+    GOSSIP_DELAY_MS,
+    MAX_BLOCK_TRANSACTIONS,
+    MAX_GOSSIP_BYTES,
+    MAX_POOL_BACKLOG,
+    MAX_POOL_BYTES,
+    MAX_POOL_PER_SENDER,
+    MAX_POOL_TRANSACTIONS,
+    MAX_REFUSALS_REMEMBERED,
+)
+from koinon.v1.services_pb2 import TransactionInfo
+from koinon.v1.transaction_pb2 import Refusal, TransactionStatus
+
+PENDING = TransactionStatus.TRANSACTION_STATUS_PENDING
+REJECTED = TransactionStatus.TRANSACTION_STATUS_REJECTED
+
+
+class _Entry(NamedTuple):
+    envelope: bytes
+    sender_key: bytes
+
+
+class Pool:
+    """Bounded, first in first out. Everything but verification happens on one event loop."""
+
+    def __init__(
+        self,
+        chain_id: str,
+        check: Callable[[bytes, SignedTransaction], Refusal | None],
+        announce: Callable[[list[bytes]], None],
+        on_entered: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            check: the application's opinion of an envelope whose signature was verified.
+            announce: tells the peers; called with batches of at most MAX_GOSSIP_BYTES.
+            on_entered: the pool has something new to propose.
+        """
+        self._chain_id = chain_id
+        self._check = check
+        self._announce = announce
+        self._on_entered = on_entered
+        self._entries: dict[bytes, _Entry] = {}  # by transaction id, in order of arrival
+        self._bytes = 0
+        self._by_sender: Counter[bytes] = Counter()
+        self._expiries: list[tuple[int, bytes]] = []  # heap of (expires_at_ms, transaction id)
+        self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
+        self._unannounced: list[bytes] = []
+        self._backlog: deque[bytes] = deque(maxlen=MAX_POOL_BACKLOG)
+        self._backlog_task: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify")
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def close(self) -> None:
+        """Forget everything; nothing may be called after."""
+        if self._backlog_task is not None:
+            self._backlog_task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # --- in
+
+    async def submit(self, envelopes: Sequence[bytes]) -> list[TransactionInfo]:
+        """Take envelopes from a client; for each, in order, PENDING or REJECTED with the reason."""
+        outcomes = await self._verify(envelopes)
+        infos = []
+        for data, outcome in zip(envelopes, outcomes, strict=True):
+            if isinstance(outcome, InvalidTransaction):
+                infos.append(TransactionInfo(status=REJECTED, refusal=outcome.refusal))
+                continue
+            refusal = self._enter(data, outcome, announce=True)
+            infos.append(
+                TransactionInfo(transaction_id=outcome.id, status=REJECTED, refusal=refusal)
+                if refusal
+                else TransactionInfo(transaction_id=outcome.id, status=PENDING)
+            )
+        return infos
+
+    def receive(self, envelopes: Iterable[bytes]) -> None:
+        """Take what a peer told, when there is time: the oldest are forgotten when too many wait."""
+        self._backlog.extend(envelopes)
+        if self._backlog and self._backlog_task is None:
+            self._backlog_task = asyncio.create_task(self._work_off(), name="pool backlog")
+
+    async def _work_off(self) -> None:
+        try:
+            while self._backlog:
+                batch = [self._backlog.popleft() for _ in range(min(len(self._backlog), _BATCH))]
+                for data, outcome in zip(batch, await self._verify(batch), strict=True):
+                    if isinstance(outcome, SignedTransaction):
+                        self._enter(data, outcome, announce=False)
+        finally:
+            self._backlog_task = None
+
+    async def _verify(self, envelopes: Sequence[bytes]) -> list[SignedTransaction | InvalidTransaction]:
+        if len(envelopes) <= 2:  # cheaper than the way to a thread and back
+            return envelope.verify_many(self._chain_id, envelopes)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, envelope.verify_many, self._chain_id, envelopes)
+
+    def _enter(self, data: bytes, transaction: SignedTransaction, *, announce: bool) -> Refusal | None:
+        if transaction.id in self._entries:
+            return None
+        refusal = self._full(transaction.sender_key, len(data)) or self._check(data, transaction)
+        if refusal is not None:
+            self._refuse(transaction.id, refusal)
+            return refusal
+        self._refused.pop(transaction.id, None)
+        self._entries[transaction.id] = _Entry(data, transaction.sender_key)
+        self._bytes += len(data)
+        self._by_sender[transaction.sender_key] += 1
+        heapq.heappush(self._expiries, (transaction.body.expires_at_ms, transaction.id))
+        if announce:
+            if not self._unannounced:
+                asyncio.get_running_loop().call_later(GOSSIP_DELAY_MS / 1000, self._tell)
+            self._unannounced.append(data)
+        if len(self._entries) == 1:
+            self._on_entered()
+        return None
+
+    def _full(self, sender_key: bytes, size: int) -> Refusal | None:
+        if len(self._entries) >= MAX_POOL_TRANSACTIONS or self._bytes + size > MAX_POOL_BYTES:
+            return Refusal(
+                rule="pool-full",
+                message=f"this node already holds {len(self._entries)} undecided transactions",
+                hint="send it again in a few seconds",
+            )
+        if self._by_sender[sender_key] >= MAX_POOL_PER_SENDER:
+            return Refusal(
+                rule="pool-full",
+                message=f"this key already has {MAX_POOL_PER_SENDER} undecided transactions here",
+                hint="wait until some are decided",
+            )
+        return None
+
+    def _tell(self) -> None:
+        batch: list[bytes] = []
+        size = 0
+        for data in self._unannounced:
+            if batch and size + len(data) > MAX_GOSSIP_BYTES:
+                self._announce(batch)
+                batch, size = [], 0
+            batch.append(data)
+            size += len(data)
+        if batch:
+            self._announce(batch)
+        self._unannounced = []
+
+    # --- out
+
+    def reap(self, max_bytes: int) -> list[bytes]:
+        """The oldest envelopes that fit a block, in order of arrival; they stay until committed."""
+        chosen: list[bytes] = []
+        size = 0
+        for entry in self._entries.values():
+            size += len(entry.envelope)
+            if size > max_bytes or len(chosen) == MAX_BLOCK_TRANSACTIONS:
+                break
+            chosen.append(entry.envelope)
+        return chosen
+
+    def committed(self, transaction_ids: Iterable[bytes], time_ms: int) -> None:
+        """Drop what a block decided, and what its time made too old."""
+        for transaction_id in transaction_ids:
+            self._drop(transaction_id)
+        while self._expiries and self._expiries[0][0] <= time_ms:
+            _, transaction_id = heapq.heappop(self._expiries)
+            if self._drop(transaction_id):
+                self._refuse(
+                    transaction_id,
+                    Refusal(
+                        rule="transaction-expired",
+                        message="block time passed the transaction's expiry before a block took it",
+                        hint="sign it again; if this repeats, koinon status shows why blocks are slow",
+                    ),
+                )
+
+    def status(self, transaction_id: bytes) -> TransactionInfo | None:
+        """PENDING, or REJECTED by this pool; None when the pool knows nothing."""
+        if transaction_id in self._entries:
+            return TransactionInfo(transaction_id=transaction_id, status=PENDING)
+        if refusal := self._refused.get(transaction_id):
+            return TransactionInfo(transaction_id=transaction_id, status=REJECTED, refusal=refusal)
+        return None
+
+    def _drop(self, transaction_id: bytes) -> bool:
+        entry = self._entries.pop(transaction_id, None)
+        if entry is None:
+            return False
+        self._bytes -= len(entry.envelope)
+        self._by_sender[entry.sender_key] -= 1
+        if not self._by_sender[entry.sender_key]:
+            del self._by_sender[entry.sender_key]
+        return True
+
+    def _refuse(self, transaction_id: bytes, refusal: Refusal) -> None:
+        self._refused[transaction_id] = refusal
+        self._refused.move_to_end(transaction_id)
+        while len(self._refused) > MAX_REFUSALS_REMEMBERED:
+            self._refused.popitem(last=False)
+
+
+_BATCH = 512  # envelopes of one peer's backlog verified before the loop looks at something else
