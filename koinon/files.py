@@ -1,0 +1,66 @@
+"""Small files that a person handles: read whole and bounded, written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from koinon.errors import Exhausted, InvalidFile
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def read_text(path: Path, what: str, max_bytes: int) -> str:
+    """The UTF-8 text of a file from anywhere; ``what`` names it for a person ("genesis file"). Raises InvalidFile."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InvalidFile(
+            f"the {what} {path} cannot be read: {error.strerror}", hint="check the path and its permissions"
+        ) from error
+    if len(data) > max_bytes:
+        raise InvalidFile(
+            f"the {what} {path} is larger than {max_bytes} bytes", hint=f"this is not a {what}: check the path"
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidFile(
+            f"the {what} {path} is not UTF-8 text (byte {error.start})", hint=f"this is not a {what}: check the path"
+        ) from error
+
+
+def write_new(path: Path, text: str, what: str, *, private: bool = False) -> None:
+    """Write a file that must not exist yet, readable by its owner alone when ``private``; missing directories are made.
+
+    After a failure there is no file. Raises InvalidFile (it exists, or may not be written) or Exhausted (disk full).
+    """
+    written = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
+        descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(written, path)  # unlike a rename, fails when the file exists
+        finally:
+            written.unlink()
+    except FileExistsError as error:
+        raise InvalidFile(
+            f"the {what} {path} exists", rule="already-exists", hint="choose another path, or move the file away"
+        ) from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise Exhausted(
+                f"no space left to write the {what} {path}", rule="disk-full", hint="free some space, then try again"
+            ) from error
+        raise InvalidFile(
+            f"the {what} {path} cannot be written: {error.strerror}",
+            rule="disk-read-only" if error.errno in _READ_ONLY else "disk-error",
+            hint="check the path and its permissions",
+        ) from error
