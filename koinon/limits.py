@@ -15,6 +15,7 @@ MAX_BLOCK_EVIDENCE = 16
 MAX_VALIDATORS = 100  # all-to-all votes
 MAX_TOTAL_POWER = 10_000  # proposer rotation is tabulated over the total power
 MAX_ROUNDS_AHEAD = 2  # votes kept for rounds after the current one, per sender (Tendermint keeps two)
+MAX_ROUNDS_BEHIND = 16  # rounds before the current one whose messages are kept: a stall of hours fits in memory
 MAX_CLOCK_DRIFT_MS = 60_000  # how far a vote's time may run ahead of the receiver's clock before it is dropped
 
 # --- pool

@@ -1,0 +1,131 @@
+"""The two closed sets the core speaks in, and the timeouts.
+
+The engine feeds an ``Event`` to ``Core.handle`` and performs the returned ``Effect`` values in order. What the core
+asks to be signed (``Propose``, ``CastVote``) comes back to it as an event like everybody else's
+messages: the paper's broadcast includes the sender.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from koinon.validators import ValidatorSet
+from node.consensus.messages import Proposal, Value, Vote, VoteType
+
+
+class Step(IntEnum):
+    """Where a validator stands in a round."""
+
+    PROPOSE = 1
+    PREVOTE = 2
+    PRECOMMIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """The step of a round that a timeout belongs to. One that fires late is recognised by this and ignored."""
+
+    step: Step
+    height: int
+    round: int
+
+
+# --- events
+
+
+@dataclass(frozen=True, slots=True)
+class HeightStarted:
+    """Decide the next height among these validators. Ends the height before, decided or not."""
+
+    height: int
+    validators: ValidatorSet
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalReceived:
+    """A proposal signed by its round's proposer; ``valid`` is the paper's valid(v), the application's judgement."""
+
+    proposal: Proposal
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VoteReceived:
+    """A vote signed by a validator of its height."""
+
+    vote: Vote
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    timer: Timer
+
+
+Event = HeightStarted | ProposalReceived | VoteReceived | TimedOut
+
+# --- effects
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Sign and send a proposal: of ``value``, which had a polka in ``valid_round``, or of a new block if None."""
+
+    height: int
+    round: int
+    valid_round: int
+    value: Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class CastVote:
+    """Sign and send a vote."""
+
+    type: VoteType
+    height: int
+    round: int
+    block_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimer:
+    timer: Timer
+    delay_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decide:
+    """``value`` is final; ``precommits`` (one per validator, ascending) are its commit certificate."""
+
+    height: int
+    round: int
+    value: Value
+    precommits: tuple[Vote, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accuse:
+    """One validator signed two messages that exclude each other. Reported once per validator, round and kind."""
+
+    first: Vote | Proposal
+    second: Vote | Proposal
+
+
+Effect = Propose | CastVote | StartTimer | Decide | Accuse
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait for what, in milliseconds. Growth lets slow networks in; the cap lets stalled ones resume."""
+
+    propose_ms: int = 2_000
+    propose_late_ms: int = 300  # for a proposer that missed its last turn
+    vote_ms: int = 500  # for the other votes, once a quorum has voted for different things
+    growth_ms: int = 500  # added per round
+    cap_ms: int = 10_000
+
+    def propose(self, round_: int, late: bool) -> int:
+        return min((self.propose_late_ms if late else self.propose_ms) + round_ * self.growth_ms, self.cap_ms)
+
+    def vote(self, round_: int) -> int:
+        return min(self.vote_ms + round_ * self.growth_ms, self.cap_ms)
