@@ -3,7 +3,7 @@ BIN := .venv/bin
 STUBS := .
 MESSAGES := $(wildcard proto/koinon/v1/*.proto)
 SERVICES := proto/koinon/v1/peer.proto proto/koinon/v1/services.proto
-CODE := koinon governance mpc node testnet bench tests
+CODE := koinon governance mpc node testnet bench docs tests
 
 .PHONY: demo test lint proto bench sim docs lock clean
 
@@ -31,10 +31,10 @@ bench: .venv/node.stamp ## measure; prints a table, writes bench/latest.json
 	@$(BIN)/python -m bench.run
 
 sim: .venv/dev.stamp ## consensus under faults, many seeds: make sim SEEDS=1000
-	@$(BIN)/python -m pytest tests/sim -q --seeds $(or $(SEEDS),200)
+	@$(BIN)/python -m pytest tests/simulation -q --seeds $(or $(SEEDS),200)
 
 docs: .venv/dev.stamp ## write docs/rules.md from koinon/rules.py
-	@$(BIN)/python -m docs.rules
+	@$(BIN)/python docs/rules.py
 
 lock: ## pin requirements/ anew (needs uv)
 	@cd requirements && sh lock.sh
