@@ -73,6 +73,7 @@ MAX_COMMITTEE = 15
 MAX_GROUPS = 256  # product of the codelists grouped by
 MAX_OUTPUTS = 32  # items of a SELECT list
 MAX_EXPRESSION_NODES = 500  # of a parsed query: no stack is exhausted, no owner reads for an hour
+MAX_EXPRESSION_DEPTH = 20  # parentheses and CASEs inside one another: parsers recurse
 MAX_LITERAL = 200  # characters of one literal in a query
 FRACTION_DIGITS = 6  # values enter a joint computation as integers of 10^-6
 MAX_VALUE = 10**9  # absolute; 10^15 after scaling: exact in a double, squares exact in 128 bits

@@ -1,9 +1,9 @@
 """The cleartext twin: what a joint query opens, computed without any secrecy. It defines the secure program.
 
-Input per source: ``groups x aggregates`` exact integers, as the owner's engine returns them, group-major in the order of
-``group_codes(plan)``. Values carry the scale s = 10^fraction_digits: a value x enters as the integer nearest to x·s, its
-square as the square of that integer. With N the number of values, S their sum and Q the sum of their squares, over
-all sources, an output is
+Input per source: ``groups x aggregates`` exact integers, as the owner's engine returns them, in the order of
+``group_codes(plan)``. Values carry the scale s = 10^fraction_digits: a value x enters as the integer nearest to
+x·s, its square as the square of that integer. With N the number of values, S their sum and Q the sum of their
+squares, over all sources, an output is
 
 =============  ==========================================  ==========================
 COUNT          N                                           whole, not scaled
@@ -13,9 +13,9 @@ VAR_SAMP       nearest(N·Q - S², N·(N - 1)·s)              integer of 1/s
 STDDEV_SAMP    root((N·Q - S²) div (N·(N - 1)))            integer of 1/s
 =============  ==========================================  ==========================
 
-nearest(a, b) = (2a + b) div 2b, the nearest integer, ties towards +infinity; root(a) = (isqrt(4a) + 1) div 2, the integer
-nearest to the square root; div rounds towards -infinity. Every output is 0 when its group is not shown and when it is
-absent (mpc.disclosure), so that opening it tells nothing.
+nearest(a, b) = (2a + b) div 2b, the nearest integer, ties towards +infinity; root(a) = (isqrt(4a) + 1) div 2, the
+integer nearest to the square root; div rounds towards -infinity. Every output is 0 when its group is not shown and
+when it is absent (mpc.disclosure), so that opening it tells nothing.
 """
 
 from __future__ import annotations
