@@ -131,6 +131,19 @@ def output_digest(task_id: str, party: int, sealed: bytes) -> bytes:
     return _digest("output", _field(task_id), _u32(party), _field(sealed))
 
 
+# --- state --------------------------------------------------------------------------------------
+
+
+def state_entry(key: bytes, value: bytes) -> bytes:
+    """What is expanded to the lanes of the state commitment for one key and its value (node.ledger.lthash)."""
+    return _tag("state-entry") + _field(key) + _field(value)
+
+
+def state_commitment(lanes: bytes) -> bytes:
+    """Digest of the lanes: what a header says about the state."""
+    return _digest("state", _field(lanes))
+
+
 # --- access to a node ----------------------------------------------------------------------------
 
 

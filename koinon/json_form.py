@@ -92,7 +92,7 @@ def _value_to_json(field: FieldDescriptor, value: Any) -> Json:
 
 
 def _from_json(data: dict[str, Json], message: Message, where: str) -> None:
-    fields = {field.name: field for field in message.DESCRIPTOR.fields}
+    fields: dict[str, Any] = {field.name: field for field in message.DESCRIPTOR.fields}
     for name, value in data.items():
         field = fields.get(name)
         here = f"{where}.{name}" if where else name
