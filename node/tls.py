@@ -80,6 +80,15 @@ def der_to_pem(der: bytes) -> bytes:
         raise InvalidFile("not a DER certificate") from None
 
 
+def is_named(der: bytes, institution: str) -> bool:
+    """Can clients that ask TLS for this institution's node accept the certificate (DER, from anyone)?"""
+    try:
+        names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (ValueError, x509.ExtensionNotFound):
+        return False
+    return tls_name(institution) in names.value.get_values_for_type(x509.DNSName)
+
+
 def fits_key(identity: Identity) -> bool:
     """Does the certificate belong to the private key? Raises InvalidFile when either cannot be read."""
     try:

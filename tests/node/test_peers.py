@@ -140,9 +140,7 @@ async def call_as(
 
 
 def hello(institution: str = "iu", genesis: bytes = GENESIS, version: int = 1) -> DeliverRequest:
-    return DeliverRequest(
-        hello=peer_pb2.Hello(institution=institution, genesis_hash=genesis, protocol_version=version)
-    )
+    return DeliverRequest(hello=peer_pb2.Hello(institution=institution, genesis_hash=genesis, protocol_version=version))
 
 
 async def test_a_stranger_does_not_get_past_the_handshake(pair: tuple[Node, Node]) -> None:

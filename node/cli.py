@@ -1,0 +1,180 @@
+"""What an institution types: `koinon init`, `koinon genesis`, `koinon node run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from koinon import genesis as genesis_file
+from koinon.errors import InvalidFile, InvalidInput
+from koinon.key_files import ENVIRONMENT as PASSPHRASE
+from koinon.v1.identity_pb2 import Parameters, Role
+from node import home as homes
+from node import tls
+from node.config import Address, Home
+
+_ROLES = {
+    "operator": Role.ROLE_OPERATOR,
+    "analyst": Role.ROLE_ANALYST,
+    "regulator": Role.ROLE_REGULATOR,
+}
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--institution", required=True, metavar="ID", help="Short id, e.g. um: the names of your data begin so.")
+@click.option("--title", required=True, help="Full name, public to the members.")
+@click.option("--home", required=True, type=_PATH, help="New directory for keys and data.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Name or address under which others reach you.")
+@click.option(
+    "--ports", default="7400,7401,7402", show_default=True, metavar="RPC,PEER,MPC", help="For clients, nodes, workers."
+)
+@click.option("--listen", default="", metavar="ADDRESS", help="What to bind where that is not HOST, e.g. 0.0.0.0.")
+@click.option(
+    "--person",
+    "people",
+    multiple=True,
+    metavar="NAME=ROLE[,ROLE]",
+    help="Who is registered from the start: operator, analyst, regulator.  [default: operator=operator]",
+)
+@click.option("--no-passphrase", is_flag=True, help="Keep the keys unencrypted: for test networks only.")
+def init(
+    institution: str,
+    title: str,
+    home: Path,
+    host: str,
+    ports: str,
+    listen: str,
+    people: tuple[str, ...],
+    no_passphrase: bool,
+) -> None:
+    """Make an institution's keys and certificate; print its public descriptor.
+
+    Hand the descriptor (also in HOME/descriptor.json) to the other members. Everything else stays in HOME.
+    """
+    paths = Home(home.absolute())
+    homes.create(
+        paths,
+        institution,
+        title,
+        _endpoints(host, ports),
+        listen_host=listen,
+        people=_people(people),
+        passphrase=None if no_passphrase else _new_passphrase(),
+    )
+    click.echo(f"{institution} lives in {paths.path}; its people's keys and profiles are in {paths.people}", err=True)
+    click.echo("hint: exchange descriptor.json with the other members, then join them all: koinon genesis", err=True)
+    click.echo(paths.descriptor.read_text(encoding="utf-8"), nl=False)
+
+
+@click.command()
+@click.argument("descriptors", nargs=-1, required=True, type=_PATH, metavar="DESCRIPTOR...")
+@click.option("--chain-name", required=True, help="Name of the consortium's chain, e.g. ercp.")
+@click.option("--out", required=True, type=_PATH, help="The genesis file to write, e.g. genesis.json.")
+@click.option(
+    "--time-ms", type=int, default=None, help="Unix time of the genesis; name it to make the same file elsewhere."
+)
+@click.option("--parameter", "parameters", multiple=True, metavar="NAME=NUMBER", help="Change a consortium parameter.")
+def genesis(
+    descriptors: tuple[Path, ...], chain_name: str, out: Path, time_ms: int | None, parameters: tuple[str, ...]
+) -> None:
+    """Join the members' descriptors into the genesis file that every node starts from.
+
+    Every member puts the same file into its HOME as genesis.json. Compare the chain id that is printed.
+    """
+    loaded = [genesis_file.load_descriptor(path) for path in descriptors]
+    for path, descriptor in zip(descriptors, loaded, strict=True):
+        if not tls.is_named(descriptor.tls_certificate, descriptor.id):
+            raise InvalidFile(
+                f"{path}: the TLS certificate is not one for {descriptor.id}", hint="koinon init makes a fitting one"
+            )
+    joined = genesis_file.join(
+        chain_name, time.time_ns() // 1_000_000 if time_ms is None else time_ms, loaded, _parameters(parameters)
+    )
+    genesis_file.save(out, joined)
+    click.echo(f"{len(loaded)} institutions: {', '.join(item.id for item in joined.institutions)}", err=True)
+    click.echo("hint: every member copies this file to HOME/genesis.json, then: koinon node run --home HOME", err=True)
+    click.echo(genesis_file.chain_id(joined))
+
+
+@click.group()
+def node() -> None:
+    """Run this institution's node."""
+
+
+@node.command()
+@click.option("--home", required=True, type=_PATH, help="The directory made by koinon init.")
+@click.option("--log-file", is_flag=True, help="Write the log to HOME/log/node.log instead of stderr.")
+def run(home: Path, log_file: bool) -> None:
+    """Run the node until it is told to stop (Ctrl-C or SIGTERM)."""
+    from node.runtime import serve
+
+    serve(home.absolute(), ask_passphrase if sys.stdin.isatty() else None, log_file=log_file)
+
+
+commands = [init, genesis, node]
+"""What the koinon command gains where the node is installed."""
+
+
+def ask_passphrase(prompt: str) -> str:
+    """Ask at the terminal, without echo."""
+    answer: str = click.prompt(prompt, hide_input=True, err=True)
+    return answer
+
+
+def _new_passphrase() -> str:
+    if passphrase := os.environ.get(PASSPHRASE):
+        return passphrase
+    if not sys.stdin.isatty():
+        raise InvalidInput(
+            "there is no passphrase for the new keys",
+            hint=f"set {PASSPHRASE}, or run this in a terminal to be asked; --no-passphrase for tests only",
+        )
+    answer: str = click.prompt("Passphrase for the new keys", hide_input=True, confirmation_prompt=True, err=True)
+    return answer
+
+
+def _endpoints(host: str, ports: str) -> homes.Endpoints:
+    try:
+        rpc, peer, mpc = (Address.parse(f"{host}:{port.strip()}") for port in ports.split(","))
+    except ValueError:
+        raise InvalidInput(
+            f"--ports {ports!r} with --host {host!r} are not three addresses",
+            hint="give three ports from 1 to 65535, e.g. --ports 7400,7401,7402",
+        ) from None
+    if len({rpc.port, peer.port, mpc.port}) != 3:
+        raise InvalidInput(f"--ports {ports!r} names a port twice", hint="the three ports must differ")
+    return homes.Endpoints(rpc, peer, mpc)
+
+
+def _people(items: tuple[str, ...]) -> dict[str, list[Role.ValueType]]:
+    people: dict[str, list[Role.ValueType]] = {}
+    for item in items or (f"{homes.OPERATOR}=operator",):
+        name, equals, roles = item.partition("=")
+        unknown = [role for role in roles.split(",") if role not in _ROLES]
+        if not equals or unknown or name in people:
+            raise InvalidInput(
+                f"--person {item!r} is not NAME=ROLE[,ROLE] with a new name",
+                hint=f"roles are {', '.join(_ROLES)}; e.g. --person operator=operator --person auditor=regulator",
+            )
+        people[name] = [_ROLES[role] for role in roles.split(",")]
+    return people
+
+
+def _parameters(items: tuple[str, ...]) -> Parameters:
+    parameters = Parameters()
+    parameters.CopyFrom(genesis_file.DEFAULT_PARAMETERS)
+    known = [field.name for field in Parameters.DESCRIPTOR.fields]
+    for item in items:
+        name, _, number = item.partition("=")
+        if name not in known or not number.isascii() or not number.isdigit():
+            raise InvalidInput(f"--parameter {item!r} is not NAME=NUMBER", hint=f"parameters are {', '.join(known)}")
+        try:
+            setattr(parameters, name, int(number))
+        except ValueError:
+            raise InvalidInput(f"--parameter {item!r} is too large", hint="use a smaller number") from None
+    return parameters
