@@ -27,13 +27,14 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from koinon import words
 from koinon.errors import InvalidFile, InvalidInput, NotFound
 from koinon.limits import MAX_KEYWORD, MAX_KEYWORDS, MAX_TEXT, MAX_TITLE
 from koinon.v1.catalog_pb2 import AccessMode, AccessPolicy, PublishDataset, TaskOperation
 from koinon.v1.services_pb2 import StageDatasetResponse
 
 DAY_MS = 86_400_000
-ALL_OPERATIONS = tuple(value for value in TaskOperation.values() if value != TaskOperation.TASK_OPERATION_UNSPECIFIED)
+ALL_OPERATIONS = words.words(TaskOperation)
 DEFAULT_ROW_COUNT_STEP = 10
 
 
@@ -70,8 +71,8 @@ class Descriptor:
 class Terms:
     """Under which limits a publisher lets its table be computed on."""
 
-    mode: AccessMode = AccessMode.ACCESS_MODE_REVIEW
-    operations: tuple[TaskOperation, ...] = ALL_OPERATIONS
+    access: str = "review"  # or "auto": a request within these limits is granted at once
+    operations: tuple[str, ...] = ALL_OPERATIONS  # allowed at all
     min_cohort: int = 10  # contributing rows per group, at least
     max_uses: int = 100  # per token
     max_duration_ms: int = 365 * DAY_MS  # per token
@@ -166,7 +167,7 @@ def check(descriptor: Descriptor) -> Descriptor:
 def publication(name: str, staged: StageDatasetResponse, descriptor: Descriptor, terms: Terms) -> PublishDataset:
     """The catalog entry for a staged table. Codelists appear only for columns the descriptor confirms.
 
-    Raises InvalidInput on texts out of bounds, NotFound when the descriptor names a column that is not there.
+    Raises InvalidInput on texts or terms out of bounds, NotFound when the descriptor names a column that is not there.
     """
     check(descriptor)
     proposals = {proposal.column: list(proposal.codes) for proposal in staged.proposed_codelists}
@@ -191,8 +192,8 @@ def publication(name: str, staged: StageDatasetResponse, descriptor: Descriptor,
         row_count=staged.row_count - staged.row_count % terms.row_count_step,
         row_count_step=terms.row_count_step,
         policy=AccessPolicy(
-            mode=terms.mode,
-            operations=sorted(terms.operations),
+            mode=words.number(AccessMode, terms.access, "access mode"),
+            operations=words.numbers(TaskOperation, terms.operations, "operation"),
             min_cohort=terms.min_cohort,
             max_uses=terms.max_uses,
             max_duration_ms=terms.max_duration_ms,

@@ -7,17 +7,17 @@ in a spreadsheet. All functions are pure and total.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from koinon import words
+
 _UNSHOWABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1_000))
 
 
@@ -75,42 +75,21 @@ def duration(span_ms: int) -> str:
     return f"{span_ms} ms"
 
 
-def word(descriptor: EnumDescriptor, value: int) -> str:
-    """The short name of an enum's value: TOKEN_STATUS_USED_UP is ``used-up``."""
-    known = descriptor.values_by_number.get(value)
-    if known is None:
-        return f"unknown-{value}"
-    prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", descriptor.name).upper() + "_"
-    return known.name.removeprefix(prefix).lower().replace("_", "-")
-
-
-def number_of(descriptor: EnumDescriptor, name: str) -> int | None:
-    """The value that ``word`` shows as ``name``; None if there is none, or it is the unspecified one."""
-    for value in descriptor.values:
-        if value.number and word(descriptor, value.number) == name.strip().lower().replace("_", "-"):
-            return value.number
-    return None
-
-
 def plain(message: Message) -> dict[str, Any]:
     """A message as JSON-ready values, every field present: bytes in hex, enums as words, times as they are."""
-    return {field.name: _plain_field(message, field) for field in message.DESCRIPTOR.fields if _present(message, field)}
+    table: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.is_repeated:
+            table[field.name] = [_plain_value(field, item) for item in value]
+        elif not field.has_presence or message.HasField(field.name):
+            table[field.name] = _plain_value(field, value)
+    return table
 
 
-def _present(message: Message, field: FieldDescriptor) -> bool:
-    return field.is_repeated or not field.has_presence or message.HasField(field.name)
-
-
-def _plain_field(message: Message, field: FieldDescriptor) -> Any:
-    value = getattr(message, field.name)
-    return [_plain_value(field, item) for item in value] if field.is_repeated else _plain_value(field, value)
-
-
-def _plain_value(field: FieldDescriptor, value: Any) -> Any:
+def _plain_value(field: Any, value: Any) -> Any:
     if isinstance(value, Message):
         return plain(value)
     if isinstance(value, bytes):
         return value.hex()
-    if field.enum_type is not None:
-        return word(field.enum_type, value)
-    return value
+    return words.word_of(field.enum_type, value) if field.enum_type is not None else value

@@ -17,18 +17,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from koinon.errors import InvalidFile, InvalidName, NotFound
+from koinon.files import read_text
 from koinon.limits import MAX_PROFILE_BYTES
-from koinon.names import PersonId, check_institution
+from koinon.names import PersonId, check_address, check_institution
 
 ENVIRONMENT = "KOINON_PROFILE"
 _FIELDS = ("institution", "person", "key_file", "rpc_address", "node_certificate", "genesis")
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _PEM_MARK = "-----BEGIN CERTIFICATE-----"
 
 
@@ -90,19 +89,11 @@ def locate(profile: str | os.PathLike[str] | None = None) -> Path:
 def load(profile: str | os.PathLike[str] | None = None) -> Profile:
     """Read and check a profile. Raises NotFound if there is none, InvalidFile if it is not one."""
     path = locate(profile)
+    text = read_text(path, "profile", MAX_PROFILE_BYTES)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_PROFILE_BYTES + 1)
-    except OSError as error:
-        raise InvalidFile(f"cannot read the profile {path}: {error.strerror}") from error
-    if len(data) > MAX_PROFILE_BYTES:
-        raise InvalidFile(f"{path} is larger than a profile may be ({MAX_PROFILE_BYTES} bytes)")
-    try:
-        return parse(data.decode("utf-8"), path.parent.absolute())
+        return parse(text, path.parent.absolute())
     except InvalidFile as error:
         raise InvalidFile(f"the profile {path}: {error.message}", rule=error.rule, hint=error.hint) from error
-    except UnicodeDecodeError as error:
-        raise InvalidFile(f"the profile {path} is not UTF-8 text") from error
 
 
 def parse(text: str, base: Path) -> Profile:
@@ -119,11 +110,9 @@ def parse(text: str, base: Path) -> Profile:
     try:
         institution = check_institution(table["institution"])
         person = PersonId.parse(table["person"])
+        check_address(table["rpc_address"])
     except InvalidName as error:
         raise InvalidFile(error.message, hint=error.hint) from error
-    address = _ADDRESS.fullmatch(table["rpc_address"])
-    if not address or not 0 < int(address[2]) < 65536:
-        raise InvalidFile(f"rpc_address {table['rpc_address']!r} is not host:port", hint="e.g. 127.0.0.1:7101")
     return Profile(
         institution=institution,
         person=person,
@@ -138,13 +127,7 @@ def _certificate(value: str, base: Path) -> str:
     if _PEM_MARK in value:
         return value
     path = base / Path(value).expanduser()
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_PROFILE_BYTES).decode("ascii")
-    except OSError as error:
-        raise InvalidFile(f"cannot read node_certificate {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidFile(f"node_certificate {path} is not PEM text") from error
+    text = read_text(path, "node_certificate", MAX_PROFILE_BYTES)
     if _PEM_MARK not in text:
         raise InvalidFile(f"node_certificate {path} holds no PEM certificate")
     return text

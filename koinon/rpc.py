@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import grpc
@@ -23,7 +23,6 @@ from koinon.names import tls_name
 from koinon.profile import Profile
 from koinon.v1 import services_pb2_grpc as services
 
-TICKET_KEY = "koinon-ticket-bin"
 RULE_KEY = "koinon-rule-bin"
 HINT_KEY = "koinon-hint-bin"
 NEVER_SENT = "node-down"
@@ -34,16 +33,18 @@ _CALL_S = 20.0
 _RETRY_FIRST_S = 0.1
 _RETRY_MAX_S = 1.0
 
-Request = TypeVar("Request", contravariant=True)
-Response = TypeVar("Response", covariant=True)
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Response_co = TypeVar("Response_co", covariant=True)
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 
-class Unary(Protocol[Request, Response]):
+class Unary(Protocol[Request_contra, Response_co]):
     """A generated stub method with one request and one response."""
 
     def __call__(
-        self, request: Request, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
-    ) -> Awaitable[Response]: ...
+        self, request: Request_contra, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
+    ) -> Awaitable[Response_co]: ...
 
 
 class Connection:
@@ -89,8 +90,8 @@ class Connection:
     def metadata(self) -> grpc.aio.Metadata:
         """A fresh ticket, for calls made without ``call``."""
         expires_at_ms = time.time_ns() // 1_000_000 + _TICKET_MS
-        token = ticket.issue(self._chain_id, self._certificate, self._key, expires_at_ms)
-        return grpc.aio.Metadata((TICKET_KEY, token))
+        proof = ticket.make(self._chain_id, self._certificate, self._key, expires_at_ms)
+        return grpc.aio.Metadata((ticket.METADATA_KEY, proof))
 
     async def call(
         self,
@@ -113,7 +114,7 @@ class Connection:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY_MAX_S)
 
-    async def stream(self, start: Callable[[], AsyncIterator[Response]]) -> AsyncIterator[Response]:
+    async def stream(self, start: Callable[[], AsyncIterable[Response]]) -> AsyncIterator[Response]:
         """The messages of a server's stream. Raises KoinonError."""
         try:
             async for message in start():

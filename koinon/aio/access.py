@@ -1,0 +1,162 @@
+"""Access: ask for it, decide on it, take it back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from koinon.aio.catalog import Catalog
+from koinon.aio.session import DEFAULT_LIMIT, Session, collect, single
+from koinon.descriptor import DAY_MS
+from koinon.v1.access_pb2 import (
+    AccessRequest,
+    DenyAccess,
+    GrantAccess,
+    RequestAccess,
+    RequestStatus,
+    RevokeToken,
+    Token,
+    TokenStatus,
+)
+from koinon.v1.catalog_pb2 import TaskOperation
+from koinon.v1.services_pb2 import ListRequestsRequest, ListTokensRequest
+from koinon.v1.transaction_pb2 import Operation
+from koinon.words import number, numbers
+
+
+class Access:
+    """``client.access``."""
+
+    def __init__(self, session: Session, catalog: Catalog) -> None:
+        self._session = session
+        self._catalog = catalog
+
+    async def request(
+        self,
+        name: str,
+        *,
+        purpose: str,
+        operations: Collection[str] = (),
+        columns: Collection[str] = (),
+        days: int = 30,
+        uses: int = 10,
+    ) -> list[AccessRequest]:
+        """Ask for ``uses`` computations within ``days`` of the grant; the purpose is public to members.
+
+        ``collection.table`` without the institution asks every institution that publishes one, in one
+        transaction. Empty ``columns`` means all, empty ``operations`` (words: count, sum, avg, variance, group_by)
+        what each policy allows. Returns the requests, in the order of the datasets' names; those that a policy
+        granted at once carry their token's id. Raises NotFound, Refused.
+        """
+        asked = numbers(TaskOperation, operations, "operation")
+        datasets = sorted(await self._catalog.named(name), key=lambda dataset: dataset.published.name)
+        wanted = [
+            RequestAccess(
+                dataset=dataset.published.name,
+                columns=sorted(columns),
+                operations=asked or dataset.published.policy.operations,
+                purpose=purpose,
+                duration_ms=days * DAY_MS,
+                uses=uses,
+            )
+            for dataset in datasets
+        ]
+        info = await self._session.submit(*(Operation(request_access=one) for one in wanted))
+        return [await self._request(request_id) for request_id in info.created]
+
+    async def requests(
+        self,
+        *,
+        institution: str = "",
+        requester: str = "",
+        status: str = "",
+        id_prefix: str = "",
+        limit: int = DEFAULT_LIMIT,
+    ) -> list[AccessRequest]:
+        """Requests to an institution's datasets, by a person, in a state; empty means any."""
+        connection = self._session.connection
+        wanted = number(RequestStatus, status, "status of a request")
+
+        async def page(size: int, token: str) -> tuple[Sequence[AccessRequest], str]:
+            request = ListRequestsRequest(
+                institution=institution,
+                requester=requester,
+                status=wanted,
+                id_prefix=id_prefix,
+                page_size=size,
+                page_token=token,
+            )
+            response = await connection.call(connection.access.ListRequests, request)
+            return response.requests, response.next_page_token
+
+        return await collect(page, limit)
+
+    async def tokens(
+        self,
+        *,
+        holder: str = "",
+        dataset: str = "",
+        status: str = "",
+        id_prefix: str = "",
+        limit: int = DEFAULT_LIMIT,
+    ) -> list[Token]:
+        """Tokens of a person, for a dataset, in a state; empty means any."""
+        connection = self._session.connection
+        wanted = number(TokenStatus, status, "status of a token")
+
+        async def page(size: int, token: str) -> tuple[Sequence[Token], str]:
+            request = ListTokensRequest(
+                holder=holder,
+                dataset=dataset,
+                status=wanted,
+                id_prefix=id_prefix,
+                page_size=size,
+                page_token=token,
+            )
+            response = await connection.call(connection.access.ListTokens, request)
+            return response.tokens, response.next_page_token
+
+        return await collect(page, limit)
+
+    async def grant(
+        self,
+        request_id: str,
+        *,
+        columns: Collection[str] = (),
+        operations: Collection[str] = (),
+        days: int = 0,
+        uses: int = 0,
+        min_cohort: int = 0,
+    ) -> Token:
+        """Grant a request to one's own dataset, or less than it asks: zero and empty mean as requested.
+
+        ``request_id`` may be a unique beginning. Raises NotFound, InvalidInput, Refused.
+        """
+        request = await self._request(request_id)
+        granted = GrantAccess(
+            request_id=request.id,
+            columns=sorted(columns),
+            operations=numbers(TaskOperation, operations, "operation"),
+            duration_ms=days * DAY_MS,
+            uses=uses,
+            min_cohort=min_cohort,
+        )
+        await self._session.submit(Operation(grant_access=granted))
+        return await self._token((await self._request(request.id)).token_id)
+
+    async def deny(self, request_id: str, reason: str) -> AccessRequest:
+        """Deny a request to one's own dataset; the reason is public to members. Raises as ``grant``."""
+        request = await self._request(request_id)
+        await self._session.submit(Operation(deny_access=DenyAccess(request_id=request.id, reason=reason)))
+        return await self._request(request.id)
+
+    async def revoke(self, token_id: str, reason: str) -> Token:
+        """Take a token back, from the next use on; the reason is public to members. Raises as ``grant``."""
+        token = await self._token(token_id)
+        await self._session.submit(Operation(revoke_token=RevokeToken(token_id=token.id, reason=reason)))
+        return await self._token(token.id)
+
+    async def _request(self, prefix: str) -> AccessRequest:
+        return single(await self.requests(id_prefix=prefix, limit=2) if prefix else [], "request", prefix)
+
+    async def _token(self, prefix: str) -> Token:
+        return single(await self.tokens(id_prefix=prefix, limit=2) if prefix else [], "token", prefix)

@@ -1,0 +1,176 @@
+"""The catalog: find datasets, and publish one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from pathlib import Path
+
+import grpc
+
+from koinon.aio.session import DEFAULT_LIMIT, Session, collect
+from koinon.descriptor import Descriptor, Terms, check, publication
+from koinon.errors import InvalidFile, NotFound
+from koinon.limits import MAX_CHUNK_BYTES, MAX_STAGED_BYTES
+from koinon.names import DatasetName, TableName, parse_source
+from koinon.v1.catalog_pb2 import Dataset, WithdrawDataset
+from koinon.v1.services_pb2 import (
+    GetDatasetRequest,
+    SearchDatasetsRequest,
+    StageDatasetHeader,
+    StageDatasetRequest,
+    StageDatasetResponse,
+)
+from koinon.v1.transaction_pb2 import Operation
+
+FORMATS = {".csv": "csv", ".parquet": "parquet"}
+_STAGE_S = 3600.0  # uploading and inspecting limits.MAX_STAGED_BYTES
+
+Sent = Callable[[int, int], None]
+"""Hears (bytes sent, bytes in all) while a file goes to its own node."""
+
+
+class Catalog:
+    """``client.catalog``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def search(
+        self,
+        text: str = "",
+        *,
+        institution: str = "",
+        column: str = "",
+        include_withdrawn: bool = False,
+        limit: int = DEFAULT_LIMIT,
+    ) -> list[Dataset]:
+        """Datasets whose metadata speak of ``text`` (all if empty), of this institution, with this column."""
+        connection = self._session.connection
+
+        async def page(size: int, token: str) -> tuple[Sequence[Dataset], str]:
+            request = SearchDatasetsRequest(
+                text=text,
+                institution=institution,
+                column=column,
+                include_withdrawn=include_withdrawn,
+                page_size=size,
+                page_token=token,
+            )
+            response = await connection.call(connection.catalog.SearchDatasets, request)
+            return response.datasets, response.next_page_token
+
+        return await collect(page, limit)
+
+    async def show(self, name: str, version: int = 0) -> Dataset:
+        """One dataset by its full name; version 0 is the newest. Raises NotFound."""
+        DatasetName.parse(name)
+        connection = self._session.connection
+        request = GetDatasetRequest(name=name, version=version)
+        return (await connection.call(connection.catalog.GetDataset, request)).dataset
+
+    async def named(self, name: str) -> list[Dataset]:
+        """What a query means by ``name``: one dataset, or every institution's table of that name. Raises NotFound."""
+        source = parse_source(name)
+        if isinstance(source, DatasetName):
+            return [await self.show(name)]
+        found = [dataset for dataset in await self.search() if _table(dataset) == source]
+        if not found:
+            raise NotFound(f"no institution publishes a table {name}", hint="koinon catalog search lists what there is")
+        return found
+
+    async def stage(
+        self, path: str | os.PathLike[str], name: str, *, on_progress: Sent | None = None
+    ) -> StageDatasetResponse:
+        """Hand a CSV or Parquet file to one's own node, which keeps it and says what it found.
+
+        Nothing is published by it. Operators only. Raises InvalidFile, PermissionRefused.
+        """
+        session = self._session
+        full_name = self.own_name(name)
+        file = Path(path)
+        size = _file_size(file)
+        header = StageDatasetHeader(name=full_name, format=FORMATS[file.suffix.lower()])
+        call = session.connection.datasets.StageDataset(
+            _parts(file, size, header, on_progress), timeout=_STAGE_S, metadata=session.connection.metadata()
+        )
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise session.connection.error(error) from None
+
+    async def publish(
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        *,
+        descriptor: Descriptor,
+        codelists: Collection[str] = (),
+        terms: Terms | None = None,
+        on_progress: Sent | None = None,
+    ) -> Dataset:
+        """Stage a file and publish its metadata as ``collection.table`` of one's own institution.
+
+        The values of a column are published only if named in ``codelists`` or confirmed in the descriptor.
+        Raises InvalidFile, InvalidInput, NotFound (a column), Refused.
+        """
+        descriptor = check(descriptor.with_codelists(codelists))
+        staged = await self.stage(path, name, on_progress=on_progress)
+        return await self.publish_staged(name, staged, descriptor, terms or Terms())
+
+    async def publish_staged(
+        self, name: str, staged: StageDatasetResponse, descriptor: Descriptor, terms: Terms
+    ) -> Dataset:
+        """Publish the metadata of a file staged before. Raises as ``publish``."""
+        full_name = self.own_name(name)
+        entry = publication(full_name, staged, descriptor, terms)
+        await self._session.submit(Operation(publish_dataset=entry))
+        return await self.show(full_name)
+
+    async def withdraw(self, name: str, reason: str = "") -> Dataset:
+        """Take one's own dataset back: its tokens stop working, its entry stays. Raises Refused, NotFound."""
+        full_name = self.own_name(name)
+        await self._session.submit(Operation(withdraw_dataset=WithdrawDataset(name=full_name, reason=reason)))
+        return await self.show(full_name)
+
+    def own_name(self, name: str) -> str:
+        """The full name of one's own table; ``collection.table`` gets the institution. Raises InvalidName."""
+        source = parse_source(name)
+        if isinstance(source, TableName):
+            source = DatasetName(self._session.profile.person.institution, source)
+        return str(source)
+
+
+def _table(dataset: Dataset) -> TableName:
+    return DatasetName.parse(dataset.published.name).table
+
+
+def _file_size(path: Path) -> int:
+    """Size of a file that can be staged. Raises InvalidFile."""
+    if path.suffix.lower() not in FORMATS:
+        raise InvalidFile(f"{path} is neither .csv nor .parquet", hint="rename it, or convert it to one of these")
+    try:
+        size = path.stat().st_size
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise InvalidFile(f"cannot read {path}: {error.strerror}", hint="give the path of a readable file") from None
+    if not size:
+        raise InvalidFile(f"{path} is empty", hint="give a file with a header and at least one row")
+    if size > MAX_STAGED_BYTES:
+        raise InvalidFile(f"{path} takes {size} bytes; at most {MAX_STAGED_BYTES} are accepted", hint="split the table")
+    return size
+
+
+async def _parts(
+    path: Path, size: int, header: StageDatasetHeader, on_progress: Sent | None
+) -> AsyncIterator[StageDatasetRequest]:
+    yield StageDatasetRequest(header=header)
+    sent = 0
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, MAX_CHUNK_BYTES):
+            yield StageDatasetRequest(chunk=chunk)
+            sent += len(chunk)
+            if on_progress is not None:
+                on_progress(sent, size)

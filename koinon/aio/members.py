@@ -1,0 +1,49 @@
+"""Who is who: institutions and their people."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from koinon.aio.session import Session
+from koinon.errors import NotFound
+from koinon.names import PersonId
+from koinon.v1.identity_pb2 import Institution, Person, RegisterPerson, RevokePerson, Role
+from koinon.v1.services_pb2 import ListInstitutionsRequest, ListPeopleRequest
+from koinon.v1.transaction_pb2 import Operation
+from koinon.words import numbers
+
+
+class Members:
+    """``client.members``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def institutions(self) -> list[Institution]:
+        """All institutions, ascending by id."""
+        connection = self._session.connection
+        response = await connection.call(connection.members.ListInstitutions, ListInstitutionsRequest())
+        return list(response.institutions)
+
+    async def people(self, institution: str = "") -> list[Person]:
+        """People of one institution, or of all; ids and keys only, as their institutions chose them."""
+        connection = self._session.connection
+        response = await connection.call(connection.members.ListPeople, ListPeopleRequest(institution=institution))
+        return list(response.people)
+
+    async def register(self, person_id: str, public_key: bytes, roles: Collection[str]) -> Person:
+        """Register a person of one's own institution under an Ed25519 key. Operators only. Raises Refused."""
+        person = Person(id=str(PersonId.parse(person_id)), public_key=public_key, roles=numbers(Role, roles, "role"))
+        await self._session.submit(Operation(register_person=RegisterPerson(person=person)))
+        return await self._person(person_id)
+
+    async def revoke(self, person_id: str, reason: str) -> Person:
+        """Refuse everything new from a person's key; what it signed stays accountable. Raises Refused, NotFound."""
+        await self._session.submit(Operation(revoke_person=RevokePerson(person_id=person_id, reason=reason)))
+        return await self._person(person_id)
+
+    async def _person(self, person_id: str) -> Person:
+        for person in await self.people(PersonId.parse(person_id).institution):
+            if person.id == person_id:
+                return person
+        raise NotFound(f"there is no person {person_id}")

@@ -1,0 +1,73 @@
+"""What every part of a client shares: who it is, its key, and the connection to its node."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from koinon import envelope, submission
+from koinon.errors import InvalidInput, NotFound
+from koinon.keys import SigningKey
+from koinon.limits import MAX_PAGE_SIZE
+from koinon.profile import Profile
+from koinon.rpc import Connection
+from koinon.v1.identity_pb2 import Genesis
+from koinon.v1.services_pb2 import TransactionInfo
+from koinon.v1.transaction_pb2 import Operation
+
+Item = TypeVar("Item")
+Page = Callable[[int, str], Awaitable[tuple[Sequence[Item], str]]]
+"""Fetches one page: (page size, page token) to (items, token of the next page, empty at the end)."""
+
+DEFAULT_LIMIT = 1_000
+_SUBMIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A person at a node. The key signs here and is never sent."""
+
+    profile: Profile
+    key: SigningKey
+    chain_id: str
+    genesis: Genesis
+    connection: Connection
+
+    @property
+    def person(self) -> str:
+        return str(self.profile.person)
+
+    async def submit(self, *operations: Operation, timeout_s: float = _SUBMIT_S) -> TransactionInfo:
+        """Sign the operations as one transaction, all or none, and wait until it is committed.
+
+        Raises the typed error of the rule that refused it; StatusUnknown if it was sent and not decided in time.
+        """
+        return await self.resend(submission.sign(self.chain_id, operations, self.key), timeout_s=timeout_s)
+
+    async def resend(self, signed: bytes, *, timeout_s: float = _SUBMIT_S) -> TransactionInfo:
+        """Send a signed envelope, also one sent before: it counts once. Raises as ``submit``."""
+        return await submission.send(self.connection, signed, envelope.identify(signed), timeout_s)
+
+
+async def collect(page: Page[Item], limit: int = DEFAULT_LIMIT) -> list[Item]:
+    """Up to ``limit`` items, page after page."""
+    items: list[Item] = []
+    token = ""
+    while len(items) < limit:
+        found, token = await page(min(limit - len(items), MAX_PAGE_SIZE), token)
+        items.extend(found)
+        if not token or not found:
+            break
+    return items[:limit]
+
+
+def single(found: Sequence[Item], kind: str, prefix: str) -> Item:
+    """The one item that a beginning of an id means. Raises NotFound, or InvalidInput if it fits several."""
+    if not found:
+        raise NotFound(f"there is no {kind} {prefix!r}", hint=f"list them to see the ids of each {kind}")
+    if len(found) > 1:
+        raise InvalidInput(
+            f"more than one {kind} begins with {prefix!r}", rule="ambiguous-id", hint="give more digits of the id"
+        )
+    return found[0]

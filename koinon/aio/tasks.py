@@ -1,0 +1,190 @@
+"""Joint computations: plan, run, follow, cancel.
+
+A query's result meets only here: the parties seal their output shares to a key made for this one task,
+which is forgotten with the call. A query that is abandoned therefore cancels its task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from koinon import planned, result, shares
+from koinon.aio.session import DEFAULT_LIMIT, Session, collect
+from koinon.errors import Corrupt, DeadlineExceeded, InvalidInput, KoinonError, TaskFailed
+from koinon.keys import SealingKey
+from koinon.limits import MAX_SQL
+from koinon.planned import PlannedQuery
+from koinon.result import Result
+from koinon.v1.services_pb2 import (
+    FetchOutputsRequest,
+    GetTaskRequest,
+    ListInstitutionsRequest,
+    ListTasksRequest,
+    PlanQueryRequest,
+)
+from koinon.v1.task_pb2 import CancelTask, SubmitTask, Task, TaskStatus
+from koinon.v1.transaction_pb2 import Operation
+from koinon.words import number, word
+
+_UNDER_WAY = (TaskStatus.TASK_STATUS_SUBMITTED, TaskStatus.TASK_STATUS_RUNNING)
+_POLL_MS = 1_000
+_POLL_SLACK_S = 10.0
+_PATIENCE_S = 20.0  # a restart of one's own node
+_CANCEL_S = 5.0
+QUERY_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a query is: the stage in a word or two, parties done and in all (0 if they do not matter)."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    task_id: str = ""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Tasks:
+    """``client.tasks``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def show(self, task_id: str) -> Task:
+        """One task, by its id or a unique beginning of it. Raises NotFound, InvalidInput."""
+        return await self._get(GetTaskRequest(id=task_id))
+
+    async def list(
+        self, *, asker: str = "", institution: str = "", status: str = "", limit: int = DEFAULT_LIMIT
+    ) -> list[Task]:
+        """Tasks, newest first: of an asker, with an institution as party, in a state; empty means any."""
+        connection = self._session.connection
+        wanted = number(TaskStatus, status, "status of a task")
+
+        async def page(size: int, token: str) -> tuple[Sequence[Task], str]:
+            request = ListTasksRequest(
+                asker=asker, institution=institution, status=wanted, page_size=size, page_token=token
+            )
+            response = await connection.call(connection.tasks.ListTasks, request)
+            return response.tasks, response.next_page_token
+
+        return await collect(page, limit)
+
+    async def cancel(self, task_id: str, reason: str = "") -> Task:
+        """End a task of one's own; the uses it reserved are given back. Raises NotFound, Refused."""
+        task = await self.show(task_id)
+        await self._session.submit(Operation(cancel_task=CancelTask(task_id=task.id, reason=reason)))
+        return await self.show(task.id)
+
+    async def wait(self, task_id: str, *, timeout_s: float = QUERY_S, on_progress: OnProgress | None = None) -> Task:
+        """Follow a task until it ends, however it ends. Raises NotFound, DeadlineExceeded."""
+        give_up = time.monotonic() + timeout_s
+        task = await self.show(task_id)
+        while task.status in _UNDER_WAY:
+            _report(on_progress, task)
+            left = give_up - time.monotonic()
+            if left <= 0:
+                raise DeadlineExceeded(
+                    f"task {task.id} is still {word(TaskStatus, task.status)} after {timeout_s:.0f} s",
+                    hint=f"koinon task show {task.id} tells which party is missing",
+                )
+            wait_ms = min(_POLL_MS, int(left * 1000) + 1)
+            task = await self._get(GetTaskRequest(id=task.id, wait_ms=wait_ms, unless=task.status))
+        return task
+
+    async def plan(self, sql: str) -> PlannedQuery:
+        """Compile a query without running it: what it would do, and who would learn what.
+
+        Raises UnsupportedQuery, NotFound, Refused (no token, cohort too small), Corrupt.
+        """
+        if len(sql) > MAX_SQL:
+            raise InvalidInput(f"the query has {len(sql)} characters; at most {MAX_SQL} are allowed")
+        connection = self._session.connection
+        return planned.check(await connection.call(connection.query.PlanQuery, PlanQueryRequest(sql=sql)))
+
+    async def query(self, sql: str, *, on_progress: OnProgress | None = None, timeout_s: float = QUERY_S) -> Result:
+        """Run a query jointly and open its result here, after checking it against the ledger.
+
+        If the call is cancelled or times out, so is the task. Raises as ``plan``; TaskFailed, DeadlineExceeded,
+        StatusUnknown, Corrupt; Refused with rule minimum-cohort when every group was suppressed.
+        """
+        started = time.monotonic()
+        _say(on_progress, Progress("planning"))
+        offer = await self.plan(sql)
+        key = SealingKey.generate()
+        submitted = SubmitTask()
+        submitted.CopyFrom(offer.task)
+        submitted.result_key = key.public_key
+        _say(on_progress, Progress("submitting"))
+        info = await self._session.submit(Operation(submit_task=submitted), timeout_s=timeout_s)
+        task_id = info.created[0]
+        try:
+            task = await self.wait(task_id, timeout_s=timeout_s - (time.monotonic() - started), on_progress=on_progress)
+        except (asyncio.CancelledError, KoinonError):
+            await self._abandon(task_id)
+            raise
+        _check_ended(task, submitted)
+        _say(on_progress, Progress("opening", task_id=task_id))
+        opened = await self._open(offer, task, key)
+        return result.build(offer, task_id, opened, time.monotonic() - started)
+
+    async def _open(self, offer: PlannedQuery, task: Task, key: SealingKey) -> Sequence[int]:
+        """The opened integers. Raises Corrupt if a sealed output is not the one that its party put on the ledger."""
+        connection = self._session.connection
+        members = await connection.call(
+            connection.members.ListInstitutions, ListInstitutionsRequest(), patience_s=_PATIENCE_S
+        )
+        node_keys = {member.descriptor.id: member.descriptor.node_key for member in members.institutions}
+        fetched = await connection.call(
+            connection.tasks.FetchOutputs, FetchOutputsRequest(task_id=task.id), patience_s=_PATIENCE_S
+        )
+        party_keys = [node_keys.get(party.institution, b"") for party in task.parties]
+        return shares.open_outputs(task, fetched.outputs, key, party_keys, result.opened_count(offer.plan))
+
+    async def _get(self, request: GetTaskRequest) -> Task:
+        connection = self._session.connection
+        timeout_s = request.wait_ms / 1000 + _POLL_SLACK_S
+        patience_s = _PATIENCE_S if request.wait_ms else 0.0
+        response = await connection.call(connection.tasks.GetTask, request, timeout_s=timeout_s, patience_s=patience_s)
+        return response.task
+
+    async def _abandon(self, task_id: str) -> None:
+        """Cancel a task whose result nobody will open; the task's own deadline ends it if this fails."""
+        cancel = Operation(cancel_task=CancelTask(task_id=task_id, reason="the asker stopped waiting"))
+        try:
+            await asyncio.shield(self._session.submit(cancel, timeout_s=_CANCEL_S))
+        except KoinonError:
+            return
+
+
+def _check_ended(task: Task, submitted: SubmitTask) -> None:
+    if task.submitted != submitted:
+        raise Corrupt(f"task {task.id} on the ledger is not the one that was signed", rule="wrong-answer")
+    if task.status != TaskStatus.TASK_STATUS_COMPLETED:
+        state = word(TaskStatus, task.status)
+        by = f" by {task.ended_by}" if task.ended_by else ""
+        raise TaskFailed(
+            f"task {task.id} {'was ' if state == 'cancelled' else ''}{state}{by}: {task.reason or task.rule}",
+            rule=task.rule,
+            hint=f"koinon task show {task.id} has the details; no use of a token was spent",
+            task_id=task.id,
+        )
+
+
+def _report(on_progress: OnProgress | None, task: Task) -> None:
+    total = len(task.parties)
+    if task.status == TaskStatus.TASK_STATUS_SUBMITTED:
+        _say(on_progress, Progress("accepting", sum(party.accepted for party in task.parties), total, task.id))
+    else:
+        _say(on_progress, Progress("computing", sum(bool(p.output_digest) for p in task.parties), total, task.id))
+
+
+def _say(on_progress: OnProgress | None, progress: Progress) -> None:
+    if on_progress is not None:
+        on_progress(progress)

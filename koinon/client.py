@@ -1,0 +1,183 @@
+"""The blocking client: ``client = koinon.connect(profile)``.
+
+The same surface as koinon.aio, made from it: each method here runs its awaitable twin on one event loop
+in a background thread, shared by every client of the process. Signatures and documentation are the twins' own.
+Callbacks such as ``on_progress`` are called on that thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+
+from koinon import aio
+from koinon.aio.access import Access as AsyncAccess
+from koinon.aio.audit import Audit as AsyncAudit
+from koinon.aio.catalog import Catalog as AsyncCatalog
+from koinon.aio.members import Members as AsyncMembers
+from koinon.aio.tasks import Tasks as AsyncTasks
+from koinon.key_files import AskPassphrase
+from koinon.profile import Profile
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+class _Loop:
+    """One event loop in a daemon thread, started with the first client."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        """Run to the end from any other thread; an interrupt cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._running())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="koinon-client", daemon=True).start()
+            return self._loop
+
+
+_loop = _Loop()
+
+
+class _Twin:
+    """The blocking side of an awaitable object."""
+
+    def __init__(self, twin: Any) -> None:
+        self._twin = twin
+
+
+def _blocking(
+    method: Callable[Concatenate[Any, Arguments], Coroutine[Any, Any, Answer]],
+) -> Callable[Concatenate[_Twin, Arguments], Answer]:
+    @functools.wraps(method)
+    def call(self: _Twin, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
+        return _loop.run(method(self._twin, *args, **kwargs))
+
+    return cast(Callable[Concatenate[_Twin, Arguments], Answer], call)
+
+
+def _iterating(
+    method: Callable[Concatenate[Any, Arguments], AsyncIterator[Answer]],
+) -> Callable[Concatenate[_Twin, Arguments], Iterator[Answer]]:
+    @functools.wraps(method)
+    def call(self: _Twin, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Iterator[Answer]:
+        items = method(self._twin, *args, **kwargs)
+
+        async def following() -> tuple[Answer] | None:
+            async for item in items:
+                return (item,)
+            return None
+
+        while found := _loop.run(following()):
+            yield found[0]
+
+    return cast(Callable[Concatenate[_Twin, Arguments], Iterator[Answer]], call)
+
+
+class Catalog(_Twin):
+    """``client.catalog``: find datasets, and publish one's own."""
+
+    search = _blocking(AsyncCatalog.search)
+    show = _blocking(AsyncCatalog.show)
+    named = _blocking(AsyncCatalog.named)
+    stage = _blocking(AsyncCatalog.stage)
+    publish = _blocking(AsyncCatalog.publish)
+    publish_staged = _blocking(AsyncCatalog.publish_staged)
+    withdraw = _blocking(AsyncCatalog.withdraw)
+
+
+class Access(_Twin):
+    """``client.access``: ask for access, decide on it, take it back."""
+
+    request = _blocking(AsyncAccess.request)
+    requests = _blocking(AsyncAccess.requests)
+    tokens = _blocking(AsyncAccess.tokens)
+    grant = _blocking(AsyncAccess.grant)
+    deny = _blocking(AsyncAccess.deny)
+    revoke = _blocking(AsyncAccess.revoke)
+
+
+class Tasks(_Twin):
+    """``client.tasks``: joint computations."""
+
+    show = _blocking(AsyncTasks.show)
+    list = _blocking(AsyncTasks.list)
+    cancel = _blocking(AsyncTasks.cancel)
+    wait = _blocking(AsyncTasks.wait)
+    plan = _blocking(AsyncTasks.plan)
+    query = _blocking(AsyncTasks.query)
+
+
+class Audit(_Twin):
+    """``client.audit``: read the trail, take proofs from it, follow it live."""
+
+    list = _blocking(AsyncAudit.list)
+    receipt = _blocking(AsyncAudit.receipt)
+    verify = _blocking(AsyncAudit.verify)
+    watch = _iterating(AsyncAudit.watch)
+
+
+class Members(_Twin):
+    """``client.members``: institutions and their people."""
+
+    institutions = _blocking(AsyncMembers.institutions)
+    people = _blocking(AsyncMembers.people)
+    register = _blocking(AsyncMembers.register)
+    revoke = _blocking(AsyncMembers.revoke)
+
+
+class Client(_Twin):
+    """A person at its institution's node. Close it, or use it as a context manager."""
+
+    _twin: aio.Client
+
+    def __init__(self, twin: aio.Client) -> None:
+        super().__init__(twin)
+        self.catalog = Catalog(twin.catalog)
+        self.access = Access(twin.access)
+        self.tasks = Tasks(twin.tasks)
+        self.audit = Audit(twin.audit)
+        self.members = Members(twin.members)
+
+    @property
+    def profile(self) -> Profile:
+        """Who is asking, of which node."""
+        return self._twin.profile
+
+    status = _blocking(aio.Client.status)
+    transaction = _blocking(aio.Client.transaction)
+    resend = _blocking(aio.Client.resend)
+    plan = _blocking(aio.Client.plan)
+    query = _blocking(aio.Client.query)
+    close = _blocking(aio.Client.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect(
+    profile: Profile | str | os.PathLike[str] | None = None, *, ask_passphrase: AskPassphrase | None = None
+) -> Client:
+    """A client for a profile: a file, the name of one, or None for $KOINON_PROFILE; else as koinon.aio.connect."""
+    return Client(_loop.run(aio.connect(profile, ask_passphrase=ask_passphrase)))

@@ -1,0 +1,104 @@
+"""A query before it runs: what it would do, who would learn what, and what it would cost.
+
+The plan comes from the asker's own node; every other party compiles its own and refuses a different
+one, so a plan that lies about the query fails before any input is read. What is checked here is that
+the three things the node hands over, plan, digest and task to sign, say the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from koinon import canonical
+from koinon.display import printable
+from koinon.errors import Corrupt
+from koinon.limits import MAX_COMMITTEE, MAX_GROUPS, MAX_OUTPUTS
+from koinon.v1.plan_pb2 import Plan, PlanSource, PlanStepKind
+from koinon.v1.services_pb2 import PlanQueryResponse
+from koinon.v1.task_pb2 import SubmitTask, TaskSource
+from koinon.words import word
+
+
+@dataclass(frozen=True, slots=True)
+class Revealed:
+    """Who learns something, and what, in words."""
+
+    who: tuple[str, ...]
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedQuery:
+    """A compiled query. Shows itself as tables in a terminal (rich) and in a notebook."""
+
+    plan: Plan
+    plan_hash: bytes
+    task: SubmitTask  # all but the result key
+
+    @property
+    def revealed(self) -> tuple[Revealed, ...]:
+        """What each step reveals, and to whom; everything else stays with its owner or in shares."""
+        return tuple(Revealed(tuple(step.who), step.learns) for step in self.plan.steps if step.learns)
+
+    def __rich__(self) -> Group:
+        plan, cost = self.plan, self.plan.cost
+        sources = ", ".join(source.dataset for source in plan.sources)
+        head = Text(
+            f"Sources    {printable(sources)}\n"
+            f"Committee  {printable(', '.join(plan.committee))}; any {plan.threshold} of them together learn nothing\n"
+            f"Cohort     groups of fewer than {plan.min_cohort} rows are suppressed inside the computation\n"
+            f"Cost       {cost.groups} group{'' if cost.groups == 1 else 's'}, {cost.secret_values} secret values, "
+            f"about {cost.bytes_sent_estimate:,} bytes in {cost.rounds_estimate} rounds\n"
+            f"Plan       {self.plan_hash.hex()}"
+        )
+        steps = Table("#", "Step", "What happens", "Who", "Learns", "Values", title="Plan", title_justify="left")
+        for number, step in enumerate(plan.steps, 1):
+            steps.add_row(
+                str(number),
+                word(PlanStepKind, step.kind),
+                Text(printable(step.description)),
+                Text(printable(", ".join(step.who))),
+                Text(printable(step.learns or "nothing")),
+                str(step.values),
+            )
+        return Group(head, steps)
+
+
+def check(response: PlanQueryResponse) -> PlannedQuery:
+    """The node's plan, if plan, digest and task agree and are within bounds. Raises Corrupt."""
+    plan, task = response.plan, response.task
+    digest = canonical.plan_hash(plan.SerializeToString(deterministic=True))
+    groups = math.prod(len(column.codes) for column in plan.group_by)
+    _agree(digest == response.plan_hash, "its digest")
+    _agree(digest == task.plan_hash, "the plan hash of the task")
+    _agree(list(plan.committee) == list(task.committee), "the committee")
+    _agree(plan.threshold == task.threshold, "the threshold")
+    _agree(2 * plan.threshold < len(plan.committee) <= MAX_COMMITTEE, "an honest majority")
+    _agree(0 < groups <= MAX_GROUPS and 0 < len(plan.outputs) <= MAX_OUTPUTS, "the bounds on groups and outputs")
+    _agree(len({output.name for output in plan.outputs}) == len(plan.outputs), "distinct names of columns")
+    _agree([_task_source(source) for source in plan.sources] == list(task.sources), "the sources")
+    return PlannedQuery(plan, digest, task)
+
+
+def _task_source(source: PlanSource) -> TaskSource:
+    return TaskSource(
+        dataset=source.dataset,
+        version=source.version,
+        token_id=source.token_id,
+        columns=source.columns,
+        operations=source.operations,
+    )
+
+
+def _agree(holds: bool, what: str) -> None:
+    if not holds:
+        raise Corrupt(
+            f"the node's plan contradicts {what}",
+            rule="wrong-answer",
+            hint="client and node are of different versions, or the node is faulty; nothing was submitted",
+        )
