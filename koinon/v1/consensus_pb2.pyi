@@ -425,3 +425,61 @@ class SignedProposalId(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignedProposalId: _TypeAlias = SignedProposalId  # noqa: Y015
+
+@_typing.final
+class ChainRecord(_message.Message):
+    """Where a node's own chain stands: what it must know to build and check the next block. Stored, never sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    BLOCK_HASH_FIELD_NUMBER: _builtins.int
+    RESULTS_ROOT_FIELD_NUMBER: _builtins.int
+    STATE_COMMITMENT_FIELD_NUMBER: _builtins.int
+    AUDIT_ROOT_FIELD_NUMBER: _builtins.int
+    AUDIT_SIZE_FIELD_NUMBER: _builtins.int
+    LAST_VALIDATORS_FIELD_NUMBER: _builtins.int
+    VALIDATORS_FIELD_NUMBER: _builtins.int
+    NEXT_VALIDATORS_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """last decided; 0 before the first block"""
+    time_ms: _builtins.int
+    block_hash: _builtins.bytes
+    results_root: _builtins.bytes
+    state_commitment: _builtins.bytes
+    audit_root: _builtins.bytes
+    audit_size: _builtins.int
+    @_builtins.property
+    def last_validators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Validator]:
+        """who decided height; none at height 0"""
+
+    @_builtins.property
+    def validators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Validator]:
+        """who votes on height + 1"""
+
+    @_builtins.property
+    def next_validators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Validator]:
+        """who votes on height + 2"""
+
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
+        block_hash: _builtins.bytes = ...,
+        results_root: _builtins.bytes = ...,
+        state_commitment: _builtins.bytes = ...,
+        audit_root: _builtins.bytes = ...,
+        audit_size: _builtins.int = ...,
+        last_validators: _abc.Iterable[Global___Validator] | None = ...,
+        validators: _abc.Iterable[Global___Validator] | None = ...,
+        next_validators: _abc.Iterable[Global___Validator] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_root", b"audit_root", "audit_size", b"audit_size", "block_hash", b"block_hash", "height", b"height", "last_validators", b"last_validators", "next_validators", b"next_validators", "results_root", b"results_root", "state_commitment", b"state_commitment", "time_ms", b"time_ms", "validators", b"validators"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChainRecord: _TypeAlias = ChainRecord  # noqa: Y015
