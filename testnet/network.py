@@ -1,0 +1,399 @@
+"""Many nodes on one machine: the real processes, on loopback, in one directory.
+
+::
+
+    DIR/genesis.json
+    DIR/nodes/<institution>/     each institution's home, as koinon init makes it, and node.pid
+    DIR/profiles/*.toml          <institution>-operator, and analyst and regulator of the first institution
+
+Nothing here is a stand-in: homes and genesis come from the code behind `koinon init` and `koinon
+genesis`, and each node is `koinon node run` in a process of its own. Only the keys have no passphrase.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+
+from koinon import files, genesis, key_files, ticket
+from koinon import profile as profiles
+from koinon.errors import InvalidInput, NotFound, Unavailable
+from koinon.names import PersonId, check_institution, tls_name
+from koinon.v1 import services_pb2, services_pb2_grpc
+from koinon.v1.identity_pb2 import Genesis, Role
+from node import home as homes
+from node import tls
+from node.config import Address, Home
+
+DEFAULT_INSTITUTIONS = ("um", "iu", "uk", "case")
+READY_S = 60.0
+_STOP_S = 10.0
+_POLL_S = 0.05
+# Below the range from which the system takes ports for outgoing connections, so that a node that was
+# stopped finds its ports still free.
+_PORTS = range(20_000, 32_000)
+_TITLES = {
+    "um": "University of Michigan",
+    "iu": "Indiana University",
+    "uk": "University of Kentucky",
+    "case": "Case Western Reserve University",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """How one node does, as seen from outside."""
+
+    institution: str
+    pid: int  # 0: not running
+    ready: bool  # decides blocks, and is connected to every other node that runs
+    height: int
+    peers: int  # connected
+    problem: str  # why it is not ready; empty when it is
+
+
+class Testnet:
+    """A local network in a directory; ``create`` makes one, ``open`` finds it again.
+
+    As a context manager it starts every node, waits until they decide, and stops them at the end::
+
+        with Testnet.create(path, ("um", "iu", "uk", "case")) as network:
+            client = koinon.connect(network.profile("analyst"))
+    """
+
+    __test__ = False  # its name begins like a test's
+
+    def __init__(self, directory: Path, chain: Genesis) -> None:
+        self.dir = directory
+        self.institutions = tuple(sorted(item.id for item in chain.institutions))
+        self._genesis = chain
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @classmethod
+    def create(cls, directory: Path, institutions: Sequence[str] = DEFAULT_INSTITUTIONS) -> Testnet:
+        """Make homes, genesis and profiles in a directory that holds no network yet.
+
+        The first institution named registers the analyst and the regulator.
+
+        Raises:
+            InvalidInput: a malformed or repeated institution, or none.
+            InvalidFile: the directory holds a network, or cannot be written.
+        """
+        if not institutions or len(set(institutions)) != len(institutions):
+            raise InvalidInput(
+                f"{','.join(institutions)!r} does not name one or more different institutions",
+                hint="e.g. --institutions um,iu,uk,case",
+            )
+        for institution in institutions:
+            check_institution(institution)
+        directory = directory.absolute()
+        ports = _free_ports(3 * len(institutions))
+        descriptors = []
+        for number, institution in enumerate(institutions):
+            addresses = [Address("127.0.0.1", port) for port in ports[3 * number : 3 * number + 3]]
+            people = {homes.OPERATOR: [Role.ROLE_OPERATOR]}
+            if number == 0:
+                people |= {"analyst": [Role.ROLE_ANALYST], "regulator": [Role.ROLE_REGULATOR]}
+            descriptors.append(
+                homes.create(
+                    _home(directory, institution),
+                    institution,
+                    _TITLES.get(institution, institution),
+                    homes.Endpoints(*addresses),
+                    people=people,
+                    passphrase=None,
+                )
+            )
+        chain = genesis.join("testnet", time.time_ns() // 1_000_000, descriptors)
+        genesis.save(directory / "genesis.json", chain)
+        for descriptor in descriptors:
+            home = _home(directory, descriptor.id)
+            shutil.copyfile(directory / "genesis.json", home.genesis)
+            for person in descriptor.people:
+                _write_profile(directory, PersonId.parse(person.id), descriptor.rpc_address)
+        return cls(directory, chain)
+
+    @classmethod
+    def open(cls, directory: Path) -> Testnet:
+        """The network that ``create`` made here. Raises NotFound or InvalidFile."""
+        directory = directory.absolute()
+        if not (directory / "genesis.json").is_file():
+            raise NotFound(
+                f"there is no test network in {directory}", hint=f"koinon testnet up --dir {directory} makes one"
+            )
+        return cls(directory, genesis.load(directory / "genesis.json"))
+
+    # --- where things are
+
+    def home(self, institution: str) -> Home:
+        """Raises NotFound."""
+        if institution not in self.institutions:
+            raise NotFound(
+                f"{institution} is not in this network", hint=f"institutions are {', '.join(self.institutions)}"
+            )
+        return _home(self.dir, institution)
+
+    def profile(self, name: str) -> Path:
+        """Profile file of ``um-operator``, ``analyst`` or ``regulator``. Raises NotFound."""
+        path = self.dir / "profiles" / f"{name}.toml"
+        if not path.is_file():
+            known = sorted(item.stem for item in path.parent.glob("*.toml"))
+            raise NotFound(f"this network has no profile {name}", hint=f"profiles are {', '.join(known)}")
+        return path
+
+    # --- processes
+
+    def start(self, *institutions: str) -> None:
+        """Start these nodes, or all; those that run stay as they are. Does not wait."""
+        for institution in institutions or self.institutions:
+            home = self.home(institution)
+            if self.pid(institution):
+                continue
+            home.log.mkdir(exist_ok=True)
+            with (home.log / "console").open("wb") as console:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "node", "run", "--log-file", "--home", str(home.path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=console,
+                    stderr=console,
+                    cwd=home.path,
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+                    start_new_session=True,  # Ctrl-C is for us: we stop the nodes in order
+                )
+            self._processes[institution] = process
+            _pid_file(home).write_text(f"{process.pid}\n", encoding="ascii")
+
+    def stop(self, *institutions: str) -> None:
+        """Ask these nodes, or all, to stop, and wait until they have; kill whoever does not."""
+        chosen = institutions or self.institutions
+        for institution in chosen:
+            self._signal(institution, signal.SIGTERM)
+        give_up = time.monotonic() + _STOP_S
+        for institution in chosen:
+            self._wait_gone(institution, give_up)
+            if self.pid(institution):
+                self.kill(institution)
+
+    def kill(self, institution: str) -> None:
+        """End a node without warning (SIGKILL), as a power cut would."""
+        self._signal(institution, signal.SIGKILL)
+        self._wait_gone(institution, time.monotonic() + _STOP_S)
+
+    def restart(self, institution: str) -> None:
+        """Start a node that was stopped or killed; does not wait until it has caught up."""
+        self.start(institution)
+
+    def pid(self, institution: str) -> int:
+        """Process id of a running node; 0 when it does not run."""
+        home = self.home(institution)
+        process = self._processes.get(institution)
+        if process is not None:
+            return process.pid if process.poll() is None else 0
+        try:
+            pid = int(_pid_file(home).read_text(encoding="ascii"))
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return 0
+        return pid if str(home.path).encode() in command else 0  # else the number went to another process
+
+    def _signal(self, institution: str, number: signal.Signals) -> None:
+        if pid := self.pid(institution):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _wait_gone(self, institution: str, give_up: float) -> None:
+        while self.pid(institution) and time.monotonic() < give_up:
+            time.sleep(_POLL_S)
+
+    # --- state
+
+    def wait_ready(
+        self, timeout_s: float = READY_S, on_change: Callable[[list[NodeState]], None] = lambda _: None
+    ) -> list[NodeState]:
+        """Wait until every running node decides blocks and sees the others; at least one must run.
+
+        Raises:
+            Unavailable: a node ended, or time ran out; says which node, and what it last said.
+        """
+        give_up = time.monotonic() + timeout_s
+        last: list[NodeState] = []
+        with self._watch() as look:
+            while True:
+                states = look()
+                if states != last:
+                    on_change(states)
+                    last = states
+                ended = [state for state in states if state.institution in self._processes and not state.pid]
+                if ended and (process := self._processes[ended[0].institution]).returncode not in (-9, -15, 0):
+                    raise Unavailable(
+                        f"the node of {ended[0].institution} ended with exit code {process.returncode}: "
+                        + self._last_words(ended[0].institution),
+                        hint=f"its log is in {self.home(ended[0].institution).log}",
+                    )
+                running = [state for state in states if state.pid]
+                if running and all(state.ready for state in running):
+                    return states
+                if time.monotonic() > give_up:
+                    waiting = next((state for state in running if not state.ready), None)
+                    raise Unavailable(
+                        f"not ready after {timeout_s:.0f} s: "
+                        + (f"{waiting.institution}: {waiting.problem}" if waiting else "no node runs"),
+                        hint=f"logs are in {self.dir}/nodes/*/log",
+                    )
+                time.sleep(_POLL_S)
+
+    def status(self) -> list[NodeState]:
+        """One look at every node."""
+        with self._watch() as look:
+            return look()
+
+    @contextmanager
+    def _watch(self) -> Iterator[Callable[[], list[NodeState]]]:
+        """Looks at all nodes, each over a connection of its own that is kept between looks."""
+        probes = {institution: _Probe(self, institution) for institution in self.institutions}
+        with ThreadPoolExecutor(max_workers=len(probes)) as threads:
+
+            def look() -> list[NodeState]:
+                pids = {institution: self.pid(institution) for institution in self.institutions}
+                others = sum(1 for pid in pids.values() if pid) - 1
+                return list(threads.map(lambda institution: probes[institution].look(pids[institution], others), pids))
+
+            try:
+                yield look
+            finally:
+                for probe in probes.values():
+                    probe.close()
+
+    def _last_words(self, institution: str) -> str:
+        with suppress(OSError):
+            lines = (self.home(institution).log / "console").read_text(encoding="utf-8", errors="replace").splitlines()
+            if said := [line for line in lines if line.strip() and not line.startswith("hint:")]:
+                return said[-1]
+        return "it said nothing"
+
+    # --- context managers
+
+    def __enter__(self) -> Testnet:
+        try:
+            self.start()
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Testnet:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+class _Probe:
+    """Asks one node how it does, as its operator."""
+
+    def __init__(self, network: Testnet, institution: str) -> None:
+        profile = profiles.load(network.profile(f"{institution}-operator"))
+        self._institution = institution
+        self._key = key_files.load_signing_key(profile.key_file)
+        self._chain_id = genesis.chain_id(network._genesis)
+        pem = profile.node_certificate.encode("ascii")
+        self._certificate = tls.pem_to_der(pem)
+        self._channel = grpc.secure_channel(
+            profile.rpc_address,
+            grpc.ssl_channel_credentials(pem),
+            options=(
+                ("grpc.ssl_target_name_override", tls_name(institution)),
+                ("grpc.min_reconnect_backoff_ms", 100),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 100),
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.enable_http_proxy", 0),
+            ),
+        )
+        self._stub = services_pb2_grpc.NodeServiceStub(self._channel)
+
+    def look(self, pid: int, others: int) -> NodeState:
+        """``others`` is how many other nodes run: a ready node is connected to that many."""
+        if not pid:
+            return NodeState(self._institution, 0, False, 0, 0, "not running")
+        try:
+            status = self._ask()
+        except grpc.RpcError as error:
+            return NodeState(self._institution, pid, False, 0, 0, f"does not answer yet ({error.code().name})")
+        peers = sum(1 for peer in status.peers if peer.connected)
+        if peers < others:
+            problem = f"sees {peers} of {others} others"
+        elif status.syncing:
+            problem = f"is catching up at height {status.height}"
+        else:
+            problem = "" if status.height else "has decided no block yet"
+        return NodeState(self._institution, pid, not problem, status.height, peers, problem)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _ask(self) -> services_pb2.GetStatusResponse:
+        expires_at_ms = time.time_ns() // 1_000_000 + 60_000
+        proof = ticket.make(self._chain_id, self._certificate, self._key, expires_at_ms)
+        return self._stub.GetStatus(
+            services_pb2.GetStatusRequest(), timeout=2, metadata=((ticket.METADATA_KEY, proof),)
+        )
+
+
+def _home(directory: Path, institution: str) -> Home:
+    return Home(directory / "nodes" / institution)
+
+
+def _pid_file(home: Home) -> Path:
+    return home.path / "node.pid"
+
+
+def _write_profile(directory: Path, person: PersonId, rpc_address: str) -> None:
+    home = f"../nodes/{person.institution}"
+    fields = {
+        "institution": person.institution,
+        "person": str(person),
+        "key_file": f"{home}/people/{person.name}.key",
+        "rpc_address": rpc_address,
+        "node_certificate": f"{home}/tls/certificate.pem",
+        "genesis": "../genesis.json",
+    }
+    name = f"{person.institution}-operator" if person.name == homes.OPERATOR else person.name
+    text = "".join(f"{field} = {json.dumps(value)}\n" for field, value in fields.items())
+    files.write_new(directory / "profiles" / f"{name}.toml", text, "profile")
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now. Raises Unavailable."""
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise Unavailable(f"fewer than {count} ports are free on this machine", hint="stop what uses them")
