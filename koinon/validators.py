@@ -17,10 +17,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import gcd
 
-from nacl.bindings import crypto_sign_BYTES, crypto_sign_open, crypto_sign_PUBLICKEYBYTES
-from nacl.exceptions import BadSignatureError
-
-from koinon import canonical
+from koinon import canonical, keys
 from koinon.errors import Corrupt, InvalidInput, InvalidName
 from koinon.limits import MAX_TOTAL_POWER, MAX_VALIDATORS
 from koinon.names import check_institution
@@ -135,8 +132,8 @@ def _problem(members: Sequence[Member]) -> str:
             check_institution(member.institution)
         except InvalidName as error:
             return error.message
-        if len(member.public_key) != crypto_sign_PUBLICKEYBYTES:
-            return f"the validator key of {member.institution} is not {crypto_sign_PUBLICKEYBYTES} bytes"
+        if len(member.public_key) != keys.PUBLIC_KEY_BYTES:
+            return f"the validator key of {member.institution} is not {keys.PUBLIC_KEY_BYTES} bytes"
         if member.power < 1:
             return f"{member.institution} has no voting power"
     if any(a.institution >= b.institution for a, b in pairwise(members)):
@@ -164,17 +161,6 @@ def _rotation(powers: tuple[int, ...]) -> tuple[int, ...]:
         credit[turn] -= total
         turns.append(turn)
     return tuple(turns)
-
-
-def signature_is_valid(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Is this an Ed25519 signature of this key over these bytes? All three may come from an adversary."""
-    if len(public_key) != crypto_sign_PUBLICKEYBYTES or len(signature) != crypto_sign_BYTES:
-        return False
-    try:
-        crypto_sign_open(signature + message, public_key)
-    except BadSignatureError:
-        return False
-    return True
 
 
 def verify_commit(chain_id: str, validators: ValidatorSet, commit: pb.Commit, block_hash: bytes, height: int) -> None:
@@ -206,7 +192,7 @@ def verify_commit(chain_id: str, validators: ValidatorSet, commit: pb.Commit, bl
     for item in commit.signatures:
         member = validators.member(item.institution)
         signed = canonical.vote_bytes(chain_id, pb.VOTE_TYPE_PRECOMMIT, height, commit.round, block_hash, item.time_ms)
-        if member is None or not signature_is_valid(member.public_key, signed, item.signature):
+        if member is None or not keys.verify(member.public_key, signed, item.signature):
             raise _bad_commit(height, f"the signature of {item.institution!r} is not valid")
 
 

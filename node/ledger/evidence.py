@@ -1,0 +1,116 @@
+"""Proof that one validator signed two messages that exclude each other: made, checked and named.
+
+Pure. Two votes of one type, height and round for different blocks, or two proposals of one height and round that
+differ. A correct validator never signs both, whatever the network, a crash or a restart does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from koinon import canonical, keys
+from koinon.errors import Corrupt
+from koinon.limits import MAX_EVIDENCE_AGE_BLOCKS
+from koinon.v1 import consensus_pb2 as pb
+from koinon.validators import ValidatorSet
+from node.consensus.messages import Proposal, Vote
+
+
+class InvalidEvidence(Corrupt):
+    """The accusation does not hold."""
+
+    default_rule = "invalid-evidence"
+
+
+class Offence(NamedTuple):
+    """What was done by whom, once; the same offence can be proved by different evidence."""
+
+    institution: str
+    height: int
+    round: int
+    kind: int  # 0 for proposals, else the vote type
+
+
+def accuse(first: Vote | Proposal, second: Vote | Proposal) -> pb.Evidence:
+    """Evidence from two conflicting messages of one validator, in an order that does not depend on arrival."""
+    if isinstance(first, Proposal) and isinstance(second, Proposal):
+        low, high = sorted((first, second), key=lambda p: (p.value.block_hash, p.valid_round))
+        return pb.Evidence(
+            duplicate_proposal=pb.DuplicateProposal(
+                height=low.height,
+                round=low.round,
+                institution=low.institution,
+                first=_proposal_id(low),
+                second=_proposal_id(high),
+            )
+        )
+    votes = [message for message in (first, second) if isinstance(message, Vote)]
+    low_vote, high_vote = sorted(votes, key=lambda vote: vote.block_hash)
+    return pb.Evidence(duplicate_vote=pb.DuplicateVote(first=low_vote.to_proto(), second=high_vote.to_proto()))
+
+
+def _proposal_id(proposal: Proposal) -> pb.SignedProposalId:
+    return pb.SignedProposalId(
+        valid_round=proposal.valid_round, block_hash=proposal.value.block_hash, signature=proposal.signature
+    )
+
+
+def offence(evidence: pb.Evidence) -> Offence:
+    """What this evidence accuses of. Raises InvalidEvidence if it accuses of nothing."""
+    match evidence.WhichOneof("evidence"):
+        case "duplicate_vote":
+            vote = evidence.duplicate_vote.first
+            return Offence(vote.institution, vote.height, vote.round, int(vote.type))
+        case "duplicate_proposal":
+            proposal = evidence.duplicate_proposal
+            return Offence(proposal.institution, proposal.height, proposal.round, 0)
+        case _:
+            raise InvalidEvidence("the evidence names no offence")
+
+
+def verify(chain_id: str, validators: ValidatorSet, height: int, evidence: pb.Evidence) -> Offence:
+    """Check evidence for the block at ``height``, on which ``validators`` vote. ``evidence`` comes from anyone.
+
+    1. The offence is of an earlier height, but not older than MAX_EVIDENCE_AGE_BLOCKS.
+    2. The accused votes now: later on nothing could be done about it, and its key would not be at hand.
+    3. The two messages are of one kind, height and round, and differ, in ascending order.
+    4. Both signatures are the accused's.
+
+    Raises InvalidEvidence.
+    """
+    accused = offence(evidence)
+    if not height - MAX_EVIDENCE_AGE_BLOCKS <= accused.height < height:
+        raise InvalidEvidence(f"evidence about height {accused.height} does not belong in block {height}")
+    member = validators.member(accused.institution)
+    if member is None:
+        raise InvalidEvidence(f"{accused.institution!r}, whom the evidence accuses, does not vote at height {height}")
+    match evidence.WhichOneof("evidence"):
+        case "duplicate_vote":
+            signed = _signed_votes(chain_id, accused, evidence.duplicate_vote)
+        case _:
+            signed = _signed_proposals(chain_id, accused, evidence.duplicate_proposal)
+    if not all(keys.verify(member.public_key, message, signature) for message, signature in signed):
+        raise InvalidEvidence(f"a signature in the evidence is not {accused.institution}'s")
+    return accused
+
+
+def _signed_votes(chain_id: str, accused: Offence, pair: pb.DuplicateVote) -> list[tuple[bytes, bytes]]:
+    votes = [Vote.from_proto(pair.first), Vote.from_proto(pair.second)]
+    first, second = votes
+    if first is None or second is None or first.block_hash >= second.block_hash:
+        raise InvalidEvidence("the evidence does not hold two votes for different blocks, in ascending order")
+    if Offence(second.institution, second.height, second.round, int(second.type)) != accused:
+        raise InvalidEvidence("the votes in the evidence do not exclude each other")
+    return [(vote.signed_bytes(chain_id), vote.signature) for vote in (first, second)]
+
+
+def _signed_proposals(chain_id: str, accused: Offence, pair: pb.DuplicateProposal) -> list[tuple[bytes, bytes]]:
+    if (pair.first.block_hash, pair.first.valid_round) >= (pair.second.block_hash, pair.second.valid_round):
+        raise InvalidEvidence("the evidence does not hold two different proposals, in ascending order")
+    return [
+        (
+            canonical.proposal_bytes(chain_id, accused.height, accused.round, item.valid_round, item.block_hash),
+            item.signature,
+        )
+        for item in (pair.first, pair.second)
+    ]
