@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -42,8 +42,8 @@ class WriteAheadLog(Protocol):
         """All records, oldest first, those not yet synced included."""
         ...
 
-    def reset(self) -> None:
-        """Start anew, empty. Atomic: after a crash the log is the old one or the new one."""
+    def reset(self, records: Iterable[bytes] = ()) -> None:
+        """Start anew with these records, synced. Atomic: after a crash the log is the old one or the new one."""
         ...
 
     def close(self) -> None: ...
@@ -65,9 +65,9 @@ class MemoryWal:
     def records(self) -> list[bytes]:
         return list(self._records)
 
-    def reset(self) -> None:
-        self._records = []
-        self._synced = 0
+    def reset(self, records: Iterable[bytes] = ()) -> None:
+        self._records = list(records)
+        self._synced = len(self._records)
 
     def close(self) -> None:
         pass
@@ -118,13 +118,13 @@ class FileWal:
         except OSError as error:
             raise self._typed(error) from error
 
-    def reset(self) -> None:
+    def reset(self, records: Iterable[bytes] = ()) -> None:
         self._check_usable()
         self._unwritten.clear()
         try:
             os.close(self._file)
             self._file = -1
-            self._create()
+            self._create(records)
         except OSError as error:
             self._failed = self._typed(error)
             raise self._failed from error
@@ -136,11 +136,11 @@ class FileWal:
             os.close(self._file)
             self._file = -1
 
-    def _create(self) -> None:
-        """Put an empty log in place, with a rename so that a crash leaves no half-made file."""
+    def _create(self, records: Iterable[bytes] = ()) -> None:
+        """Put a log with these records in place, with a rename so that a crash leaves no half-made file."""
         new = self._path.with_name(self._path.name + ".new")
         self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        _write_all(self._file, _MAGIC)
+        _write_all(self._file, _MAGIC + b"".join(map(_encode, records)))
         os.fsync(self._file)
         new.replace(self._path)
         directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
