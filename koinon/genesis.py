@@ -14,11 +14,12 @@ from pathlib import Path
 from nacl.bindings import crypto_core_ed25519_is_valid_point
 
 from koinon import canonical
+from koinon import parameters as parameter_rules
 from koinon.errors import InvalidFile, InvalidInput, InvalidName
 from koinon.files import read_text, write_new
 from koinon.json_form import parse, render
 from koinon.keys import PUBLIC_KEY_BYTES
-from koinon.limits import MAX_CERTIFICATE_BYTES, MAX_COMMITTEE, MAX_GENESIS_BYTES, MAX_TITLE
+from koinon.limits import MAX_CERTIFICATE_BYTES, MAX_GENESIS_BYTES, MAX_TITLE
 from koinon.names import PersonId, check_address, check_institution
 from koinon.v1.consensus_pb2 import Validator
 from koinon.v1.identity_pb2 import (
@@ -34,32 +35,10 @@ from koinon.validators import ValidatorSet
 FORMAT = "koinon-genesis/1"
 DESCRIPTOR_FORMAT = "koinon-institution/1"
 
-DEFAULT_PARAMETERS = Parameters(
-    min_cohort_floor=5,
-    min_committee=3,
-    max_committee=MAX_COMMITTEE,
-    accept_window_ms=15_000,
-    run_window_ms=120_000,
-    heartbeat_ms=5_000,
-    max_token_uses=10_000,
-    max_token_duration_ms=366 * 24 * 60 * 60 * 1000,
-)
+DEFAULT_PARAMETERS = parameter_rules.defaults()
 
 _CHAIN_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _PERSON_ROLES = (ROLE_OPERATOR, ROLE_ANALYST, ROLE_REGULATOR)
-_DAY_MS = 24 * 60 * 60 * 1000
-
-# Smallest and largest sensible value of each parameter.
-_PARAMETER_BOUNDS = {
-    "min_cohort_floor": (1, 1_000_000),
-    "min_committee": (3, MAX_COMMITTEE),  # an honest majority needs three
-    "max_committee": (3, MAX_COMMITTEE),
-    "accept_window_ms": (1_000, _DAY_MS),
-    "run_window_ms": (1_000, _DAY_MS),
-    "heartbeat_ms": (200, _DAY_MS),  # not below the time one block takes
-    "max_token_uses": (1, 1_000_000_000),
-    "max_token_duration_ms": (60_000, 100 * 366 * _DAY_MS),
-}
 
 
 def load(path: Path) -> Genesis:
@@ -149,7 +128,10 @@ def validate(genesis: Genesis) -> None:
         validators(genesis)  # number, total power
     except InvalidInput as error:
         raise _invalid(error.message, error.hint) from error
-    _validate_parameters(genesis.parameters)
+    try:
+        parameter_rules.check(genesis.parameters)
+    except InvalidInput as error:
+        raise _invalid(error.message, error.hint) from error
 
 
 def validate_descriptor(descriptor: InstitutionDescriptor) -> None:
@@ -234,15 +216,6 @@ def _refuse_shared(institutions: Iterable[InstitutionDescriptor]) -> None:
             other = owners.setdefault((kind, value), owner)
             if other != owner:
                 raise _invalid(f"{other} and {owner} have the same {kind}", f"give each a {kind} of its own")
-
-
-def _validate_parameters(parameters: Parameters) -> None:
-    for name, (low, high) in _PARAMETER_BOUNDS.items():
-        value = getattr(parameters, name)
-        if not low <= value <= high:
-            raise _invalid(f"the parameter {name} is {value}", f"choose a value from {low} to {high}")
-    if parameters.min_committee > parameters.max_committee:
-        raise _invalid("min_committee is larger than max_committee", "choose min_committee <= max_committee")
 
 
 def _invalid(message: str, hint: str) -> InvalidFile:

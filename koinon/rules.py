@@ -18,6 +18,7 @@ RULES: dict[str, str] = {
     "transaction-expired": "block time has passed the transaction's expiry",
     "expiry-too-far": "a transaction may expire at most limits.MAX_EXPIRY_MS ahead of block time",
     "replayed-transaction": "a transaction with this id was included before",
+    "oversized-block": "a block has at most limits.MAX_BLOCK_TRANSACTIONS and MAX_BLOCK_OPERATIONS",
     "pool-full": "the node's pool, or the sender's part of it, is full",
     # --- everywhere
     "permission": "the sender's role or institution does not allow the operation",

@@ -1,0 +1,97 @@
+"""Who may do what: the one table.
+
+An operation is allowed when one of its permissions fits: the sender holds the role, and stands in the
+relation to the subject. A regulator appears in no row, because reading is open to every member and
+everything here writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from koinon.v1.identity_pb2 import (
+    ROLE_ANALYST,
+    ROLE_NODE,
+    ROLE_OPERATOR,
+    Role,
+)
+
+
+class Relation(Enum):
+    """How the sender must stand to what the operation acts on; values complete 'must be …'."""
+
+    MEMBER = "of any member"
+    INSTITUTION = "of the institution concerned"  # the publisher, the person's, or the asker's
+    PERSON = "the person concerned"  # the holder or the asker
+    PARTY = "of a member of the committee"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose the subject of an operation is; a field that does not apply stays empty and fits nobody."""
+
+    institution: str = ""
+    person: str = ""
+    parties: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """One way to be allowed."""
+
+    role: Role.ValueType
+    relation: Relation
+
+    def fits(self, sender: str, institution: str, roles: Collection[int], subject: Subject) -> bool:
+        """Does a sender (its id, its institution, its roles) have this permission over the subject?"""
+        if self.role not in roles:
+            return False
+        match self.relation:
+            case Relation.MEMBER:
+                return True
+            case Relation.INSTITUTION:
+                return institution == subject.institution
+            case Relation.PERSON:
+                return sender == subject.person
+            case Relation.PARTY:
+                return institution in subject.parties
+
+    def __str__(self) -> str:
+        return f"{Role.Name(self.role).removeprefix('ROLE_').lower()} {self.relation.value}"
+
+
+_OPERATOR = Permission(ROLE_OPERATOR, Relation.INSTITUTION)
+_ANALYST = Permission(ROLE_ANALYST, Relation.MEMBER)
+_CONCERNED = Permission(ROLE_ANALYST, Relation.PERSON)
+_PARTY = Permission(ROLE_NODE, Relation.PARTY)
+
+PERMISSIONS: dict[str, tuple[Permission, ...]] = {
+    # operation              who
+    "register_person": (_OPERATOR,),
+    "revoke_person": (_OPERATOR,),
+    "update_endpoints": (_OPERATOR, Permission(ROLE_NODE, Relation.INSTITUTION)),
+    "publish_dataset": (_OPERATOR,),
+    "withdraw_dataset": (_OPERATOR,),
+    "request_access": (_ANALYST,),
+    "grant_access": (_OPERATOR,),
+    "deny_access": (_OPERATOR,),
+    "revoke_token": (_OPERATOR, _CONCERNED),  # the publisher takes it back, or the holder gives it up
+    "submit_task": (_ANALYST,),
+    "accept_task": (_PARTY,),
+    "complete_task": (_PARTY,),
+    "fail_task": (_PARTY,),
+    "cancel_task": (_CONCERNED, _OPERATOR),  # the asker, or its own institution
+}
+"""By the name of the operation in ``Operation``'s oneof (transaction.proto)."""
+
+
+def allowed(operation: str, sender: str, institution: str, roles: Collection[int], subject: Subject) -> bool:
+    """May this sender perform the operation on the subject? An operation without a row is nobody's."""
+    return any(permission.fits(sender, institution, roles, subject) for permission in PERMISSIONS.get(operation, ()))
+
+
+def wanted(operation: str) -> str:
+    """Who may perform the operation, in words: 'operator of the institution concerned'."""
+    return " or ".join(str(permission) for permission in PERMISSIONS[operation])

@@ -1,0 +1,57 @@
+"""Parameters of the consortium: their defaults, their bounds, and why each is bounded there. Integers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from koinon.errors import InvalidInput
+from koinon.limits import MAX_COMMITTEE
+from koinon.v1.identity_pb2 import Parameters
+
+_SECOND_MS = 1_000
+_DAY_MS = 24 * 60 * 60 * _SECOND_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one parameter is unless the genesis says otherwise, and the range it must lie in (both ends included)."""
+
+    default: int
+    least: int
+    most: int
+    reason: str
+
+
+PARAMETERS: dict[str, Bounds] = {
+    "min_cohort_floor": Bounds(5, 1, 1_000_000, "a group of one is a person; 1 only where all data is public anyway"),
+    "min_committee": Bounds(3, 3, MAX_COMMITTEE, "two parties have no honest majority"),
+    "max_committee": Bounds(MAX_COMMITTEE, 3, MAX_COMMITTEE, "every pair of parties holds a connection"),
+    "accept_window_ms": Bounds(15 * _SECOND_MS, _SECOND_MS, _DAY_MS, "nodes accept by themselves, within seconds"),
+    "run_window_ms": Bounds(120 * _SECOND_MS, _SECOND_MS, _DAY_MS, "a task that hangs ends, and gives its tokens back"),
+    "heartbeat_ms": Bounds(5 * _SECOND_MS, 200, _DAY_MS, "deadlines pass by block time, so blocks must come"),
+    "max_token_uses": Bounds(10_000, 1, 1_000_000_000, "unlimited use is no grant that a publisher can reason about"),
+    "max_token_duration_ms": Bounds(366 * _DAY_MS, 60 * _SECOND_MS, 36_600 * _DAY_MS, "access is given for a time"),
+}
+
+
+def defaults() -> Parameters:
+    """The parameters of a consortium that says nothing about them."""
+    return Parameters(**{name: bounds.default for name, bounds in PARAMETERS.items()})
+
+
+def check(parameters: Parameters) -> None:
+    """Check parameters from outside: a genesis file, a proposal. Raises InvalidInput with rule ``parameters``."""
+    for name, bounds in PARAMETERS.items():
+        value = getattr(parameters, name)
+        if not bounds.least <= value <= bounds.most:
+            raise InvalidInput(
+                f"the parameter {name} is {value}",
+                rule="parameters",
+                hint=f"choose a value from {bounds.least} to {bounds.most}: {bounds.reason}",
+            )
+    if parameters.min_committee > parameters.max_committee:
+        raise InvalidInput(
+            f"min_committee {parameters.min_committee} exceeds max_committee {parameters.max_committee}",
+            rule="parameters",
+            hint="no committee could be formed: raise max_committee or lower min_committee",
+        )

@@ -1,0 +1,354 @@
+"""The application that consensus drives: transactions in, the replicated state and its proofs out.
+
+Implements ``node.abci.Application`` over a key-value store. Blocks and consensus are not its business;
+what transactions mean is in ``node.contracts``. Here: admission, execution all or none, and what a block
+leaves behind.
+
+==========================  ==============================================================
+key                         value
+==========================  ==============================================================
+``s/`` …                    state (``node.contracts.tables``), under the state commitment
+``l/`` …                    audit log (``node.ledger.audit_log``)
+``t/`` transaction id       height (8 bytes), TransactionResult: of every transaction decided
+``m/application``           where the application stands (``_Standing``)
+==========================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from koinon import genesis as genesis_file
+from koinon import merkle
+from koinon.envelope import InvalidTransaction, SignedTransaction, verify
+from koinon.errors import Corrupt, InvalidFile, KoinonError, Refused
+from koinon.limits import (
+    MAX_BLOCK_OPERATIONS,
+    MAX_BLOCK_TRANSACTIONS,
+    MAX_EXPIRY_MS,
+    MAX_POOL_BYTES,
+    MAX_POOL_TRANSACTIONS,
+    MAX_REFUSAL,
+)
+from koinon.v1.audit_pb2 import AuditRecord
+from koinon.v1.identity_pb2 import Genesis
+from koinon.v1.services_pb2 import TransactionInfo
+from koinon.v1.transaction_pb2 import (
+    TRANSACTION_STATUS_COMMITTED,
+    TRANSACTION_STATUS_REJECTED,
+    Refusal,
+    TransactionResult,
+)
+from node.abci import AppHashes, AppInfo, DecidedBlock, Finalized, Write
+from node.contracts import genesis, tables
+from node.contracts.context import THE_LEDGER, Context, Sender, sender_of
+from node.contracts.operations import end_block, execute, record_evidence
+from node.contracts.reads import Reads
+from node.ledger.audit_log import AuditLog
+from node.ledger.lthash import STATE_BYTES, LtHash
+from node.ledger.state import State
+from node.store.kv import KeyValueStore
+
+_STANDING = b"m/application"
+_STANDING_FORMAT = f">32sQq32s{STATE_BYTES}s"
+_TRANSACTIONS = b"t/"
+
+
+class _Standing(NamedTuple):
+    """What the application must know again after a restart."""
+
+    genesis_hash: bytes
+    height: int
+    time_ms: int  # of the last block; the genesis' at height 0
+    results_root: bytes
+    lthash: bytes
+
+    def to_bytes(self) -> bytes:
+        return struct.pack(_STANDING_FORMAT, *self)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> _Standing:
+        """Raises Corrupt."""
+        if len(data) != struct.calcsize(_STANDING_FORMAT):
+            raise Corrupt(
+                "the ledger does not say where the application stands",
+                hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
+            )
+        return cls(*struct.unpack(_STANDING_FORMAT, data))
+
+
+@dataclass(slots=True)
+class _Selection:
+    """What a block that is being put together, or checked, holds so far."""
+
+    ids: set[bytes] = field(default_factory=set)
+    operations: int = 0
+
+
+class Application(Reads):
+    """See node.abci.Application; and Reads, for questions about the last committed state.
+
+    Single-threaded. No method that takes outside data raises on it, except the typed reads (NotFound).
+    """
+
+    def __init__(self, store: KeyValueStore, initial: Genesis) -> None:
+        """Continue where the store stands; an empty one receives the genesis state (height 0) at once.
+
+        Raises InvalidFile when the store belongs to another chain, Corrupt when it is damaged.
+        """
+        super().__init__(State(store.get, store.scan))
+        self._store = store
+        self._chain_id = genesis_file.chain_id(initial)
+        self._genesis_hash = genesis_file.genesis_hash(initial)
+        self._validators = genesis_file.validators(initial).to_proto()
+        self._verified: dict[bytes, SignedTransaction] = {}  # by envelope, oldest first
+        self._verified_bytes = 0
+        self.audit_log = AuditLog(store.get)
+        data = store.get(_STANDING)
+        if data is None:
+            self._lthash = LtHash()
+            self._found(initial)
+            return
+        standing = _Standing.from_bytes(data)
+        if standing.genesis_hash != self._genesis_hash:
+            raise InvalidFile(
+                "the ledger on this disk started from another genesis file",
+                rule="invalid-genesis",
+                hint="use the genesis file this node was started with, or another home directory",
+            )
+        self._lthash = LtHash.from_bytes(standing.lthash)
+        self._pending = standing
+        self.commit()
+
+    def _found(self, initial: Genesis) -> None:
+        """Write height 0."""
+        context = Context(State(self._store.get, self._store.scan), 0, initial.time_ms, 0, initial.parameters)
+        genesis.apply(context, initial)
+        self._store.write(self._settle(context, merkle.EMPTY_ROOT), sync=True)
+        self.commit()
+
+    # --- node.abci.Application
+
+    def info(self) -> AppInfo:
+        return AppInfo(self._standing.height, self._hashes, self._validators)
+
+    def check_tx(self, envelope: bytes) -> Refusal | None:
+        try:
+            transaction = self._verify(envelope)
+        except InvalidTransaction as error:
+            return error.refusal
+        return self.check_verified(envelope, transaction)
+
+    def check_verified(self, envelope: bytes, transaction: SignedTransaction) -> Refusal | None:
+        """``check_tx`` for an envelope that the caller verified with ``koinon.envelope``, on a thread of its own."""
+        try:
+            _admit(self._state, transaction, self._standing.time_ms)
+        except KoinonError as error:
+            return _refusal(error)
+        self._remember(envelope, transaction)
+        return None
+
+    def prepare_proposal(self, height: int, time_ms: int, candidates: Sequence[bytes], max_bytes: int) -> list[bytes]:
+        chosen: list[bytes] = []
+        selection = _Selection()
+        for envelope in candidates:
+            if len(envelope) > max_bytes:
+                break
+            try:
+                self._select(selection, envelope, time_ms)
+            except KoinonError:
+                continue  # it stays in the pool for a later block, or until it expires
+            max_bytes -= len(envelope)
+            chosen.append(envelope)
+        return chosen
+
+    def process_proposal(self, height: int, time_ms: int, transactions: Sequence[bytes]) -> Refusal | None:
+        selection = _Selection()
+        try:
+            for envelope in transactions:
+                self._select(selection, envelope, time_ms)
+        except KoinonError as error:
+            return _refusal(error)
+        return None
+
+    def finalize_block(self, block: DecidedBlock) -> Finalized:
+        state = State(self._store.get, self._store.scan)
+        context = Context(state, block.height, block.time_ms, self.audit_log.size, self.parameters())
+        results: list[TransactionResult] = []
+        leaves: list[bytes] = []
+        index: list[Write] = []
+        for envelope in block.transactions:
+            result, admitted = self._execute(context, envelope)
+            leaf = result.SerializeToString(deterministic=True)
+            if admitted:  # else the id is not this block's to decide: it may be a replay of one committed before
+                index.append((_TRANSACTIONS + result.transaction_id, block.height.to_bytes(8, "big") + leaf))
+            results.append(result)
+            leaves.append(leaf)
+        context.transaction_id, context.sender = b"", THE_LEDGER
+        for evidence in block.evidence:
+            record_evidence(context, evidence)
+        end_block(context)
+        writes = self._settle(context, merkle.root(leaves))
+        return Finalized(
+            height=block.height,
+            results=tuple(results),
+            hashes=self._app_hashes(self._pending),
+            validators=self._validators,
+            writes=(*writes, *index),
+            records=tuple(context.records),
+        )
+
+    def commit(self) -> None:
+        self._standing = self._pending
+        self._hashes = self._app_hashes(self._standing)
+
+    # --- questions about what was decided; for those about the state see Reads
+
+    @property
+    def time_ms(self) -> int:
+        """Time of the last committed block."""
+        return self._standing.time_ms
+
+    def transaction(self, transaction_id: bytes) -> TransactionInfo | None:
+        """What became of a transaction; None while no block has decided it."""
+        data = self._store.get(_TRANSACTIONS + transaction_id)
+        if data is None:
+            return None
+        result = TransactionResult.FromString(data[8:])
+        return TransactionInfo(
+            transaction_id=transaction_id,
+            status=result.status,
+            refusal=result.refusal if result.HasField("refusal") else None,
+            height=int.from_bytes(data[:8], "big"),
+            created=result.created,
+        )
+
+    def record(self, index: int) -> AuditRecord | None:
+        """An audit record; None beyond the end. Proofs come from ``audit_log``."""
+        data = self.audit_log.record(index)
+        return None if data is None else AuditRecord.FromString(data)
+
+    # --- execution
+
+    def _execute(self, context: Context, envelope: bytes) -> tuple[TransactionResult, bool]:
+        """Apply one transaction, all or none; the second value says whether it was admitted at all."""
+        state = context.state
+        try:
+            transaction = self._verify(envelope)
+        except InvalidTransaction as error:
+            return _rejected(b"", error), False
+        self._forget(envelope)
+        try:
+            context.sender = _admit(state, transaction, context.time_ms)
+        except KoinonError as error:
+            return _rejected(transaction.id, error), False
+        tables.SEEN.add(state, transaction.body.expires_at_ms, transaction.id)
+        context.transaction_id = transaction.id
+        records = len(context.records)
+        state.savepoint()
+        try:
+            created = [execute(context, index, item) for index, item in enumerate(transaction.body.operations)]
+        except KoinonError as error:
+            state.rollback()
+            del context.records[records:]
+            return _rejected(transaction.id, error), True
+        state.release()
+        return (
+            TransactionResult(transaction_id=transaction.id, status=TRANSACTION_STATUS_COMMITTED, created=created),
+            True,
+        )
+
+    def _settle(self, context: Context, results_root: bytes) -> list[Write]:
+        """Bring commitment and audit log up to the context's state; what to write for it."""
+        changes = context.state.changes()
+        self._lthash.update(changes)
+        writes: list[Write] = [(key, after) for key, _, after in changes]
+        writes += self.audit_log.append(record.SerializeToString(deterministic=True) for record in context.records)
+        self._pending = _Standing(
+            self._genesis_hash, context.height, context.time_ms, results_root, self._lthash.to_bytes()
+        )
+        writes.append((_STANDING, self._pending.to_bytes()))
+        return writes
+
+    def _app_hashes(self, standing: _Standing) -> AppHashes:
+        return AppHashes(
+            results_root=standing.results_root,
+            state_commitment=self._lthash.digest(),
+            audit_root=self.audit_log.root(),
+            audit_size=self.audit_log.size,
+        )
+
+    def _select(self, selection: _Selection, envelope: bytes, time_ms: int) -> None:
+        """Let a transaction into a block. Raises InvalidTransaction, Unauthenticated or Refused."""
+        transaction = self._verify(envelope)
+        operations = selection.operations + len(transaction.body.operations)
+        if len(selection.ids) >= MAX_BLOCK_TRANSACTIONS or operations > MAX_BLOCK_OPERATIONS:
+            raise Refused("the block is full", rule="oversized-block", hint="the transaction waits for the next one")
+        if transaction.id in selection.ids:
+            raise _replayed(transaction.id)
+        _admit(self._state, transaction, time_ms)
+        selection.ids.add(transaction.id)
+        selection.operations = operations
+        self._remember(envelope, transaction)
+
+    # --- verified envelopes
+
+    def _verify(self, envelope: bytes) -> SignedTransaction:
+        """Verify an envelope, unless it was verified before. Raises InvalidTransaction."""
+        return self._verified.get(envelope) or verify(self._chain_id, envelope)
+
+    def _remember(self, envelope: bytes, transaction: SignedTransaction) -> None:
+        """So that no signature is verified twice between pool and block; within the bounds of a pool."""
+        if envelope in self._verified:
+            return
+        self._verified[envelope] = transaction
+        self._verified_bytes += len(envelope)
+        while len(self._verified) > MAX_POOL_TRANSACTIONS or self._verified_bytes > MAX_POOL_BYTES:
+            self._forget(next(iter(self._verified)))
+
+    def _forget(self, envelope: bytes) -> None:
+        if self._verified.pop(envelope, None) is not None:
+            self._verified_bytes -= len(envelope)
+
+
+def _admit(state: State, transaction: SignedTransaction, time_ms: int) -> Sender:
+    """May a block of this time hold the transaction, as far as the state says? Returns its sender.
+
+    Raises Refused with rule ``transaction-expired``, ``expiry-too-far`` or ``replayed-transaction``, and
+    Unauthenticated as ``sender_of`` does.
+    """
+    expires_at_ms = transaction.body.expires_at_ms
+    if expires_at_ms <= time_ms:
+        raise Refused(
+            f"the transaction expired {time_ms - expires_at_ms} ms before the block",
+            rule="transaction-expired",
+            hint="sign it again; if this repeats, compare the clock of this machine with the ledger's time",
+        )
+    if expires_at_ms > time_ms + MAX_EXPIRY_MS:
+        raise Refused(
+            f"the transaction expires {expires_at_ms - time_ms} ms after the ledger's time, more than {MAX_EXPIRY_MS}",
+            rule="expiry-too-far",
+            hint="compare the clock of this machine with the ledger's time; after a standstill wait for the next block",
+        )
+    if tables.SEEN.contains(state, expires_at_ms, transaction.id):
+        raise _replayed(transaction.id)
+    return sender_of(state, transaction.sender_key)
+
+
+def _replayed(transaction_id: bytes) -> Refused:
+    return Refused(
+        f"transaction {transaction_id.hex()} was included before",
+        rule="replayed-transaction",
+        hint="ask for its status; to repeat the action sign a new transaction",
+    )
+
+
+def _rejected(transaction_id: bytes, error: KoinonError) -> TransactionResult:
+    return TransactionResult(transaction_id=transaction_id, status=TRANSACTION_STATUS_REJECTED, refusal=_refusal(error))
+
+
+def _refusal(error: KoinonError) -> Refusal:
+    return Refusal(rule=error.rule, message=error.message[:MAX_REFUSAL], hint=error.hint[:MAX_REFUSAL])

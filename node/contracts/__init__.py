@@ -1,0 +1,12 @@
+"""Contracts: what each operation of a transaction means.
+
+Deterministic handlers over the replicated state. A handler reads and writes typed tables (``tables``),
+checks the shape of what it was sent (``shapes``), asks the permission table who may (``governance.permissions``),
+and moves subjects only along the transition tables (``transitions``), each move emitting one audit record.
+A refusal is an error of ``koinon.errors`` with its rule; the caller (``node.application``) rolls back to
+where the transaction began.
+
+Layers, each knowing only those before it:
+``transitions``, ``tables``, ``shapes`` · ``context`` · ``policy``, ``tokens`` · ``tasks`` · ``identity``, ``access`` ·
+``catalog`` · ``genesis``, ``operations``, ``reads``.
+"""

@@ -1,0 +1,24 @@
+"""The state that a genesis file makes, at height 0."""
+
+from __future__ import annotations
+
+from koinon.v1.identity_pb2 import MEMBER_STATUS_UNSPECIFIED, Genesis, Institution
+from node.contracts import identity, tables
+from node.contracts.context import Context
+from node.contracts.transitions import INSTITUTION
+
+
+def apply(context: Context, genesis: Genesis) -> None:
+    """Write institutions, their people and the parameters; the genesis was validated by ``koinon.genesis``."""
+    state = context.state
+    tables.PARAMETERS.put(state, "", genesis.parameters)
+    for descriptor in genesis.institutions:
+        member = Institution(descriptor=descriptor, status=MEMBER_STATUS_UNSPECIFIED)
+        detail = f"node key {descriptor.node_key.hex()}, validator key {descriptor.validator_key.hex()}"
+        context.move(INSTITUTION, descriptor.id, member, "institution.joined", detail=detail)
+        del member.descriptor.people[:]  # they live in a table of their own
+        tables.INSTITUTIONS.put(state, descriptor.id, member)
+        tables.KEY_OWNERS.put(state, descriptor.node_key, descriptor.id)
+    for descriptor in genesis.institutions:
+        for person in descriptor.people:
+            identity.admit(context, person)

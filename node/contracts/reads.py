@@ -1,0 +1,94 @@
+"""Typed questions to one state: what the node's services, planner and jobs ask of the ledger."""
+
+from __future__ import annotations
+
+from koinon.errors import NotFound
+from koinon.names import PersonId, TableName
+from koinon.v1.access_pb2 import AccessRequest, Token
+from koinon.v1.catalog_pb2 import Dataset
+from koinon.v1.identity_pb2 import Institution, Parameters, Person
+from koinon.v1.task_pb2 import Task
+from node.contracts import catalog, tables
+from node.contracts.context import Sender, sender_of
+from node.ledger.state import State
+
+
+class Reads:
+    """Answers from the state as of one height. Names and ids come from outside; a wrong one is NotFound."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def parameters(self) -> Parameters:
+        return tables.PARAMETERS.get(self._state, "")
+
+    def institutions(self) -> list[Institution]:
+        """Ascending by id; their people are asked for separately."""
+        return list(tables.INSTITUTIONS.scan(self._state))
+
+    def institution(self, institution_id: str) -> Institution:
+        """Raises NotFound."""
+        return tables.INSTITUTIONS.get(self._state, institution_id)
+
+    def people(self, institution_id: str = "") -> list[Person]:
+        """Ascending by id; of one institution, or of all. Revoked ones are included."""
+        return list(tables.PEOPLE.scan(self._state, f"{institution_id}/" if institution_id else ""))
+
+    def person(self, person_id: str) -> Person:
+        """Raises NotFound."""
+        return tables.PEOPLE.get(self._state, person_id)
+
+    def sender(self, public_key: bytes) -> Sender:
+        """Who signs with this key now: a person, or an institution's node.
+
+        Raises Unauthenticated with rule ``unknown-key``, ``revoked-key`` or ``member-suspended``.
+        """
+        return sender_of(self._state, public_key)
+
+    def dataset(self, name: str, version: int = 0) -> Dataset:
+        """The newest version, or the one named. Raises NotFound."""
+        dataset = tables.DATASETS.get(self._state, name)
+        if version in (0, dataset.version):
+            return dataset
+        if not 0 < version < dataset.version:
+            raise NotFound(f"dataset {name} has no version {version}", hint=f"it has 1 to {dataset.version}")
+        return tables.SUPERSEDED.get(self._state, catalog.version_key(name, version))
+
+    def datasets(self) -> list[Dataset]:
+        """The newest version of every dataset, ascending by name; withdrawn ones included."""
+        return list(tables.DATASETS.scan(self._state))
+
+    def datasets_of_table(self, table: TableName) -> list[Dataset]:
+        """Every institution's dataset of this name, ascending by institution; withdrawn ones included."""
+        names = [f"{institution.descriptor.id}.{table}" for institution in self.institutions()]
+        found = (tables.DATASETS.find(self._state, name) for name in names)
+        return [dataset for dataset in found if dataset is not None]
+
+    def request(self, request_id: str) -> AccessRequest:
+        """Raises NotFound."""
+        return tables.REQUESTS.get(self._state, request_id)
+
+    def open_requests(self, dataset: str) -> list[AccessRequest]:
+        """Ascending by id."""
+        ids = tables.OPEN_REQUESTS.under(self._state, dataset)
+        return [tables.REQUESTS.get(self._state, request_id) for request_id in ids]
+
+    def token(self, token_id: str) -> Token:
+        """Raises NotFound."""
+        return tables.TOKENS.get(self._state, token_id)
+
+    def active_tokens(self, holder: PersonId, dataset: str) -> list[Token]:
+        """What this person may use on this dataset, the one that lasts longest first."""
+        ids = tables.ACTIVE_TOKENS.under(self._state, dataset, str(holder))
+        tokens = [tables.TOKENS.get(self._state, token_id) for token_id in ids]
+        return sorted(tokens, key=lambda token: (-token.expires_at_ms, token.id))
+
+    def task(self, task_id: str) -> Task:
+        """Raises NotFound."""
+        return tables.TASKS.get(self._state, task_id)
+
+    def open_tasks(self) -> list[Task]:
+        """Submitted and running ones, by deadline."""
+        return [
+            tables.TASKS.get(self._state, task_id.decode()) for _, task_id in tables.TASK_DEADLINES.all(self._state)
+        ]

@@ -1,0 +1,160 @@
+"""Checks of form: bounds on every field of an operation, before anything is looked up.
+
+All input is hostile; each check raises InvalidInput (rule ``invalid-input``) or InvalidName (rule
+``invalid-name``) and nothing else. Character classes are listed, not looked up: Unicode tables differ
+between versions of Python, and refusals are replicated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from koinon.errors import InvalidInput
+from koinon.limits import (
+    MAX_CODE,
+    MAX_CODES,
+    MAX_COLUMNS,
+    MAX_KEYWORD,
+    MAX_KEYWORDS,
+    MAX_ROWS,
+    MAX_RULE,
+    MAX_TEXT,
+    MAX_TITLE,
+    MAX_UNIT,
+)
+from koinon.names import DatasetName, PersonId, check_address, check_column
+from koinon.v1.catalog_pb2 import AccessMode, Column, ColumnType, PublishDataset, TaskOperation
+from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, ROLE_REGULATOR, Person
+
+# Control characters, and those that reorder text on a reader's terminal; tab and newline are allowed.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_RULE = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_RULE - 1}}}")
+_KEY_BYTES = 32
+_PEOPLE_ROLES = (ROLE_OPERATOR, ROLE_ANALYST, ROLE_REGULATOR)
+
+
+def text(field: str, value: str, limit: int, *, required: bool = True) -> str:
+    """Free text of at most ``limit`` characters, public to members."""
+    if len(value) > limit:
+        raise InvalidInput(f"{field} has {len(value)} characters", hint=f"at most {limit} are allowed")
+    if required and not value:
+        raise InvalidInput(f"{field} is empty", hint=f"say something in 1 to {limit} characters; members can read it")
+    if _UNPRINTABLE.search(value):
+        raise InvalidInput(f"{field} has control characters", hint="use plain text")
+    return value
+
+
+def exactly(field: str, value: bytes, size: int) -> None:
+    """A key or digest of fixed size in bytes."""
+    if len(value) != size:
+        raise InvalidInput(f"{field} has {len(value)} bytes", hint=f"exactly {size} are expected")
+
+
+def between(field: str, value: int, least: int, most: int) -> None:
+    """An integer in a closed range."""
+    if not least <= value <= most:
+        raise InvalidInput(f"{field} is {value}", hint=f"use {least} to {most}")
+
+
+def ascending(field: str, values: Sequence[str] | Sequence[int]) -> None:
+    """Strictly ascending: one order for one meaning, and nothing twice."""
+    if any(not a < b for a, b in pairwise(values)):  # type: ignore[operator]  # both of one type
+        raise InvalidInput(f"{field} are not in ascending order, or one is there twice", hint="sort them")
+
+
+def distinct(field: str, values: Iterable[str | bytes]) -> None:
+    """Nothing twice."""
+    values = list(values)
+    if len(set(values)) != len(values):
+        raise InvalidInput(f"{field} has an entry twice", hint="name each once")
+
+
+def operations(values: Sequence[int]) -> None:
+    """A non-empty, strictly ascending list of known task operations."""
+    if not values:
+        raise InvalidInput("operations are empty", hint="name at least one, e.g. COUNT")
+    ascending("operations", values)
+    if values[0] == 0 or values[-1] not in TaskOperation.values():
+        raise InvalidInput("operations name an unknown one", hint="use those of this version of Koinon")
+
+
+def columns(values: Sequence[str]) -> None:
+    """Strictly ascending column names; whether empty is allowed depends on the field."""
+    if len(values) > MAX_COLUMNS:
+        raise InvalidInput(f"{len(values)} columns are named", hint=f"at most {MAX_COLUMNS} are allowed")
+    for value in values:
+        check_column(value)
+    ascending("columns", values)
+
+
+def rule(value: str) -> None:
+    """The name of a rule. By form only: which words exist differs between versions, what is on the ledger does not."""
+    if not _RULE.fullmatch(value):
+        raise InvalidInput("rule is not the name of a rule", hint="use a word of koinon.rules")
+
+
+def addresses(peer: str, rpc: str, mpc: str) -> None:
+    """The three places where an institution's node listens."""
+    for address in (peer, rpc, mpc):
+        check_address(address)
+    distinct("addresses", (peer, rpc, mpc))
+
+
+def person(value: Person) -> PersonId:
+    """A person as registered: well-formed id, key, and roles that people may have."""
+    name = PersonId.parse(value.id)
+    exactly("public_key", value.public_key, _KEY_BYTES)
+    if value.revoked:
+        raise InvalidInput("a person cannot be registered as revoked", hint="leave `revoked` unset")
+    if not value.roles or any(role not in _PEOPLE_ROLES for role in value.roles):
+        raise InvalidInput("roles are not those of a person", hint="give one or more of operator, analyst, regulator")
+    ascending("roles", value.roles)
+    return name
+
+
+def publication(value: PublishDataset) -> DatasetName:
+    """A dataset's descriptor; what its policy promises is checked against the parameters by the catalog."""
+    name = DatasetName.parse(value.name)
+    text("title", value.title, MAX_TITLE)
+    text("description", value.description, MAX_TEXT, required=False)
+    text("license", value.license, MAX_TITLE, required=False)
+    text("citation", value.citation, MAX_TEXT, required=False)
+    if len(value.keywords) > MAX_KEYWORDS:
+        raise InvalidInput(f"{len(value.keywords)} keywords", hint=f"at most {MAX_KEYWORDS} are allowed")
+    for keyword in value.keywords:
+        text("a keyword", keyword, MAX_KEYWORD)
+    distinct("keywords", value.keywords)
+    if not 1 <= len(value.columns) <= MAX_COLUMNS:
+        raise InvalidInput(f"{len(value.columns)} columns", hint=f"a dataset has 1 to {MAX_COLUMNS}")
+    for column in value.columns:
+        _column(column)
+    distinct("columns", (column.name.lower() for column in value.columns))  # SQL does not tell them apart by case
+    between("row_count", value.row_count, 0, MAX_ROWS)
+    between("row_count_step", value.row_count_step, 1, MAX_ROWS)
+    if value.row_count % value.row_count_step:
+        raise InvalidInput(
+            f"row_count {value.row_count} is no multiple of row_count_step {value.row_count_step}",
+            hint="round it down to one",
+        )
+    if value.policy.mode not in (AccessMode.ACCESS_MODE_AUTO, AccessMode.ACCESS_MODE_REVIEW):
+        raise InvalidInput("the access mode is missing or unknown", hint="use auto or review")
+    operations(value.policy.operations)
+    exactly("commitment", value.commitment, _KEY_BYTES)
+    return name
+
+
+def _column(column: Column) -> None:
+    check_column(column.name)
+    if column.type == ColumnType.COLUMN_TYPE_UNSPECIFIED or column.type not in ColumnType.values():
+        raise InvalidInput(f"column {column.name} has no known type", hint="use a type of this version of Koinon")
+    text(f"the unit of {column.name}", column.unit, MAX_UNIT, required=False)
+    text(f"the description of {column.name}", column.description, MAX_TEXT, required=False)
+    if len(column.codelist) > MAX_CODES:
+        raise InvalidInput(
+            f"the codelist of {column.name} has {len(column.codelist)} codes", hint=f"at most {MAX_CODES}"
+        )
+    for code in column.codelist:
+        text(f"a code of {column.name}", code, MAX_CODE)
+    distinct(f"the codelist of {column.name}", column.codelist)

@@ -1,0 +1,194 @@
+"""The replicated state as typed tables: a prefix under ``s/`` each, protobuf values, and indexes in key order.
+
+==========================  =======================================================  ====================
+table                       key after the prefix                                     value
+==========================  =======================================================  ====================
+parameters                  (none)                                                   Parameters
+institutions                institution                                              Institution
+people                      person                                                   Person
+key owners                  Ed25519 key, 32 bytes                                    person or institution
+operators                   institution, name                                        (none)
+datasets                    name                                                     Dataset, newest
+superseded datasets         name, version                                            Dataset
+requests                    id                                                       AccessRequest
+open requests               dataset, id                                              (none)
+tokens                      id                                                       Token
+active tokens               dataset, holder, id                                      (none)
+token expiries              time, id                                                 (none)
+tasks                       id                                                       Task
+open tasks by asker         asker, id                                                (none)
+open tasks by token         token, id                                                (none)
+task deadlines              time, id                                                 (none)
+seen transactions           expiry, id                                               (none)
+evidence                    institution, height, round, kind                         (none)
+==========================  =======================================================  ====================
+
+Parts of a key are separated by a zero byte, which no name contains; times and numbers are 8 bytes,
+big-endian, so that byte order is their order. Where a bound holds per dataset, the dataset alone is a key
+too: its value is the number of entries. Time-ordered tables make the end of a block cost what
+has expired, not what exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from koinon.errors import NotFound
+from koinon.v1.access_pb2 import AccessRequest, Token
+from koinon.v1.catalog_pb2 import Dataset
+from koinon.v1.identity_pb2 import Institution, Parameters, Person
+from koinon.v1.task_pb2 import Task
+from node.ledger.state import State
+
+STATE = b"s/"
+
+M = TypeVar("M", bound=Message)
+
+
+def _prefix(name: str) -> bytes:
+    return STATE + name.encode("ascii") + b"/"
+
+
+class Table(Generic[M]):
+    """Messages of one type by a text key, stored in protobuf's deterministic serialisation."""
+
+    def __init__(self, name: str, message: type[M], noun: str) -> None:
+        self._prefix = _prefix(name)
+        self._message = message
+        self._noun = noun
+
+    def find(self, state: State, key: str) -> M | None:
+        data = state.get(self._prefix + key.encode())
+        return None if data is None else self._message.FromString(data)
+
+    def get(self, state: State, key: str) -> M:
+        """Raises NotFound."""
+        value = self.find(state, key)
+        if value is None:
+            raise NotFound(f"there is no {self._noun} {key!a}", hint=f"check the {self._noun}'s name or id")
+        return value
+
+    def put(self, state: State, key: str, value: M) -> None:
+        state.put(self._prefix + key.encode(), value.SerializeToString(deterministic=True))
+
+    def scan(self, state: State, prefix: str = "") -> Iterator[M]:
+        """Values whose key begins with ``prefix``, ascending by key."""
+        return (self._message.FromString(data) for _, data in state.scan(self._prefix + prefix.encode()))
+
+
+class Index:
+    """A set of keys made of text parts, in order; listing those under some first parts costs what it yields."""
+
+    def __init__(self, name: str) -> None:
+        self._prefix = _prefix(name)
+
+    def add(self, state: State, *parts: str) -> None:
+        state.put(self._prefix + "\0".join(parts).encode(), b"")
+
+    def remove(self, state: State, *parts: str) -> None:
+        state.delete(self._prefix + "\0".join(parts).encode())
+
+    def contains(self, state: State, *parts: str) -> bool:
+        return state.get(self._prefix + "\0".join(parts).encode()) is not None
+
+    def under(self, state: State, *parts: str) -> Iterator[str]:
+        """The last part of every key that begins with these parts, ascending."""
+        prefix = self._prefix + "".join(part + "\0" for part in parts).encode()
+        return (key.rpartition(b"\0")[2].decode() for key, _ in state.scan(prefix))
+
+    def count_under(self, state: State, *parts: str, at_most: int) -> int:
+        """How many there are, counting no further than ``at_most``."""
+        return sum(1 for _ in islice(self.under(state, *parts), at_most))
+
+
+class CountedIndex(Index):
+    """An Index that knows how many keys begin with each first part, so that a bound on them costs one read."""
+
+    def add(self, state: State, *parts: str) -> None:
+        super().add(state, *parts)
+        self._count(state, parts[0], 1)
+
+    def remove(self, state: State, *parts: str) -> None:
+        super().remove(state, *parts)
+        self._count(state, parts[0], -1)
+
+    def count(self, state: State, first: str) -> int:
+        data = state.get(self._prefix + first.encode())
+        return 0 if data is None else int.from_bytes(data, "big")
+
+    def _count(self, state: State, first: str, change: int) -> None:
+        state.put(self._prefix + first.encode(), (self.count(state, first) + change).to_bytes(8, "big"))
+
+
+class Schedule:
+    """A set of ids in order of a time."""
+
+    def __init__(self, name: str) -> None:
+        self._prefix = _prefix(name)
+
+    def _key(self, time_ms: int, item: bytes) -> bytes:
+        return self._prefix + time_ms.to_bytes(8, "big") + item
+
+    def add(self, state: State, time_ms: int, item: bytes) -> None:
+        state.put(self._key(time_ms, item), b"")
+
+    def remove(self, state: State, time_ms: int, item: bytes) -> None:
+        state.delete(self._key(time_ms, item))
+
+    def contains(self, state: State, time_ms: int, item: bytes) -> bool:
+        return state.get(self._key(time_ms, item)) is not None
+
+    def all(self, state: State) -> Iterator[tuple[int, bytes]]:
+        """(time, id), ascending."""
+        start = len(self._prefix)
+        for key, _ in state.scan(self._prefix):
+            yield int.from_bytes(key[start : start + 8], "big"), key[start + 8 :]
+
+    def pop_due(self, state: State, now_ms: int) -> list[bytes]:
+        """Remove and return the ids whose time is at or before ``now_ms``, in order of time."""
+        due = []
+        for time_ms, item in self.all(state):
+            if time_ms > now_ms:
+                break
+            due.append((time_ms, item))
+        for time_ms, item in due:
+            self.remove(state, time_ms, item)
+        return [item for _, item in due]
+
+
+class KeyOwners:
+    """Who registered an Ed25519 key. Entries stay for ever: an old key's signatures remain accountable."""
+
+    _prefix = _prefix("key")
+
+    def find(self, state: State, public_key: bytes) -> str | None:
+        """Person or institution id."""
+        owner = state.get(self._prefix + public_key)
+        return None if owner is None else owner.decode()
+
+    def put(self, state: State, public_key: bytes, owner: str) -> None:
+        state.put(self._prefix + public_key, owner.encode())
+
+
+PARAMETERS = Table("parameters", Parameters, "parameters")
+INSTITUTIONS = Table("institution", Institution, "institution")
+PEOPLE = Table("person", Person, "person")
+KEY_OWNERS = KeyOwners()
+OPERATORS = Index("operator")
+DATASETS = Table("dataset", Dataset, "dataset")
+SUPERSEDED = Table("superseded-dataset", Dataset, "version of a dataset")
+REQUESTS = Table("request", AccessRequest, "access request")
+OPEN_REQUESTS = CountedIndex("open-request")
+TOKENS = Table("token", Token, "token")
+ACTIVE_TOKENS = CountedIndex("active-token")
+TOKEN_EXPIRIES = Schedule("token-expiry")
+TASKS = Table("task", Task, "task")
+ASKER_TASKS = Index("asker-task")
+TOKEN_TASKS = Index("token-task")
+TASK_DEADLINES = Schedule("task-deadline")
+SEEN = Schedule("seen")
+EVIDENCE = Index("evidence")
