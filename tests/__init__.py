@@ -1,0 +1,1 @@
+"""Tests, by area; builders that several files share are modules beside them."""
