@@ -44,20 +44,19 @@ class LevelStore:
         return value
 
     def scan(self, prefix: bytes, *, start: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        first, stop = prefix, end_of_prefix(prefix)
-        include_stop = False
-        if start and reverse:
-            if stop is None or start < stop:
-                stop, include_stop = start, True
-        elif start:
-            first = max(prefix, start)
+        first: bytes | None = max(prefix, start)
+        stop = end_of_prefix(prefix)
+        if reverse:
+            # plyvel loses the last key of a reverse scan when it equals the lower bound (its pull request 28),
+            # so it gets none; _entries ends at the prefix.
+            first = None
+            if start and (stop is None or start < stop):
+                stop = start + b"\0"  # the smallest key after it
         try:  # here, not in the generator: LevelDB takes its snapshot now
-            entries = self._db.iterator(
-                start=first, stop=stop, include_stop=include_stop, reverse=reverse, verify_checksums=True
-            )
+            entries = self._db.iterator(start=first, stop=stop, reverse=reverse, verify_checksums=True)
         except (plyvel.Error, RuntimeError) as error:
             raise self._typed(error) from error
-        return self._entries(entries)
+        return self._entries(entries, prefix)
 
     def write(self, writes: Iterable[Write], *, sync: bool) -> None:
         if self._failed is not None:
@@ -79,10 +78,13 @@ class LevelStore:
     def close(self) -> None:
         self._db.close()
 
-    def _entries(self, entries: plyvel._plyvel.Iterator) -> Iterator[tuple[bytes, bytes]]:
+    def _entries(self, entries: plyvel._plyvel.Iterator, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         try:
             with entries:
-                yield from entries
+                for key, value in entries:
+                    if key < prefix:
+                        return
+                    yield key, value
         except (plyvel.Error, RuntimeError) as error:
             raise self._typed(error) from error
 
