@@ -46,6 +46,22 @@ RULES: dict[str, str] = {
     "task-cancelled": "the asker, or an operator of its institution, cancelled the task",
     "accept-deadline": "not every party accepted the task in time",
     "run-deadline": "not every party reported in time",
+    # --- planner
+    "unsupported-query": "the SQL says something that a joint query cannot",
+    "unknown-column": "a dataset has no column of that name",
+    "schema-mismatch": "a column's published types have nothing in common among the institutions",
+    "no-codelist": "GROUP BY needs columns whose publishers confirmed their values",
+    "too-many-groups": "the codelists grouped by multiply to more than limits.MAX_GROUPS groups",
+    "token-missing": "the asker holds no usable token for the table",
+    "minimum-cohort": "fewer rows contribute than a publisher demands per group",
+    # --- local data
+    "dataset-missing": "the owner's node does not hold the content that the dataset was published with",
+    "dataset-changed": "the content on the owner's disk differs from the published commitment",
+    "dataset-mismatch": "the publication says something else than the content: columns, types, codes or rows",
+    "value-out-of-range": "a value entering SUM, AVG or a variance is no number, or beyond limits.MAX_VALUE",
+    "codelist-violated": "a row's group is not in the published codelist",
+    "expression-failed": "the owner's engine could not evaluate the query on its rows",
+    "memory-limit": "the owner's engine may not use as much memory as the query needs",
     # --- disks and files
     "disk-full": "the disk has no space left",
     "disk-read-only": "the disk, or the directory, cannot be written",

@@ -92,6 +92,9 @@ class Call:
 
 Expression = Column | Constant | Call
 
+Spelling = Callable[[str], str]
+"""From a column's name as the query spells it to the name to write."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operator:
@@ -279,7 +282,7 @@ def _dates_from_text(checked: list[tuple[Expression, Type]]) -> list[tuple[Expre
     return converted
 
 
-def render(expression: Expression, spell: Callable[[str], str] = lambda name: name) -> str:
+def render(expression: Expression, spell: Spelling = str) -> str:
     """The expression as SQL, the same at every node; ``spell`` turns a column's name into the one to write."""
     match expression:
         case Column(name):

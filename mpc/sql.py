@@ -37,7 +37,7 @@ from koinon.v1.plan_pb2 import (
     OUTPUT_KIND_VAR_SAMP,
     OutputKind,
 )
-from mpc.expressions import Column, Expression, quote, render
+from mpc.expressions import Column, Expression, Spelling, quote, render
 from mpc.translate import options, refuse, translate
 
 Kind: TypeAlias = OutputKind.ValueType
@@ -88,25 +88,23 @@ class Query:
     where: Expression | None
     group_by: tuple[str, ...]
 
-    def render(self) -> str:
-        """The query in its one normal form: ``parse(q.render()) == q``."""
-        parts = ["SELECT", ", ".join(_write_item(item) for item in self.items), "FROM", _write_table(self.source)]
+    def render(self, spell: Spelling = str) -> str:
+        """The query in its one normal form, columns spelled by ``spell``: ``parse(q.render()) == q``."""
+        items = ", ".join(_write_item(item, spell) for item in self.items)
+        parts = ["SELECT", items, "FROM", ".".join(quote(part) for part in str(self.source).split("."))]
         if self.where is not None:
-            parts += ["WHERE", render(self.where)]
+            parts += ["WHERE", render(self.where, spell)]
         if self.group_by:
-            parts += ["GROUP BY", ", ".join(quote(column) for column in self.group_by)]
+            parts += ["GROUP BY", ", ".join(quote(spell(column)) for column in self.group_by)]
         return " ".join(parts)
 
 
-def _write_item(item: GroupItem | AggregateItem) -> str:
+def _write_item(item: GroupItem | AggregateItem, spell: Spelling) -> str:
     if isinstance(item, GroupItem):
-        return quote(item.column) if item.name == item.column else f"{quote(item.column)} AS {quote(item.name)}"
-    inner = "*" if item.expression is None else render(item.expression)
+        column = spell(item.column)
+        return quote(column) if item.name == column else f"{quote(column)} AS {quote(item.name)}"
+    inner = "*" if item.expression is None else render(item.expression, spell)
     return f"{AGGREGATES[item.kind]}({inner}) AS {quote(item.name)}"
-
-
-def _write_table(source: DatasetName | TableName) -> str:
-    return ".".join(quote(part) for part in str(source).split("."))
 
 
 def parse(sql: str) -> Query:
