@@ -92,6 +92,7 @@ DEFAULT_PAGE_SIZE = 50
 MAX_WAIT_MS = 30_000
 MAX_RPC_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_SUBSCRIPTIONS = 256
+RECEIPT_WAIT_MS = 10_000  # the block that proves a record follows within a heartbeat
 MAX_CALLS = 1_000  # being served at once by one node, long polls included
 MAX_TICKETS_REMEMBERED = 1_000  # verified tickets, so that a burst of calls costs one verification
 MAX_ERROR_TEXT = 1_000  # characters of a message or hint in gRPC's trailing metadata (8 KiB in all)

@@ -62,6 +62,10 @@ RULES: dict[str, str] = {
     "codelist-violated": "a row's group is not in the published codelist",
     "expression-failed": "the owner's engine could not evaluate the query on its rows",
     "memory-limit": "the owner's engine may not use as much memory as the query needs",
+    # --- running a node
+    "invalid-config": "config.toml has an unknown key, or a value out of its bounds",
+    "port-in-use": "another process listens on the port",
+    "wrong-institution": "the keys or the certificate in the home are not those that the genesis names for it",
     # --- disks and files
     "disk-full": "the disk has no space left",
     "disk-read-only": "the disk, or the directory, cannot be written",

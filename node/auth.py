@@ -27,8 +27,9 @@ from koinon import ticket
 from koinon.errors import KoinonError, PermissionRefused, Unauthenticated
 from koinon.limits import MAX_ERROR_TEXT, MAX_TICKETS_REMEMBERED
 from koinon.rpc import HINT_KEY, RULE_KEY
-from koinon.v1.identity_pb2 import Person, Role
+from koinon.v1.identity_pb2 import Role
 from koinon.v1.services_pb2 import Ticket
+from node.contracts.context import Sender
 
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 Handler = grpc.RpcMethodHandler[Any, Any]
@@ -37,7 +38,7 @@ _caller: ContextVar[Caller] = ContextVar("caller")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The registered person on whose ticket a call came."""
+    """The registered person (or node, whose id is its institution's) on whose ticket a call came."""
 
     person: str
     roles: frozenset[Role.ValueType]
@@ -67,22 +68,22 @@ def require(*roles: Role.ValueType, institution: str = "", what: str) -> Caller:
     return who
 
 
-class People(Protocol):
+class Registry(Protocol):
     """Where keys are looked up: on the ledger."""
 
-    def person_by_key(self, public_key: bytes) -> Person | None:
-        """The registered person of this key; None when there is none, or it or its member may not act."""
+    def sender(self, public_key: bytes) -> Sender:
+        """Who this key belongs to now. Raises Unauthenticated."""
         ...
 
 
 class Gate(aio.ServerInterceptor):
     """Stands in front of every method of the client port."""
 
-    def __init__(self, chain_id: str, certificate: bytes, people: People, log: FilteringBoundLogger) -> None:
+    def __init__(self, chain_id: str, certificate: bytes, registry: Registry, log: FilteringBoundLogger) -> None:
         """``certificate`` is this node's, in DER."""
         self._chain_id = chain_id
         self._certificate = certificate
-        self._people = people
+        self._registry = registry
         self._log = log
         self._verified: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()  # ticket -> key, expiry (ms)
 
@@ -98,21 +99,14 @@ class Gate(aio.ServerInterceptor):
         return self._guard(handler, method.rpartition("/")[2])
 
     def authenticate(self, metadata: grpc.aio.Metadata | tuple[tuple[str, str | bytes], ...]) -> Caller:
-        """The person whose ticket came with a call. Raises Unauthenticated."""
+        """Whose ticket came with a call. Raises Unauthenticated."""
         tickets = [value for key, value in metadata if key == ticket.METADATA_KEY]
         if len(tickets) != 1 or not isinstance(tickets[0], bytes):
             raise Unauthenticated(
                 "the call carries no ticket", rule="bad-ticket", hint="use a Koinon client with a profile"
             )
-        key = self._key_of(tickets[0])
-        person = self._people.person_by_key(key)
-        if person is None:
-            raise Unauthenticated(
-                f"the key {key.hex()[:16]}… belongs to no person who may act here",
-                rule="unknown-key",
-                hint="have an operator of your institution register it; a revoked key stays revoked",
-            )
-        return Caller(person.id, frozenset(person.roles))
+        sender = self._registry.sender(self._key_of(tickets[0]))
+        return Caller(sender.id, frozenset(sender.roles))
 
     def _key_of(self, data: bytes) -> bytes:
         now_ms = time.time_ns() // 1_000_000

@@ -133,21 +133,21 @@ def load(home: Path) -> NodeConfig:
             f"{home} is not the home of a node: it has no config.toml", hint=f"koinon init --home {home} makes one"
         ) from None
     except OSError as error:
-        raise InvalidFile(f"{source}: cannot be read: {error.strerror}", hint="check the file's permissions") from None
+        raise _invalid(f"{source}: cannot be read: {error.strerror}", hint="check the file's permissions") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidFile(f"{source}: not TOML: {error}", hint="correct the file at the place named") from None
+        raise _invalid(f"{source}: not TOML: {error}", hint="correct the file at the place named") from None
 
     _only_known(source, "", document, _TOP)
     try:
         institution = check_institution(_text(source, "", document, "institution"))
     except InvalidName as error:
-        raise InvalidFile(f"{source}: institution: {error}", hint=error.hint) from None
+        raise _invalid(f"{source}: institution: {error}", hint=error.hint) from None
     listen = _table(source, document, "listen", _LISTEN)
     log = _table(source, document, "log", _LOG)
     jobs = _table(source, document, "jobs", tuple(_JOBS))
     level = _text(source, "log", log, "level", default="info")
     if level not in _LEVELS:
-        raise InvalidFile(f"{source}: log.level is {level!r}", hint=f"use one of {', '.join(_LEVELS)}")
+        raise _invalid(f"{source}: log.level is {level!r}", hint=f"use one of {', '.join(_LEVELS)}")
     return NodeConfig(
         home=paths,
         institution=institution,
@@ -188,13 +188,13 @@ def _only_known(source: Path, section: str, table: dict[str, object], known: tup
     for key in table:
         if key not in known:
             where = f"{section}.{key}" if section else key
-            raise InvalidFile(f"{source}: unknown key {where}", hint=f"known here: {', '.join(known)}")
+            raise _invalid(f"{source}: unknown key {where}", hint=f"known here: {', '.join(known)}")
 
 
 def _table(source: Path, document: dict[str, object], name: str, known: tuple[str, ...]) -> dict[str, object]:
     table = document.get(name, {})
     if not isinstance(table, dict):
-        raise InvalidFile(f"{source}: {name} is not a table", hint=f"write it as [{name}]")
+        raise _invalid(f"{source}: {name} is not a table", hint=f"write it as [{name}]")
     _only_known(source, name, table, known)
     return table
 
@@ -203,9 +203,9 @@ def _text(source: Path, section: str, table: dict[str, object], key: str, defaul
     value = table.get(key, default)
     where = f"{section}.{key}" if section else key
     if value is None:
-        raise InvalidFile(f"{source}: {where} is missing", hint=f'koinon init writes one; add {key} = "…"')
+        raise _invalid(f"{source}: {where} is missing", hint=f'koinon init writes one; add {key} = "…"')
     if not isinstance(value, str):
-        raise InvalidFile(f"{source}: {where} is not text", hint=f'write it as {key} = "…"')
+        raise _invalid(f"{source}: {where} is not text", hint=f'write it as {key} = "…"')
     return value
 
 
@@ -213,11 +213,15 @@ def _address(source: Path, table: dict[str, object], key: str) -> Address:
     try:
         return Address.parse(_text(source, "listen", table, key))
     except ValueError as error:
-        raise InvalidFile(f"{source}: listen.{key}: {error}", hint=f'write it as {key} = "127.0.0.1:7400"') from None
+        raise _invalid(f"{source}: listen.{key}: {error}", hint=f'write it as {key} = "127.0.0.1:7400"') from None
 
 
 def _number(source: Path, section: str, table: dict[str, object], key: str, least: int, most: int) -> int:
     value = table[key]
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidFile(f"{source}: {section}.{key} is {value!r}", hint=f"use a whole number from {least} to {most}")
+        raise _invalid(f"{source}: {section}.{key} is {value!r}", hint=f"use a whole number from {least} to {most}")
     return value
+
+
+def _invalid(message: str, *, hint: str) -> InvalidFile:
+    return InvalidFile(message, rule="invalid-config", hint=hint)

@@ -19,7 +19,6 @@ from koinon import envelope
 from koinon.envelope import InvalidTransaction, SignedTransaction
 from koinon.limits import (
     GOSSIP_DELAY_MS,
-    MAX_BLOCK_TRANSACTIONS,
     MAX_GOSSIP_BYTES,
     MAX_POOL_BACKLOG,
     MAX_POOL_BYTES,
@@ -168,13 +167,13 @@ class Pool:
 
     # --- out
 
-    def reap(self, max_bytes: int) -> list[bytes]:
-        """The oldest envelopes that fit a block, in order of arrival; they stay until committed."""
+    def reap(self, max_bytes: int, max_count: int) -> list[bytes]:
+        """The oldest envelopes within these bounds, in order of arrival; they stay until committed."""
         chosen: list[bytes] = []
         size = 0
         for entry in self._entries.values():
             size += len(entry.envelope)
-            if size > max_bytes or len(chosen) == MAX_BLOCK_TRANSACTIONS:
+            if size > max_bytes or len(chosen) == max_count:
                 break
             chosen.append(entry.envelope)
         return chosen
