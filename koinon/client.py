@@ -93,6 +93,12 @@ def _iterating(
 class Catalog(_Twin):
     """``client.catalog``: find datasets, and publish one's own."""
 
+    _twin: AsyncCatalog
+
+    def own_name(self, name: str) -> str:
+        """The full name of one's own table; ``collection.table`` gets the institution. Raises InvalidName."""
+        return self._twin.own_name(name)
+
     search = _blocking(AsyncCatalog.search)
     show = _blocking(AsyncCatalog.show)
     named = _blocking(AsyncCatalog.named)

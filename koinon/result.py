@@ -110,14 +110,18 @@ class Result:
             f"computed by {', '.join(self.plan.committee)} in {self.seconds:.2f} s{hidden}; task {self.task_id}"
         )
 
-    def __rich__(self) -> Group:
+    def table(self) -> Table:
+        """The rows for a terminal."""
         table = Table()
         for output in self.plan.outputs:
             right = output.kind != OutputKind.OUTPUT_KIND_GROUP
             table.add_column(Text(printable(output.name)), justify="right" if right else "left")
         for row in self.rows:
             table.add_row(*(Text(cell(value)) for value in row.values()))
-        return Group(table, Text(printable(self.note()), style="dim"))
+        return table
+
+    def __rich__(self) -> Group:
+        return Group(self.table(), Text(printable(self.note()), style="dim"))
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(printable(name))}</th>" for name in self.columns)

@@ -1,0 +1,15 @@
+"""Every command of the base install."""
+
+from __future__ import annotations
+
+import click
+
+from koinon.cli.access import access
+from koinon.cli.audit import audit
+from koinon.cli.catalog import catalog
+from koinon.cli.member import key, member
+from koinon.cli.query import query
+from koinon.cli.status import status
+from koinon.cli.task import task
+
+COMMANDS: tuple[click.Command, ...] = (status, catalog, access, query, task, audit, member, key)

@@ -1,0 +1,79 @@
+"""``koinon status``: what the node is doing, or what became of a transaction."""
+
+from __future__ import annotations
+
+import click
+
+from koinon.cli import output
+from koinon.cli.app import invocation
+from koinon.display import plain, when
+from koinon.submission import refusal_error
+from koinon.v1.services_pb2 import GetStatusResponse, TransactionInfo
+from koinon.v1.transaction_pb2 import TransactionStatus
+from koinon.words import word
+
+
+@click.command()
+@click.option("--transaction", metavar="ID", help="Tell what became of this transaction instead (64 hex digits).")
+def status(transaction: str | None) -> None:
+    """Show what the node and the ledger are doing.
+
+    Height, peers, and how many faults the network tolerates. With --transaction, show whether a transaction was committed; the answer is never ambiguous once it is final.
+    """
+    if transaction:
+        _show_transaction(invocation().client.transaction(transaction))
+        return
+    answer = invocation().client.status()
+    if invocation().json:
+        output.show_json(plain(answer))
+        return
+    output.show(
+        output.facts(
+            [
+                ("Institution", answer.institution),
+                ("Chain", answer.chain_id),
+                ("Version", answer.version),
+                ("Height", f"{answer.height}, decided {when(answer.block_time_ms)}"),
+                ("Deciding", f"height {answer.height + 1}, round {answer.round}, {answer.step or 'waiting'}"),
+                ("Pending", f"{answer.pending_transactions} transactions"),
+                ("Validators", f"{len(answer.validators)}; {_tolerance(answer)}"),
+                ("State", "catching up with the others" if answer.syncing else "in step"),
+            ]
+        )
+    )
+    if answer.peers:
+        rows = [
+            (peer.institution, "yes" if peer.connected else "no", str(peer.height), when(peer.last_seen_ms))
+            for peer in answer.peers
+        ]
+        output.show(output.table(("Peer", "Connected", "Height", "Last heard"), rows, right=("Height",)))
+
+
+def _tolerance(answer: GetStatusResponse) -> str:
+    faults = answer.faults_tolerated
+    return f"the ledger goes on with {faults} faulty" if faults else "the ledger stops when one is faulty"
+
+
+def _show_transaction(info: TransactionInfo) -> None:
+    if invocation().json:
+        output.show_json(plain(info))
+        return
+    state = word(TransactionStatus, info.status)
+    meaning = {
+        "unknown": "this node has not seen it, or it expired",
+        "pending": "waiting for a block",
+        "committed": f"final at height {info.height}",
+        "rejected": "final, without effect",
+    }
+    output.show(
+        output.facts(
+            [
+                ("Transaction", info.transaction_id.hex()),
+                ("Status", f"{state}: {meaning.get(state, '')}"),
+                ("Created", ", ".join(identifier for identifier in info.created if identifier)),
+            ]
+        )
+    )
+    if info.HasField("refusal"):
+        error = refusal_error(info.refusal)
+        output.say_error(error.message, error.rule, error.hint)
