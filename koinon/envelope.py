@@ -141,6 +141,7 @@ def _parse(data: bytes) -> Envelope:
         raise _malformed("the bytes are not an envelope") from None
     if len(envelope.public_key) != PUBLIC_KEY_BYTES or len(envelope.signature) != SIGNATURE_BYTES:
         raise _malformed(f"a key has {PUBLIC_KEY_BYTES} bytes and a signature {SIGNATURE_BYTES}")
+    envelope.DiscardUnknownFields()
     if envelope.SerializeToString(deterministic=True) != data:
         raise _malformed("the envelope carries more than body, key and signature, or is not in canonical form")
     return envelope
