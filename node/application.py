@@ -99,8 +99,10 @@ class Application(Reads):
 
         Raises InvalidFile when the store belongs to another chain, Corrupt when it is damaged.
         """
-        super().__init__(State(store.get, store.scan))
         self._store = store
+        self._identities: dict[bytes, bytes] = {}  # committed values under tables.IDENTITY, asked for by every sender
+        self._identities_change = False  # by the block finalised last
+        super().__init__(self._new_state())
         self._chain_id = genesis_file.chain_id(initial)
         self._genesis_hash = genesis_file.genesis_hash(initial)
         self._validators = genesis_file.validators(initial).to_proto()
@@ -125,7 +127,7 @@ class Application(Reads):
 
     def _found(self, initial: Genesis) -> None:
         """Write height 0."""
-        context = Context(State(self._store.get, self._store.scan), 0, initial.time_ms, 0, initial.parameters)
+        context = Context(self._new_state(), 0, initial.time_ms, 0, initial.parameters)
         genesis.apply(context, initial)
         self._store.write(self._settle(context, merkle.EMPTY_ROOT), sync=True)
         self.commit()
@@ -175,8 +177,7 @@ class Application(Reads):
         return None
 
     def finalize_block(self, block: DecidedBlock) -> Finalized:
-        state = State(self._store.get, self._store.scan)
-        context = Context(state, block.height, block.time_ms, self.audit_log.size, self.parameters())
+        context = Context(self._new_state(), block.height, block.time_ms, self.audit_log.size, self.parameters())
         results: list[TransactionResult] = []
         leaves: list[bytes] = []
         index: list[Write] = []
@@ -202,6 +203,9 @@ class Application(Reads):
         )
 
     def commit(self) -> None:
+        if self._identities_change:
+            self._identities.clear()
+            self._identities_change = False
         self._standing = self._pending
         self._hashes = self._app_hashes(self._standing)
 
@@ -230,6 +234,20 @@ class Application(Reads):
         """An audit record; None beyond the end. Proofs come from ``audit_log``."""
         data = self.audit_log.record(index)
         return None if data is None else AuditRecord.FromString(data)
+
+    # --- state
+
+    def _new_state(self) -> State:
+        """A view of what is committed, to be changed by one block."""
+        return State(self._read, self._store.scan)
+
+    def _read(self, key: bytes) -> bytes | None:
+        if not key.startswith(tables.IDENTITY):
+            return self._store.get(key)
+        value = self._identities.get(key) or self._store.get(key)
+        if value is not None:
+            self._identities[key] = value
+        return value
 
     # --- execution
 
@@ -264,6 +282,7 @@ class Application(Reads):
     def _settle(self, context: Context, results_root: bytes) -> list[Write]:
         """Bring commitment and audit log up to the context's state; what to write for it."""
         changes = context.state.changes()
+        self._identities_change = any(key.startswith(tables.IDENTITY) for key, _, _ in changes)
         self._lthash.update(changes)
         writes: list[Write] = [(key, after) for key, _, after in changes]
         writes += self.audit_log.append(record.SerializeToString(deterministic=True) for record in context.records)

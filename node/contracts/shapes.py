@@ -8,7 +8,7 @@ between versions of Python, and refusals are replicated.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from koinon.errors import InvalidInput
@@ -33,6 +33,9 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e
 _RULE = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_RULE - 1}}}")
 _KEY_BYTES = 32
 _PEOPLE_ROLES = (ROLE_OPERATOR, ROLE_ANALYST, ROLE_REGULATOR)
+_OPERATIONS = range(1, max(TaskOperation.values()) + 1)
+_COLUMN_TYPES = range(1, max(ColumnType.values()) + 1)
+_ACCESS_MODES = range(1, max(AccessMode.values()) + 1)
 
 
 def text(field: str, value: str, limit: int, *, required: bool = True) -> str:
@@ -64,9 +67,8 @@ def ascending(field: str, values: Sequence[str] | Sequence[int]) -> None:
         raise InvalidInput(f"{field} are not in ascending order, or one is there twice", hint="sort them")
 
 
-def distinct(field: str, values: Iterable[str | bytes]) -> None:
+def distinct(field: str, values: Collection[str]) -> None:
     """Nothing twice."""
-    values = list(values)
     if len(set(values)) != len(values):
         raise InvalidInput(f"{field} has an entry twice", hint="name each once")
 
@@ -76,7 +78,7 @@ def operations(values: Sequence[int]) -> None:
     if not values:
         raise InvalidInput("operations are empty", hint="name at least one, e.g. COUNT")
     ascending("operations", values)
-    if values[0] == 0 or values[-1] not in TaskOperation.values():
+    if values[0] not in _OPERATIONS or values[-1] not in _OPERATIONS:
         raise InvalidInput("operations name an unknown one", hint="use those of this version of Koinon")
 
 
@@ -128,9 +130,8 @@ def publication(value: PublishDataset) -> DatasetName:
     distinct("keywords", value.keywords)
     if not 1 <= len(value.columns) <= MAX_COLUMNS:
         raise InvalidInput(f"{len(value.columns)} columns", hint=f"a dataset has 1 to {MAX_COLUMNS}")
-    for column in value.columns:
-        _column(column)
-    distinct("columns", (column.name.lower() for column in value.columns))  # SQL does not tell them apart by case
+    names = [_column(column) for column in value.columns]
+    distinct("columns", [name.lower() for name in names])  # SQL does not tell them apart by case
     between("row_count", value.row_count, 0, MAX_ROWS)
     between("row_count_step", value.row_count_step, 1, MAX_ROWS)
     if value.row_count % value.row_count_step:
@@ -138,23 +139,23 @@ def publication(value: PublishDataset) -> DatasetName:
             f"row_count {value.row_count} is no multiple of row_count_step {value.row_count_step}",
             hint="round it down to one",
         )
-    if value.policy.mode not in (AccessMode.ACCESS_MODE_AUTO, AccessMode.ACCESS_MODE_REVIEW):
+    if value.policy.mode not in _ACCESS_MODES:
         raise InvalidInput("the access mode is missing or unknown", hint="use auto or review")
     operations(value.policy.operations)
     exactly("commitment", value.commitment, _KEY_BYTES)
     return name
 
 
-def _column(column: Column) -> None:
-    check_column(column.name)
-    if column.type == ColumnType.COLUMN_TYPE_UNSPECIFIED or column.type not in ColumnType.values():
-        raise InvalidInput(f"column {column.name} has no known type", hint="use a type of this version of Koinon")
-    text(f"the unit of {column.name}", column.unit, MAX_UNIT, required=False)
-    text(f"the description of {column.name}", column.description, MAX_TEXT, required=False)
-    if len(column.codelist) > MAX_CODES:
-        raise InvalidInput(
-            f"the codelist of {column.name} has {len(column.codelist)} codes", hint=f"at most {MAX_CODES}"
-        )
-    for code in column.codelist:
-        text(f"a code of {column.name}", code, MAX_CODE)
-    distinct(f"the codelist of {column.name}", column.codelist)
+def _column(column: Column) -> str:
+    name = check_column(column.name)
+    if column.type not in _COLUMN_TYPES:
+        raise InvalidInput(f"column {name} has no known type", hint="use a type of this version of Koinon")
+    text("the unit of a column", column.unit, MAX_UNIT, required=False)
+    text("the description of a column", column.description, MAX_TEXT, required=False)
+    codes = column.codelist
+    if len(codes) > MAX_CODES:
+        raise InvalidInput(f"the codelist of {name} has {len(codes)} codes", hint=f"at most {MAX_CODES}")
+    for code in codes:
+        text("a code", code, MAX_CODE)
+    distinct("a codelist", codes)
+    return name

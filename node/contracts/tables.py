@@ -174,6 +174,9 @@ class KeyOwners:
         state.put(self._prefix + public_key, owner.encode())
 
 
+IDENTITY = tuple(_prefix(name) for name in ("key", "person", "institution"))
+"""Prefixes of what is read for every transaction and seldom written."""
+
 PARAMETERS = Table("parameters", Parameters, "parameters")
 INSTITUTIONS = Table("institution", Institution, "institution")
 PEOPLE = Table("person", Person, "person")
