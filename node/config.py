@@ -77,8 +77,16 @@ class Home:
         return self.path / "people"
 
     @property
-    def data(self) -> Path:
-        return self.path / "data"
+    def ledger(self) -> Path:
+        return self.path / "data" / "ledger"
+
+    @property
+    def wal(self) -> Path:
+        return self.path / "data" / "wal"
+
+    @property
+    def read_model(self) -> Path:
+        return self.path / "data" / "read.sqlite"
 
     @property
     def datasets(self) -> Path:

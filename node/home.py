@@ -17,6 +17,8 @@ from koinon.names import PersonId, check_institution
 from koinon.v1.identity_pb2 import InstitutionDescriptor, Person, Role
 from node import config, tls
 from node.config import Address, Home, NodeConfig
+from node.journal import Journal
+from node.store.wal import FileWal
 
 OPERATOR = "operator"
 
@@ -64,6 +66,9 @@ def create(
     validator, node, sealing = SigningKey.generate(), SigningKey.generate(), SealingKey.generate()
     for name, key in (("validator", validator), ("node", node), ("sealing", sealing)):
         key_files.save(home.key(name), key, passphrase)
+    wal = FileWal(home.wal)
+    Journal.create(wal, validator.public_key)  # signing state is born with the key
+    wal.close()
     identity = tls.create_identity(institution)
     files.write_new(home.certificate, identity.certificate.decode("ascii"), "TLS certificate")
     files.write_new(home.certificate_key, identity.key.decode("ascii"), "TLS key", private=True)

@@ -1,0 +1,199 @@
+"""AuditService and EventService: the trail of records, its proofs, and what is new in it.
+
+Who reads what: regulators and operators see every record. Others see the records they caused and those
+that concern them: about themselves, or about a request, token or task of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from grpc import aio
+
+from koinon.errors import Exhausted, InvalidInput, NotFound, PermissionRefused, Unavailable
+from koinon.limits import MAX_SUBSCRIPTIONS, RECEIPT_WAIT_MS
+from koinon.v1 import services_pb2, services_pb2_grpc
+from koinon.v1.audit_pb2 import AuditRecord, Receipt, SignedHeader
+from koinon.v1.consensus_pb2 import Block, Header
+from koinon.v1.identity_pb2 import Role
+from koinon.validators import ValidatorSet
+from node.application import Application
+from node.auth import Caller, caller
+from node.changes import Changes
+from node.read_model import ReadModel
+from node.rpc.bounds import page_size
+from node.store.blocks import BlockStore
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class Trail:
+    """The audit log as one caller may see it."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    def may_see(self, who: Caller, record: AuditRecord) -> bool:
+        if who.is_any(Role.ROLE_REGULATOR, Role.ROLE_OPERATOR):
+            return True
+        return record.actor == who.person or any(
+            self._is_of(who.person, subject) for subject in (record.subject, *record.related)
+        )
+
+    def record(self, index: int) -> AuditRecord:
+        """Raises NotFound."""
+        data = self._application.audit_log.record(index)
+        if data is None:
+            raise NotFound(
+                f"the audit log has no record {index}",
+                hint=f"its last one is {self._application.audit_log.size - 1}; koinon audit list shows them",
+            )
+        return AuditRecord.FromString(data)
+
+    def records_from(self, index: int) -> Iterator[AuditRecord]:
+        """Every record from ``index`` to the present end."""
+        while index < self._application.audit_log.size:
+            yield self.record(index)
+            index += 1
+
+    def _is_of(self, person: str, subject: str) -> bool:
+        kind, _, name = subject.partition(":")
+        try:
+            match kind:
+                case "person":
+                    return name == person
+                case "request":
+                    return self._application.request(name).requester == person
+                case "token":
+                    return self._application.token(name).holder == person
+                case "task":
+                    return self._application.task(name).asker == person
+        except NotFound:
+            pass
+        return False
+
+
+class AuditService(services_pb2_grpc.AuditServiceServicer):
+    """Lists, and proofs that need no trust in this node."""
+
+    def __init__(
+        self,
+        application: Application,
+        read_model: ReadModel,
+        blocks: BlockStore,
+        validators: ValidatorSet,
+        genesis_hash: bytes,
+        changes: Changes,
+    ) -> None:
+        """``validators`` are the genesis': no transaction of this version changes them."""
+        self._application = application
+        self._trail = Trail(application)
+        self._read_model = read_model
+        self._blocks = blocks
+        self._validators = validators
+        self._genesis_hash = genesis_hash
+        self._changes = changes
+
+    async def ListRecords(
+        self, request: services_pb2.ListRecordsRequest, context: Context
+    ) -> services_pb2.ListRecordsResponse:
+        who = caller()
+        records, next_index = self._read_model.records(
+            subject=request.subject,
+            actor=request.actor,
+            kind=request.kind,
+            from_index=request.from_index,
+            since_ms=request.since_ms,
+            until_ms=request.until_ms,
+            limit=page_size(request.page_size),
+        )
+        return services_pb2.ListRecordsResponse(
+            records=[record for record in records if self._trail.may_see(who, record)], next_index=next_index
+        )
+
+    async def GetReceipt(
+        self, request: services_pb2.GetReceiptRequest, context: Context
+    ) -> services_pb2.GetReceiptResponse:
+        record = self._trail.record(request.index)
+        if not self._trail.may_see(caller(), record):
+            raise PermissionRefused(
+                f"record {request.index} does not concern {caller().person}",
+                hint="regulators and operators see every record",
+            )
+        # The root over what block h did is in the header of block h + 1.
+        if not await self._changes.until(lambda: self._application.info().height > record.height, RECEIPT_WAIT_MS):
+            raise Unavailable(
+                f"the block after {record.height}, which proves the record, is not decided yet",
+                hint="koinon status shows why blocks are slow; then ask again",
+            )
+        height = self._application.info().height
+        header, signed = self._signed_header(height)
+        return services_pb2.GetReceiptResponse(
+            receipt=Receipt(
+                record=self._application.audit_log.record(request.index),
+                index=request.index,
+                tree_size=header.audit_size,
+                path=self._application.audit_log.inclusion_proof(request.index, header.audit_size),
+                head=signed,
+                genesis_hash=self._genesis_hash.hex(),
+            )
+        )
+
+    async def GetConsistencyProof(
+        self, request: services_pb2.GetConsistencyProofRequest, context: Context
+    ) -> services_pb2.GetConsistencyProofResponse:
+        log = self._application.audit_log
+        if not 0 < request.first_size <= request.second_size <= log.size:
+            raise InvalidInput(
+                f"there is no proof from {request.first_size} to {request.second_size} records",
+                hint=f"sizes ascend, from 1 to at most {log.size}",
+            )
+        return services_pb2.GetConsistencyProofResponse(
+            path=log.consistency_proof(request.first_size, request.second_size),
+            first_root=log.root_at(request.first_size),
+            second_root=log.root_at(request.second_size),
+        )
+
+    def _signed_header(self, height: int) -> tuple[Header, SignedHeader]:
+        block, commit = self._blocks.block(height), self._blocks.commit(height)
+        if block is None or commit is None:
+            raise Unavailable(f"block {height} is not kept here", hint="ask another member's node")
+        header = Block.FromString(block).header
+        return Header.FromString(header), SignedHeader(
+            header=header, commit=commit, validators=self._validators.to_proto()
+        )
+
+
+class EventService(services_pb2_grpc.EventServiceServicer):
+    """New records as they come. The log itself is the queue: a slow reader costs no memory."""
+
+    def __init__(self, application: Application, changes: Changes) -> None:
+        self._trail = Trail(application)
+        self._changes = changes
+        self._open = 0
+
+    async def Subscribe(
+        self, request: services_pb2.SubscribeRequest, context: Context
+    ) -> AsyncIterator[services_pb2.SubscribeResponse]:
+        if self._open >= MAX_SUBSCRIPTIONS:
+            raise Exhausted(
+                f"this node already serves {MAX_SUBSCRIPTIONS} subscriptions", hint="close some, or ask another node"
+            )
+        who = caller()
+        index = request.from_index
+        self._open += 1
+        try:
+            while True:
+                for record in self._trail.records_from(index):
+                    index = record.index + 1
+                    if _matches(record, request) and self._trail.may_see(who, record):
+                        yield services_pb2.SubscribeResponse(record=record)
+                await self._changes.next()
+        finally:
+            self._open -= 1
+
+
+def _matches(record: AuditRecord, wanted: services_pb2.SubscribeRequest) -> bool:
+    kind_fits = record.kind.startswith(wanted.kind) if wanted.kind.endswith(".") else wanted.kind in ("", record.kind)
+    return kind_fits and wanted.subject in ("", record.subject, *record.related)

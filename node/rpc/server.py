@@ -1,0 +1,74 @@
+"""The client port itself: TLS with the node's pinned certificate, the gate, and every service behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from koinon.limits import MAX_CALLS, MAX_RPC_MESSAGE_BYTES
+from koinon.v1 import services_pb2, services_pb2_grpc
+from node import tls
+from node.auth import Gate
+from node.config import Address
+
+ADD: Mapping[str, Callable[[Any, aio.Server], None]] = {
+    "NodeService": services_pb2_grpc.add_NodeServiceServicer_to_server,
+    "TransactionService": services_pb2_grpc.add_TransactionServiceServicer_to_server,
+    "MemberService": services_pb2_grpc.add_MemberServiceServicer_to_server,
+    "CatalogService": services_pb2_grpc.add_CatalogServiceServicer_to_server,
+    "DatasetService": services_pb2_grpc.add_DatasetServiceServicer_to_server,
+    "AccessService": services_pb2_grpc.add_AccessServiceServicer_to_server,
+    "QueryService": services_pb2_grpc.add_QueryServiceServicer_to_server,
+    "TaskService": services_pb2_grpc.add_TaskServiceServicer_to_server,
+    "AuditService": services_pb2_grpc.add_AuditServiceServicer_to_server,
+    "EventService": services_pb2_grpc.add_EventServiceServicer_to_server,
+}
+"""How each service of services.proto is added to a server."""
+
+
+class RpcServer:
+    """Listens for clients. ``serving`` is what grpc.health.v1 answers."""
+
+    def __init__(self, identity: tls.Identity, gate: Gate, services: Mapping[str, object]) -> None:
+        """``services`` are servicers by the names of ``ADD``."""
+        self._server = aio.server(
+            interceptors=(gate,),
+            maximum_concurrent_rpcs=MAX_CALLS,
+            options=(
+                ("grpc.max_receive_message_length", MAX_RPC_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_RPC_MESSAGE_BYTES),
+                ("grpc.so_reuseport", 0),
+            ),
+        )
+        for name, servicer in services.items():
+            ADD[name](servicer, self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        file = services_pb2.DESCRIPTOR
+        self._names = ["", *(file.services_by_name[name].full_name for name in services)]
+        reflection.enable_server_reflection(
+            (*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self._credentials = grpc.ssl_server_credentials([(identity.key, identity.certificate)])
+
+    async def start(self, listen: Address) -> None:
+        """Raises RuntimeError when the port cannot be bound."""
+        self._server.add_secure_port(str(listen), self._credentials)
+        await self._server.start()
+        await self.set_serving(False)
+
+    async def set_serving(self, serving: bool) -> None:
+        """SERVING while the node follows the ledger; NOT_SERVING while it catches up or stops."""
+        status = health_pb2.HealthCheckResponse
+        for name in self._names:
+            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Answer no new calls; those under way get so long to end."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
