@@ -1,0 +1,59 @@
+"""Measure everything: ``make bench`` prints a table and writes ``bench/latest.json``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import ledger, query
+from testnet.network import Testnet
+
+REPORT = Path(__file__).with_name("latest.json")
+AT_LEAST = {"ledger.tx_per_s": 500.0}
+AT_MOST = {"ledger.idle_p50_ms": 250.0, "query.p50_ms": 2_000.0, "testnet.ready_s": 10.0}
+RUNS = 20
+
+
+def main() -> None:
+    """Measure, print, write."""
+    console = Console(markup=False, highlight=False)
+    figures: dict[str, float] = {}
+
+    def say(text: str) -> None:
+        console.print(f"{text} ...", style="dim")
+
+    with tempfile.TemporaryDirectory(prefix="koinon-bench-") as directory:
+        for part in ("query", "ledger"):  # each on a network of its own, so that neither meets the other's state
+            started = time.perf_counter()
+            with Testnet.create(Path(directory) / part) as network:
+                if part == "query":
+                    figures["testnet.ready_s"] = time.perf_counter() - started
+                    figures |= query.measure(network, RUNS, say)
+                else:
+                    figures |= asyncio.run(ledger.measure(network, ledger.Load(), say))
+
+    table = Table(title=f"Koinon, 4 nodes on one machine with {os.cpu_count()} cores", title_justify="left")
+    for column in ("figure", "value", "reach"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for name, value in sorted(figures.items()):
+        table.add_row(name, f"{value:,.1f}", _reach(name))
+    console.print(table)
+    rounded = {name: round(value, 3) for name, value in sorted(figures.items())}
+    REPORT.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
+
+
+def _reach(name: str) -> str:
+    if name in AT_LEAST:
+        return f"at least {AT_LEAST[name]:,.0f}"
+    return f"at most {AT_MOST[name]:,.0f}" if name in AT_MOST else ""
+
+
+if __name__ == "__main__":
+    main()
