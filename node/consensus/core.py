@@ -96,14 +96,13 @@ class Core:
     def votes(self) -> VoteKeeper:
         return self._votes
 
-    def is_expected(self, height: int, round_: int, block_hash: bytes) -> bool:
-        """Would a proposal of this round and hash be kept, so that its block is worth checking?"""
-        return (
-            height == self.height
-            and not self._decided
-            and round_ <= self.round + MAX_ROUNDS_AHEAD
-            and block_hash not in self._proposals.get(round_, {})
-        )
+    def is_deciding(self, height: int) -> bool:
+        """Is this the height in hand, and not yet decided? Events of any other mean nothing."""
+        return height == self.height and not self._decided
+
+    def has_quorum_for(self, round_: int, block_hash: bytes) -> bool:
+        """Have validators with a quorum voted for this block in this round, in either way?"""
+        return any(self._votes.has_quorum_for(vote_type, round_, block_hash) for vote_type in VoteType)
 
     def proposal(self, round_: int) -> Proposal | None:
         """The first proposal of this round, if it has come."""
@@ -118,14 +117,15 @@ class Core:
             case HeightStarted(height, validators):
                 self._start_height(height, validators)
                 self._start_round(0)  # line 10
-            case ProposalReceived(proposal, _) if proposal.height == self.height and not self._decided:
-                self._keep_proposal(event)
-            case VoteReceived(vote) if vote.height == self.height and not self._decided:
-                self._keep_vote(vote)
-            case TimedOut(timer) if (timer.height, timer.round) == (self.height, self.round) and not self._decided:
-                self._on_timeout(timer.step)
-            case ProposalReceived() | VoteReceived() | TimedOut():
-                pass  # of another height or round, or after the decision
+            case ProposalReceived(proposal, _):
+                if self.is_deciding(proposal.height):
+                    self._keep_proposal(event)
+            case VoteReceived(vote):
+                if self.is_deciding(vote.height):
+                    self._keep_vote(vote)
+            case TimedOut(timer):
+                if self.is_deciding(timer.height) and timer.round == self.round:
+                    self._on_timeout(timer.step)
             case _:
                 assert_never(event)
         self._apply_rules()
@@ -146,13 +146,10 @@ class Core:
                 self._accused_rounds.add(proposal.round)
                 self._effects.append(Accuse(first, proposal))
             # Kept all the same when it is the one that others have a quorum for.
-            if not self._has_quorum_for(proposal.round, block_hash):
+            if not self.has_quorum_for(proposal.round, block_hash):
                 return
         known.setdefault(block_hash, received)
         self._proposed.add(block_hash)
-
-    def _has_quorum_for(self, round_: int, block_hash: bytes) -> bool:
-        return any(self._votes.has_quorum_for(vote_type, round_, block_hash) for vote_type in VoteType)
 
     def _keep_vote(self, vote: Vote) -> None:
         first = self._votes.add(vote, self.round, self._proposed)

@@ -1,0 +1,197 @@
+"""What this validator saw and signed at the present height: on disk before any of it is sent.
+
+Two things follow from it after a crash: the core stands where it stood (its events are replayed), and nothing is
+ever signed that could conflict with what was signed before.
+
+A record is one byte of kind and its content:
+
+====  =======================================================================================
+``S`` standing: validator key (32 bytes), since_ms (8), from_height (8); the last one counts
+``H`` height started: height (8)
+``P`` proposal received or made: 1 if valid (1), serialised Proposal
+``V`` vote received or cast: serialised Vote
+``T`` timed out: step (1), height (8), round (4)
+====  =======================================================================================
+
+**Signing state is born with the key.** ``Journal.create`` writes the first record when a validator key is made. A log
+without it has lost its signing state: this key may have signed anything before. Then the validator observes
+until a safe height. Safe is every height after a block whose time lies more than MAX_CLOCK_DRIFT_MS after the loss was
+noticed at ``since_ms``: that block's time is the median of precommits made after the loss, so the block did
+not exist before, so our former self never reached the height after it.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from google.protobuf.message import DecodeError
+
+from koinon.errors import Corrupt
+from koinon.limits import MAX_CLOCK_DRIFT_MS
+from koinon.v1 import consensus_pb2 as pb
+from node.consensus.events import Event, HeightStarted, ProposalReceived, Step, TimedOut, Timer, VoteReceived
+from node.consensus.messages import Proposal, Value, Vote
+from node.ledger import blocks
+from node.store.wal import WriteAheadLog
+
+_ROTATE_BYTES = 16 * 1024 * 1024  # of records, after which a new height starts a new log
+_NEVER = 2**64 - 1
+_KEY_BYTES = 32
+
+_PROPOSAL_RANK = 0  # signing order within a round; votes rank by their type (1, 2)
+
+
+class Journal:
+    """The write-ahead log of one validator, and its conscience. One instance per open log."""
+
+    def __init__(self, wal: WriteAheadLog, public_key: bytes, institution: str, now_ms: int) -> None:
+        """Read the log; ``now_ms`` is noted if it has lost this key's signing state. Raises Corrupt."""
+        self._wal = wal
+        self._public_key = public_key
+        self._institution = institution
+        self._since_ms = now_ms
+        self._from_height = _NEVER
+        self._last_signed = (0, 0, 0)  # height, round, rank: never sign at or before this
+        self._height = 0
+        self._events: list[Event] = []  # of self._height
+        self._bytes = 0
+        standing_known = False
+        for record in wal.records():
+            standing_known |= self._read(record)
+        if not standing_known:
+            wal.reset([self._standing()])
+
+    @staticmethod
+    def create(wal: WriteAheadLog, public_key: bytes) -> None:
+        """Begin the log of a validator key that was just made and has signed nothing."""
+        wal.reset([_standing(public_key, 0, 0)])
+
+    # --- reading
+
+    def _read(self, record: bytes) -> bool:
+        """Take over one record; returns whether it is this key's standing. Raises Corrupt."""
+        self._bytes += len(record)
+        kind, content = record[:1], record[1:]
+        try:
+            match kind:
+                case b"S":
+                    if content[:_KEY_BYTES] != self._public_key:
+                        return False
+                    self._since_ms = int.from_bytes(content[_KEY_BYTES : _KEY_BYTES + 8], "big")
+                    self._from_height = int.from_bytes(content[_KEY_BYTES + 8 :], "big")
+                    return True
+                case b"H":
+                    self._begin(int.from_bytes(content, "big"))
+                case b"P":
+                    self._note(_read_proposal(content))
+                case b"V":
+                    self._note(VoteReceived(_read_vote(content)))
+                case b"T":
+                    height, round_ = int.from_bytes(content[1:9], "big"), int.from_bytes(content[9:], "big")
+                    self._note(TimedOut(Timer(Step(content[0]), height, round_)))
+                case _:
+                    raise ValueError("unknown kind of record")
+        except (DecodeError, ValueError, IndexError, blocks.InvalidBlock) as error:
+            raise Corrupt(
+                "the write-ahead log holds a record that this version cannot read",
+                hint="start the version that wrote it, or let the node observe until a safe height: "
+                "see 'a lost disk' in the operator's guide",
+            ) from error
+        return False
+
+    def _begin(self, height: int) -> None:
+        self._height = height
+        self._events = []
+        self._last_signed = max(self._last_signed, (height, 0, -1))
+
+    def _note(self, event: Event) -> None:
+        self._events.append(event)
+        self._note_own(event)
+
+    def _note_own(self, event: Event) -> None:
+        """Never sign at or before what was signed with this key, here or, as others tell us, elsewhere."""
+        match event:
+            case ProposalReceived(proposal, _) if proposal.institution == self._institution:
+                position = (proposal.height, proposal.round, _PROPOSAL_RANK)
+            case VoteReceived(vote) if vote.institution == self._institution:
+                position = (vote.height, vote.round, int(vote.type))
+            case _:
+                return
+        self._last_signed = max(self._last_signed, position)
+
+    def replay(self, height: int) -> list[Event] | None:
+        """What had happened at this height, after HeightStarted; None if it had not started. To be called once."""
+        events, self._events = self._events, []
+        return events if self._height == height else None
+
+    # --- writing
+
+    def append(self, event: Event) -> None:
+        """Add what the core is about to handle. On disk only after ``sync``."""
+        match event:
+            case HeightStarted(height, _):
+                self._begin(height)
+                record = b"H" + height.to_bytes(8, "big")
+                if self._bytes > _ROTATE_BYTES:
+                    self._wal.reset([self._standing(), record])
+                    self._bytes = 0
+                    return
+            case ProposalReceived(proposal, valid):
+                record = b"P" + bytes([valid]) + proposal.to_proto().SerializeToString()
+            case VoteReceived(vote):
+                record = b"V" + vote.to_proto().SerializeToString()
+            case TimedOut(timer):
+                record = b"T" + bytes([timer.step]) + timer.height.to_bytes(8, "big") + timer.round.to_bytes(4, "big")
+            case _:
+                assert_never(event)
+        self._note_own(event)
+        self._bytes += len(record)
+        self._wal.append(record)
+
+    def sync(self) -> None:
+        """Once this returns, everything appended survives a crash: now what was signed may be sent."""
+        self._wal.sync()
+
+    # --- signing
+
+    @property
+    def votes_from_height(self) -> int | None:
+        """The first height at which this validator may sign; None while that is not known."""
+        return None if self._from_height == _NEVER else self._from_height
+
+    def may_propose(self, height: int, round_: int) -> bool:
+        """Can a proposal for this round conflict with nothing that was ever signed?"""
+        return height >= self._from_height and (height, round_, _PROPOSAL_RANK) > self._last_signed
+
+    def may_vote(self, height: int, round_: int, vote_type: int) -> bool:
+        """Can a vote of this type and round conflict with nothing that was ever signed?"""
+        return height >= self._from_height and (height, round_, vote_type) > self._last_signed
+
+    def observe(self, height: int, time_ms: int) -> None:
+        """Note that a block was decided; a validator that lost its signing state may find a safe height by it."""
+        if self._from_height == _NEVER and time_ms > self._since_ms + MAX_CLOCK_DRIFT_MS:
+            self._from_height = height + 1
+            self._wal.append(self._standing())
+
+    def _standing(self) -> bytes:
+        return _standing(self._public_key, self._since_ms, self._from_height)
+
+
+def _standing(public_key: bytes, since_ms: int, from_height: int) -> bytes:
+    return b"S" + public_key + since_ms.to_bytes(8, "big") + from_height.to_bytes(8, "big")
+
+
+def _read_proposal(content: bytes) -> ProposalReceived:
+    message = pb.Proposal.FromString(content[1:])
+    value = Value(blocks.parse(message.block).value.block_hash, message.block)
+    proposal = Proposal(
+        message.height, message.round, message.valid_round, value, message.institution, message.signature
+    )
+    return ProposalReceived(proposal, bool(content[0]))
+
+
+def _read_vote(content: bytes) -> Vote:
+    vote = Vote.from_proto(pb.Vote.FromString(content))
+    if vote is None:
+        raise ValueError("not a vote")
+    return vote
