@@ -18,7 +18,7 @@ from koinon.v1.plan_pb2 import GroupColumn
 from mpc.expressions import BOOLEAN, INTEGER, TEXT, TYPE_WORDS, Type, common_type
 
 NULL_CODE = ""
-"""The code that stands for NULL in a group; no codelist holds it (an empty text is no code)."""
+"""The code that stands for NULL in a group: an empty text is no code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,10 @@ def group_column(column: CommonColumn, datasets: Sequence[Dataset]) -> GroupColu
                 "WHERE and CASE can use any column",
             )
         codes.update(published.codelist)
+    missing = NULL_CODE in codes or any(published.nullable for published in column.published)
     codes.discard(NULL_CODE)
     ordered = sorted(codes, key=_numeric) if column.type == INTEGER else sorted(codes)
-    if any(published.nullable for published in column.published):
+    if missing:
         ordered.append(NULL_CODE)
     return GroupColumn(name=column.name, codes=ordered)
 
