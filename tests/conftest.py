@@ -1,0 +1,17 @@
+"""Cheap tests first: those that start whole networks run last, so that a slip shows within seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+_LAST = ("simulation", "node", "testnet", "docs")
+
+
+def _cost(item: pytest.Item) -> int:
+    area = item.path.parent.name
+    return _LAST.index(area) + 1 if area in _LAST else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order by cost; within an area, the order of the files stays."""
+    items.sort(key=_cost)
