@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from grpc import aio
@@ -32,7 +32,7 @@ from koinon.v1.services_pb2 import Ticket
 from node.contracts.context import Sender
 
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _caller: ContextVar[Caller] = ContextVar("caller")
 
 

@@ -52,7 +52,7 @@ class Pool:
         Args:
             check: the application's opinion of an envelope whose signature was verified.
             announce: tells the peers; called with batches of at most MAX_GOSSIP_BYTES.
-            on_entered: the pool has something new to propose.
+            on_entered: the pool may have something new to propose.
         """
         self._chain_id = chain_id
         self._check = check
@@ -93,6 +93,7 @@ class Pool:
                 if refusal
                 else TransactionInfo(transaction_id=outcome.id, status=PENDING)
             )
+        self._on_entered()
         return infos
 
     def receive(self, envelopes: Iterable[bytes]) -> None:
@@ -108,6 +109,7 @@ class Pool:
                 for data, outcome in zip(batch, await self._verify(batch), strict=True):
                     if isinstance(outcome, SignedTransaction):
                         self._enter(data, outcome, announce=False)
+                self._on_entered()
         finally:
             self._backlog_task = None
 
@@ -133,8 +135,6 @@ class Pool:
             if not self._unannounced:
                 asyncio.get_running_loop().call_later(GOSSIP_DELAY_MS / 1000, self._tell)
             self._unannounced.append(data)
-        if len(self._entries) == 1:
-            self._on_entered()
         return None
 
     def _full(self, sender_key: bytes, size: int) -> Refusal | None:

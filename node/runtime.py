@@ -1,0 +1,288 @@
+"""One node: its parts opened, wired to one another, run on one event loop, and stopped in order.
+
+The engine does the deciding; what stands here is the real world for its ports. Everything that touches
+the ledger happens on the loop's thread, so nothing here takes a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+# gRPC's C core writes its own lines to stderr; what matters of them reaches us as errors.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import uvloop
+from structlog.typing import FilteringBoundLogger
+
+from koinon import genesis as genesis_file
+from koinon.errors import Exhausted, InvalidFile, KoinonError, Unavailable
+from koinon.key_files import AskPassphrase
+from koinon.v1 import services_pb2
+from koinon.v1.identity_pb2 import Genesis
+from koinon.v1.peer_pb2 import DeliverRequest, TransactionBatch
+from koinon.v1.session_pb2 import SealedOutput
+from node import config as configs
+from node import credentials as credential_files
+from node import logging, tls
+from node.abci import Finalized
+from node.application import Application
+from node.auth import Gate
+from node.changes import Changes
+from node.config import NodeConfig
+from node.consensus.events import Step, Timer
+from node.credentials import Credentials
+from node.engine import Engine, EngineConfig
+from node.ledger.blocks import ParsedBlock
+from node.peers import Member, Peers
+from node.pool import Pool
+from node.ports import Wake
+from node.rpc.members import MemberService, NodeService
+from node.rpc.server import RpcServer
+from node.rpc.transactions import TransactionService
+from node.store.leveldb import LevelStore
+from node.store.wal import FileWal
+
+_GRACE_S = 1.0  # for calls under way when the node is told to stop
+_ADDRESS_KINDS = ("institution.joined", "institution.moved")
+"""Audit records after which the ledger's addresses of members are read again."""
+
+
+def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
+    """Run the node of a home directory until SIGINT or SIGTERM.
+
+    Raises:
+        InvalidFile: configuration, genesis, a key or the certificate is missing, damaged or not this member's,
+            or the ledger on disk began from another genesis.
+        Unavailable: a port or the ledger is in use, or the disk cannot be written.
+        Exhausted: the disk is full.
+        Corrupt: the ledger on disk contradicts itself.
+    """
+    config = configs.load(home)
+    genesis = genesis_file.load(config.home.genesis)
+    credentials = credential_files.load(config, genesis, ask)
+    _check_ports(config)
+    log = _open_log(config, log_file)
+    uvloop.run(_run(config, genesis, credentials, log))
+
+
+async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, log: FilteringBoundLogger) -> None:
+    node = Node(config, genesis, credentials, log)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, node.stop)
+    await node.run()
+
+
+class Node:
+    """All parts of one node. ``run`` it once."""
+
+    def __init__(
+        self, config: NodeConfig, genesis: Genesis, credentials: Credentials, log: FilteringBoundLogger
+    ) -> None:
+        """Opens everything on disk; nothing listens yet. Raises as ``serve`` does."""
+        self._config = config
+        self._log = log
+        self._failure: KoinonError | None = None
+        self._stopping = asyncio.Event()
+        self._changes = Changes()
+        self._chain_id = genesis_file.chain_id(genesis)
+        self._store = LevelStore(config.home.ledger)
+        self._wal = FileWal(config.home.wal)
+        self._application = Application(self._store, genesis)
+        self._pool = Pool(self._chain_id, self._application.check_verified, self._announce, self._on_entered)
+        self._peers = Peers(config.institution, credentials.identity, genesis_file.genesis_hash(genesis), self, log)
+        self._engine = Engine(
+            EngineConfig(
+                config.institution, self._chain_id, genesis.time_ms, heartbeat_ms=genesis.parameters.heartbeat_ms
+            ),
+            transport=self._peers,
+            clock=self,
+            timers=self,
+            wal=self._wal,
+            store=self._store,
+            app=self._application,
+            pool=self._pool,
+            signer=credentials.validator,
+            log=log,
+            listeners=(self,),
+        )
+        self._rpc = RpcServer(
+            credentials.identity,
+            Gate(self._chain_id, tls.pem_to_der(credentials.identity.certificate), self._application, log),
+            {
+                "NodeService": NodeService(self._status),
+                "TransactionService": TransactionService(self._pool, self._application, self._changes),
+                "MemberService": MemberService(self._application),
+            },
+        )
+        left = tls.days_left(credentials.identity.certificate, datetime.now(UTC))
+        if left < 30:
+            log.warning("certificate ends", days_left=left)
+
+    # --- life cycle
+
+    async def run(self) -> None:
+        """Listen, decide, serve, until ``stop``. Raises what ended the node, if not a wish."""
+        log = self._log.bind(chain=self._chain_id)
+        try:
+            await self._listen()
+            log.info("node started", height=self._engine.chain.height, rpc=str(self._config.rpc))
+            self._drive(self._engine.start)
+            await self._rpc.set_serving(True)
+            await self._stopping.wait()
+            await self._rpc.stop(_GRACE_S)
+            await self._peers.stop()
+        finally:
+            self._pool.close()
+            self._wal.close()
+            self._store.close()
+        if self._failure is not None:
+            raise self._failure
+        log.info("node stopped", height=self._engine.chain.height)
+
+    def stop(self) -> None:
+        """End ``run`` in order."""
+        self._stopping.set()
+
+    async def _listen(self) -> None:
+        try:
+            await self._peers.start(self._config.peer, self._members())
+            await self._rpc.start(self._config.rpc)
+        except RuntimeError as error:  # gRPC's word for a port that was free a moment ago
+            raise Unavailable(str(error), rule="port-in-use", hint="see [listen] in config.toml") from None
+
+    def _drive(self, action: Callable[[], None]) -> None:
+        """Let the engine act; if a port failed it (disk full, ledger damaged), the node ends."""
+        try:
+            action()
+        except KoinonError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - a bug must stop this node, and not others' trust in it
+            self._log.exception("engine failed")
+            self._fail(KoinonError(f"the engine failed: {error}", hint="this is a bug; the log shows where"))
+
+    def _fail(self, error: KoinonError) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._log.error("node cannot go on", rule=error.rule, reason=error.message)
+        self._stopping.set()
+
+    # --- the engine's ports: Clock, Timers, Listener
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def schedule(self, delay_ms: int, timer: Timer | Wake) -> None:
+        asyncio.get_running_loop().call_later(delay_ms / 1000, self._drive, lambda: self._engine.on_timer(timer))
+
+    def on_committed(self, height: int, block: ParsedBlock, finalized: Finalized) -> None:
+        self._pool.committed((result.transaction_id for result in finalized.results), block.header.time_ms)
+        if any(record.kind in _ADDRESS_KINDS for record in finalized.records):
+            self._peers.update(self._members())
+        self._changes.notify()
+        if block.transactions:
+            self._log.info("block", height=height, transactions=len(block.transactions), proposer=block.header.proposer)
+
+    # --- the peers' receiver
+
+    def height(self) -> int:
+        return self._engine.chain.height
+
+    def connected(self, institution: str) -> None:
+        self._drive(lambda: self._engine.on_connected(institution))
+
+    def received(self, institution: str, message: DeliverRequest) -> None:
+        if message.WhichOneof("message") == "transactions":
+            self._pool.receive(message.transactions.envelopes)
+        else:
+            self._drive(lambda: self._engine.on_message(institution, message))
+
+    def sealed_output(self, task_id: str) -> SealedOutput | None:
+        return None
+
+    # --- the pool's
+
+    def _announce(self, envelopes: list[bytes]) -> None:
+        self._peers.broadcast(DeliverRequest(transactions=TransactionBatch(envelopes=envelopes)))
+
+    def _on_entered(self) -> None:
+        self._drive(self._engine.on_transactions)
+
+    # --- what others ask
+
+    def _members(self) -> list[Member]:
+        return [
+            Member(item.descriptor.id, item.descriptor.peer_address, item.descriptor.tls_certificate)
+            for item in self._application.institutions()
+        ]
+
+    def _status(self) -> services_pb2.GetStatusResponse:
+        chain, engine = self._engine.chain, self._engine.status()
+        return services_pb2.GetStatusResponse(
+            institution=self._config.institution,
+            chain_id=self._chain_id,
+            version=metadata.version("koinon"),
+            height=chain.height,
+            block_time_ms=chain.time_ms,
+            block_hash=chain.block_hash,
+            round=engine.round,
+            step=Step(engine.step).name.lower() if engine.deciding else "idle",
+            pending_transactions=len(self._pool),
+            peers=[
+                services_pb2.PeerStatus(
+                    institution=peer.institution,
+                    connected=peer.connected,
+                    height=peer.height,
+                    last_seen_ms=peer.last_seen_ms,
+                )
+                for peer in self._peers.status()
+            ],
+            faults_tolerated=chain.validators.faults_tolerated,
+            validators=chain.validators.to_proto(),
+            syncing=engine.behind,
+        )
+
+
+def _check_ports(config: NodeConfig) -> None:
+    """Are the ports free? Said before anything is opened. Raises Unavailable."""
+    for name in ("rpc", "peer", "mpc"):
+        address = getattr(config, name)
+        host = address.host.strip("[]")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, address.port))
+                probe.listen()  # without it Linux lets two probes bind
+            except OSError as error:
+                in_use = error.errno == errno.EADDRINUSE
+                raise Unavailable(
+                    f"{config.institution} cannot listen on {address} ({name}): {os.strerror(error.errno or 0)}",
+                    rule="port-in-use" if in_use else "unavailable",
+                    hint=f"stop what uses the port, or change listen.{name} in {config.home.config}"
+                    if in_use
+                    else f"listen.{name} in {config.home.config} must be an address of this machine",
+                ) from None
+
+
+def _open_log(config: NodeConfig, log_file: bool) -> FilteringBoundLogger:
+    if not log_file:
+        return logging.configure(config.log_level, config.institution)
+    file = config.home.log / "node.log"
+    try:
+        file.parent.mkdir(exist_ok=True)
+        return logging.configure(config.log_level, config.institution, file)
+    except OSError as error:
+        text = f"the log {file} cannot be written: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Exhausted(text, rule="disk-full", hint="free some space, then start again") from None
+        raise InvalidFile(text, rule="disk-read-only", hint="check the permissions of the home directory") from None
