@@ -51,14 +51,15 @@ class Session:
 
 
 async def collect(page: Page[Item], limit: int = DEFAULT_LIMIT) -> list[Item]:
-    """Up to ``limit`` items, page after page."""
+    """Up to ``limit`` items, page after page. A page may be empty and not the last: some items are not for everyone."""
     items: list[Item] = []
-    token = ""
-    while len(items) < limit:
-        found, token = await page(min(limit - len(items), MAX_PAGE_SIZE), token)
+    token, before = "", None
+    while len(items) < limit and token != before:
+        found, following = await page(min(limit - len(items), MAX_PAGE_SIZE), token)
         items.extend(found)
-        if not token or not found:
+        if not following:
             break
+        token, before = following, token
     return items[:limit]
 
 

@@ -25,6 +25,7 @@ from koinon.v1.services_pb2 import (
     ListTasksRequest,
     PlanQueryRequest,
 )
+from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.task_pb2 import CancelTask, SubmitTask, Task, TaskStatus
 from koinon.v1.transaction_pb2 import Operation
 from koinon.words import number, word
@@ -33,6 +34,7 @@ _UNDER_WAY = (TaskStatus.TASK_STATUS_SUBMITTED, TaskStatus.TASK_STATUS_RUNNING)
 _POLL_MS = 1_000
 _POLL_SLACK_S = 10.0
 _PATIENCE_S = 20.0  # a restart of one's own node
+_FETCH_AGAIN_S = 0.5
 _CANCEL_S = 5.0
 QUERY_S = 300.0
 
@@ -141,11 +143,21 @@ class Tasks:
             connection.members.ListInstitutions, ListInstitutionsRequest(), patience_s=_PATIENCE_S
         )
         node_keys = {member.descriptor.id: member.descriptor.node_key for member in members.institutions}
-        fetched = await connection.call(
-            connection.tasks.FetchOutputs, FetchOutputsRequest(task_id=task.id), patience_s=_PATIENCE_S
-        )
+        outputs = await self._fetch(task)
         party_keys = [node_keys.get(party.institution, b"") for party in task.parties]
-        return shares.open_outputs(task, fetched.outputs, key, party_keys, result.opened_count(offer.plan))
+        return shares.open_outputs(task, outputs, key, party_keys, result.opened_count(offer.plan))
+
+    async def _fetch(self, task: Task) -> Sequence[SealedOutput]:
+        """The sealed outputs; a party that cannot be reached just now is waited for."""
+        connection = self._session.connection
+        give_up = time.monotonic() + _PATIENCE_S
+        while True:
+            fetched = await connection.call(
+                connection.tasks.FetchOutputs, FetchOutputsRequest(task_id=task.id), patience_s=_PATIENCE_S
+            )
+            if len(fetched.outputs) >= len(task.parties) or time.monotonic() > give_up:
+                return fetched.outputs
+            await asyncio.sleep(_FETCH_AGAIN_S)
 
     async def _get(self, request: GetTaskRequest) -> Task:
         connection = self._session.connection

@@ -10,7 +10,7 @@ from koinon import genesis as genesis_file
 from koinon import profile, receipt
 from koinon.cli import output
 from koinon.cli.app import invocation
-from koinon.cli.arguments import moment, limit_option
+from koinon.cli.arguments import limit_option, moment
 from koinon.display import plain, printable, when
 from koinon.receipt import VerifiedRecord
 from koinon.v1.audit_pb2 import AuditRecord

@@ -18,7 +18,8 @@ from koinon.words import word
 def status(transaction: str | None) -> None:
     """Show what the node and the ledger are doing.
 
-    Height, peers, and how many faults the network tolerates. With --transaction, show whether a transaction was committed; the answer is never ambiguous once it is final.
+    Height, peers, and how many faults the network tolerates. With --transaction, whether a transaction was
+    committed: the answer is never ambiguous once it is final.
     """
     if transaction:
         _show_transaction(invocation().client.transaction(transaction))

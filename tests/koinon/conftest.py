@@ -1,0 +1,25 @@
+"""A scripted node and its client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import koinon
+from koinon.client import Client
+from tests.koinon.fake_node import FakeNode
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[FakeNode]:
+    fake = FakeNode(tmp_path)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def client(node: FakeNode) -> Iterator[Client]:
+    with koinon.connect(node.profile) as connected:
+        yield connected

@@ -1,0 +1,380 @@
+"""The SDK against a scripted node: what it sends, what it believes, and how it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+import koinon
+from koinon import submission
+from koinon.client import Client
+from koinon.descriptor import ColumnNote, Descriptor, Terms
+from koinon.errors import (
+    BY_STATUS,
+    Exhausted,
+    InvalidFile,
+    InvalidInput,
+    KoinonError,
+    NotFound,
+    PermissionRefused,
+    Refused,
+    StatusUnknown,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedQuery,
+)
+from koinon.rpc import typed_error
+from koinon.v1 import services_pb2 as services
+from koinon.v1.access_pb2 import AccessRequest, RequestAccess, Token, TokenStatus
+from koinon.v1.audit_pb2 import AuditRecord
+from koinon.v1.catalog_pb2 import AccessPolicy, Column, ColumnType, Dataset, PublishDataset, TaskOperation
+from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
+from tests.koinon.fake_node import FakeNode, rejected
+
+
+def dataset(name: str) -> Dataset:
+    operations = [TaskOperation.TASK_OPERATION_COUNT, TaskOperation.TASK_OPERATION_AVG]
+    return Dataset(published=PublishDataset(name=name, policy=AccessPolicy(operations=operations)), version=1)
+
+
+# --- reading
+
+
+def test_every_call_carries_a_fresh_ticket_over_the_pinned_certificate(node: FakeNode, client: Client) -> None:
+    node.answers["NodeService/GetStatus"] = services.GetStatusResponse(institution="um", height=3)
+    assert client.status().height == 3  # the fake node refuses anything but a valid ticket
+
+
+def test_pages_are_followed_to_the_limit(node: FakeNode, client: Client) -> None:
+    def search(request: services.SearchDatasetsRequest) -> services.SearchDatasetsResponse:
+        first = int(request.page_token or 0)
+        found = [dataset(f"um.c.t{number}") for number in range(first, first + 3)]
+        return services.SearchDatasetsResponse(datasets=found, next_page_token=str(first + 3))
+
+    node.answers["CatalogService/SearchDatasets"] = search
+    found = client.catalog.search(limit=7)
+    assert [one.published.name for one in found] == [f"um.c.t{number}" for number in range(7)]
+
+
+def test_an_empty_page_is_not_the_end_but_a_repeated_one_is(node: FakeNode, client: Client) -> None:
+    def records(request: services.ListRecordsRequest) -> services.ListRecordsResponse:
+        if request.from_index < 5:
+            return services.ListRecordsResponse(next_index=5)
+        return services.ListRecordsResponse(records=[AuditRecord(index=5)], next_index=5)
+
+    node.answers["AuditService/ListRecords"] = records
+    assert [record.index for record in client.audit.list()] == [5]
+
+
+def test_watch_gives_records_as_they_come(node: FakeNode, client: Client) -> None:
+    more = threading.Event()
+
+    def subscribe(request: services.SubscribeRequest) -> Any:
+        yield services.SubscribeResponse(record=AuditRecord(index=request.from_index))
+        more.wait(10)
+        yield services.SubscribeResponse(record=AuditRecord(index=request.from_index + 1))
+
+    node.answers["EventService/Subscribe"] = subscribe
+    records = client.audit.watch(from_index=4)
+    assert next(records).index == 4
+    more.set()
+    assert [record.index for record in records] == [5]
+
+
+async def test_the_awaitable_twin_has_the_same_surface(node: FakeNode) -> None:
+    node.answers["NodeService/GetStatus"] = services.GetStatusResponse(height=3)
+    async with await koinon.aio.connect(node.profile) as twin:
+        assert (await twin.status()).height == 3
+        with_blocking = await asyncio.to_thread(koinon.connect, node.profile)
+        for part in ("catalog", "access", "tasks", "audit", "members"):
+            offered = {name for name in dir(getattr(twin, part)) if not name.startswith("_")}
+            assert offered == {name for name in dir(getattr(with_blocking, part)) if not name.startswith("_")}
+        assert {n for n in dir(twin) if not n.startswith("_")} == {
+            n for n in dir(with_blocking) if not n.startswith("_")
+        }
+        await asyncio.to_thread(with_blocking.close)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NotFound("no", hint="look"), NotFound),
+        (UnsupportedQuery("no JOIN", hint="leave it out"), UnsupportedQuery),
+        (PermissionRefused("no"), PermissionRefused),
+        (Refused("too few", rule="minimum-cohort"), Refused),
+        (Unauthenticated("who?"), Unauthenticated),
+        (Exhausted("full", rule="pool-full"), Exhausted),
+    ],
+)
+def test_a_node_s_error_arrives_as_the_class_it_was(
+    node: FakeNode, client: Client, error: KoinonError, expected: type[KoinonError]
+) -> None:
+    node.answers["NodeService/GetStatus"] = error
+    with pytest.raises(KoinonError) as caught:
+        client.status()
+    assert type(caught.value) is expected
+    assert (caught.value.message, caught.value.rule, caught.value.hint) == (error.message, error.rule, error.hint)
+
+
+def test_every_status_has_its_class_and_survives_the_wire() -> None:
+    for status, cls in BY_STATUS.items():
+        assert hasattr(grpc.StatusCode, status)
+        assert type(typed_error(cls, "m", cls.default_rule, "h")) is cls
+        assert type(typed_error(cls, "m", "a rule of a later version", "h")) is cls
+
+
+def test_a_node_that_is_down_is_named_with_what_to_do(node: FakeNode, client: Client) -> None:
+    node.close()
+    with pytest.raises(Unavailable, match=f"no node answers at 127.0.0.1:{node.port}") as caught:
+        client.status()
+    assert caught.value.rule == "node-down"
+    assert "koinon node run" in caught.value.hint
+
+
+def test_another_certificate_is_refused_before_anything_is_sent(node: FakeNode, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    impostor = FakeNode(other)
+    text = node.profile.read_text().replace(f":{node.port}", f":{impostor.port}")
+    node.profile.write_text(text)
+    with koinon.connect(node.profile) as client, pytest.raises(Unauthenticated) as caught:
+        client.status()
+    impostor.close()
+    assert caught.value.rule == "wrong-certificate"
+
+
+def test_a_profile_of_another_chain_is_refused(node: FakeNode, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    FakeNode(other).close()
+    (tmp_path / "genesis.json").unlink()
+    (other / "genesis.json").rename(tmp_path / "genesis.json")
+    with koinon.connect(node.profile) as client, pytest.raises(Unauthenticated, match="for this node and chain"):
+        client.status()
+
+
+# --- writing
+
+
+def test_a_write_waits_until_it_is_committed(node: FakeNode, client: Client) -> None:
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+    client.access.revoke("ab", "finished")
+    (body,) = node.received
+    assert body.operations[0].revoke_token.token_id == "ab" * 16
+    assert body.chain_id == node.chain_id
+
+
+def test_a_refused_write_raises_the_rule(node: FakeNode, client: Client) -> None:
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+    node.decide = rejected("permission", "um/analyst may not", "ask an operator")
+    with pytest.raises(PermissionRefused, match="um/analyst may not") as caught:
+        client.access.revoke("ab", "finished")
+    assert caught.value.hint == "ask an operator"
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("token-expired", Refused), ("not-found", NotFound)])
+def test_the_rule_of_a_refusal_chooses_the_class(rule: str, expected: type[KoinonError]) -> None:
+    assert type(submission.refusal_error(Refusal(rule=rule, message="m"))) is expected
+
+
+def test_a_lost_answer_is_asked_for_again_and_the_transaction_counts_once(node: FakeNode, client: Client) -> None:
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+    lost = [Unavailable("the node restarts")]
+
+    def submit(request: services.SubmitRequest) -> Any:
+        infos = [node._submit(data) for data in request.envelopes]
+        return lost.pop() if lost else services.SubmitResponse(transactions=infos)
+
+    node.answers["TransactionService/Submit"] = submit
+    client.access.revoke("ab", "finished")
+    assert node.submissions == 2
+    assert len(node.received) == 1
+
+
+def test_a_replay_is_answered_by_what_became_of_the_first(node: FakeNode, client: Client) -> None:
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+
+    def submit(request: services.SubmitRequest) -> Any:
+        info = node._submit(request.envelopes[0])
+        refusal = Refusal(rule="replayed-transaction", message="seen before")
+        status = TransactionStatus.TRANSACTION_STATUS_REJECTED
+        again = services.TransactionInfo(transaction_id=info.transaction_id, status=status, refusal=refusal)
+        return services.SubmitResponse(transactions=[again])
+
+    node.answers["TransactionService/Submit"] = submit
+    client.access.revoke("ab", "finished")
+
+
+def test_no_decision_in_time_says_so_and_the_same_envelope_can_go_again(
+    node: FakeNode, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+    monkeypatch.setattr("koinon.aio.session._SUBMIT_S", 0.0)
+
+    def pending(transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
+        return services.TransactionInfo(
+            transaction_id=transaction_id, status=TransactionStatus.TRANSACTION_STATUS_PENDING
+        )
+
+    node.decide = pending
+    with pytest.raises(StatusUnknown) as caught:
+        client.access.revoke("ab", "finished")
+    unknown = caught.value
+    assert f"koinon status --transaction {unknown.transaction_id.hex()}" in unknown.hint
+    info = client.transaction(unknown.transaction_id.hex())
+    assert info.status == TransactionStatus.TRANSACTION_STATUS_PENDING
+    node._decided[unknown.transaction_id].status = TransactionStatus.TRANSACTION_STATUS_COMMITTED
+    assert client.resend(unknown).status == TransactionStatus.TRANSACTION_STATUS_COMMITTED
+    assert len(node.received) == 1
+
+
+def test_a_write_that_was_never_sent_fails_at_once(node: FakeNode, client: Client) -> None:
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+    client.access.tokens()
+    node.close()
+    with pytest.raises(Unavailable) as caught:
+        client.members.revoke("um/someone", "left")
+    assert not isinstance(caught.value, StatusUnknown)
+    assert caught.value.rule == "node-down"
+
+
+def test_an_answer_about_another_transaction_is_not_believed(node: FakeNode, client: Client) -> None:
+    node.answers["TransactionService/GetTransactions"] = services.GetTransactionsResponse(
+        transactions=[services.TransactionInfo(transaction_id=b"x" * 32)]
+    )
+    with pytest.raises(KoinonError, match="another transaction"):
+        client.transaction("00" * 32)
+
+
+# --- access
+
+
+def test_a_table_without_institution_asks_every_publisher_in_one_transaction(node: FakeNode, client: Client) -> None:
+    names = ["um.ercp.indo_rct", "iu.ercp.indo_rct", "iu.ercp.other"]
+    node.answers["CatalogService/SearchDatasets"] = services.SearchDatasetsResponse(datasets=map(dataset, names))
+    node.answers["AccessService/ListRequests"] = lambda request: services.ListRequestsResponse(
+        requests=[AccessRequest(id=request.id_prefix, requested=RequestAccess(dataset="x"))]
+    )
+    made = client.access.request("ercp.indo_rct", purpose="reproduce", operations=["avg", "count"], days=2, uses=3)
+    (body,) = node.received
+    asked = [operation.request_access for operation in body.operations]
+    assert [one.dataset for one in asked] == ["iu.ercp.indo_rct", "um.ercp.indo_rct"]
+    assert [TaskOperation.Name(o) for o in asked[0].operations] == ["TASK_OPERATION_COUNT", "TASK_OPERATION_AVG"]
+    assert (asked[0].duration_ms, asked[0].uses, asked[0].purpose) == (172_800_000, 3, "reproduce")
+    assert [one.id for one in made] == [f"{1:032x}", f"{2:032x}"]
+
+
+def test_without_operations_the_policy_s_are_asked_for(node: FakeNode, client: Client) -> None:
+    node.answers["CatalogService/GetDataset"] = services.GetDatasetResponse(dataset=dataset("um.c.t"))
+    node.answers["AccessService/ListRequests"] = services.ListRequestsResponse(requests=[AccessRequest(id="1")])
+    client.access.request("um.c.t", purpose="p")
+    assert list(node.received[0].operations[0].request_access.operations) == [1, 3]
+
+
+@pytest.mark.parametrize(("found", "error"), [([], NotFound), (["ab01", "ab02"], InvalidInput)])
+def test_a_beginning_of_an_id_must_fit_exactly_one(
+    node: FakeNode, client: Client, found: list[str], error: type[KoinonError]
+) -> None:
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id=one) for one in found])
+    with pytest.raises(error):
+        client.access.revoke("ab", "finished")
+    assert not node.received
+
+
+def test_words_are_checked_before_anything_is_sent(node: FakeNode, client: Client) -> None:
+    with pytest.raises(InvalidInput, match="'median' is no operation") as caught:
+        client.access.request("um.c.t", purpose="p", operations=["median"])
+    assert "group_by" in caught.value.hint
+    with pytest.raises(InvalidInput, match="status of a token"):
+        client.access.tokens(status="gone")
+
+
+def test_status_words_become_numbers(node: FakeNode, client: Client) -> None:
+    def tokens(request: services.ListTokensRequest) -> services.ListTokensResponse:
+        assert request.status == TokenStatus.TOKEN_STATUS_USED_UP
+        return services.ListTokensResponse()
+
+    node.answers["AccessService/ListTokens"] = tokens
+    assert client.access.tokens(status="used-up") == []
+
+
+# --- publishing
+
+
+STAGED = services.StageDatasetResponse(
+    columns=[
+        Column(name="rx", type=ColumnType.COLUMN_TYPE_TEXT),
+        Column(name="age", type=ColumnType.COLUMN_TYPE_INTEGER, nullable=True),
+    ],
+    row_count=164,
+    commitment=b"c" * 32,
+    proposed_codelists=[services.CodelistProposal(column="rx", codes=["0", "1"], smallest_count=80)],
+)
+
+
+def test_a_file_is_streamed_whole_and_only_confirmed_values_are_published(
+    node: FakeNode, client: Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(b"rx,age\n" + b"0,60\n" * 200_000)
+    parts: list[services.StageDatasetRequest] = []
+    sent: list[tuple[int, int]] = []
+
+    def stage(requests: Any) -> services.StageDatasetResponse:
+        parts.extend(requests)
+        return STAGED
+
+    node.answers["DatasetService/StageDataset"] = stage
+    node.answers["CatalogService/GetDataset"] = services.GetDatasetResponse(dataset=dataset("um.ercp.indo_rct"))
+    client.catalog.publish(
+        file,
+        "ercp.indo_rct",
+        descriptor=Descriptor(title="Trial", columns={"age": ColumnNote(unit="a")}),
+        terms=Terms(access="auto", operations=("sum", "count"), min_cohort=12),
+        on_progress=lambda done, size: sent.append((done, size)),
+    )
+    assert (parts[0].header.name, parts[0].header.format) == ("um.ercp.indo_rct", "csv")
+    assert b"".join(part.chunk for part in parts[1:]) == file.read_bytes()
+    assert sent[-1] == (file.stat().st_size, file.stat().st_size)
+    entry = node.received[0].operations[0].publish_dataset
+    assert [list(column.codelist) for column in entry.columns] == [[], []]
+    assert (entry.columns[1].unit, entry.columns[1].nullable) == ("a", True)
+    assert (entry.row_count, entry.row_count_step, entry.commitment) == (160, 10, b"c" * 32)
+    assert (list(entry.policy.operations), entry.policy.min_cohort) == ([1, 2], 12)
+    client.catalog.publish(file, "ercp.indo_rct", descriptor=Descriptor(title="Trial"), codelists=["rx"])
+    assert list(node.received[1].operations[0].publish_dataset.columns[0].codelist) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("missing.csv", None, "cannot read"),
+        ("empty.csv", b"", "is empty"),
+        ("table.xlsx", b"x", "neither .csv nor .parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_published_is_refused_before_anything_is_sent(
+    client: Client, tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidFile, match=says):
+        client.catalog.publish(file, "c.t", descriptor=Descriptor(title="T"))
+
+
+def test_what_the_node_refuses_of_a_file_arrives_typed(node: FakeNode, client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(b"a,a\n1,2\n")
+    node.answers["DatasetService/StageDataset"] = InvalidFile("two columns are called a", hint="rename one")
+    with pytest.raises(InvalidFile, match="two columns") as caught:
+        client.catalog.publish(file, "c.t", descriptor=Descriptor(title="T"))
+    assert caught.value.hint == "rename one"
