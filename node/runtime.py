@@ -45,8 +45,13 @@ from node.ledger.blocks import ParsedBlock
 from node.peers import Member, Peers
 from node.pool import Pool
 from node.ports import Wake
+from node.read_model import ReadModel
+from node.rpc.access import AccessService
+from node.rpc.audit import AuditService, EventService
+from node.rpc.catalog import CatalogService
 from node.rpc.members import MemberService, NodeService
 from node.rpc.server import RpcServer
+from node.rpc.tasks import QueryService, TaskService
 from node.rpc.transactions import TransactionService
 from node.store.leveldb import LevelStore
 from node.store.wal import FileWal
@@ -98,6 +103,7 @@ class Node:
         self._store = LevelStore(config.home.ledger)
         self._wal = FileWal(config.home.wal)
         self._application = Application(self._store, genesis)
+        self._read_model = ReadModel(config.home.read_model, self._application)
         self._pool = Pool(self._chain_id, self._application.check_verified, self._announce, self._on_entered)
         self._peers = Peers(config.institution, credentials.identity, genesis_file.genesis_hash(genesis), self, log)
         self._engine = Engine(
@@ -118,15 +124,35 @@ class Node:
         self._rpc = RpcServer(
             credentials.identity,
             Gate(self._chain_id, tls.pem_to_der(credentials.identity.certificate), self._application, log),
-            {
-                "NodeService": NodeService(self._status),
-                "TransactionService": TransactionService(self._pool, self._application, self._changes),
-                "MemberService": MemberService(self._application),
-            },
+            self._services(genesis),
         )
         left = tls.days_left(credentials.identity.certificate, datetime.now(UTC))
         if left < 30:
             log.warning("certificate ends", days_left=left)
+
+    def _services(self, genesis: Genesis) -> dict[str, object]:
+        """What the client port offers, by the names of services.proto."""
+        application, read_model, changes = self._application, self._read_model, self._changes
+        return {
+            "NodeService": NodeService(self._status),
+            "TransactionService": TransactionService(self._pool, application, changes),
+            "MemberService": MemberService(application),
+            "CatalogService": CatalogService(application, read_model),
+            "AccessService": AccessService(read_model),
+            "QueryService": QueryService(application, read_model, self._config.institution, self._peers),
+            "TaskService": TaskService(
+                application, read_model, self._config.institution, self._peers, self.sealed_output, changes
+            ),
+            "AuditService": AuditService(
+                application,
+                read_model,
+                self._engine.blocks,
+                genesis_file.validators(genesis),
+                genesis_file.genesis_hash(genesis),
+                changes,
+            ),
+            "EventService": EventService(application, changes),
+        }
 
     # --- life cycle
 
@@ -145,6 +171,7 @@ class Node:
             self._pool.close()
             self._wal.close()
             self._store.close()
+            self._read_model.close()
         if self._failure is not None:
             raise self._failure
         log.info("node stopped", height=self._engine.chain.height)
@@ -188,9 +215,14 @@ class Node:
         self._pool.committed((result.transaction_id for result in finalized.results), block.header.time_ms)
         if any(record.kind in _ADDRESS_KINDS for record in finalized.records):
             self._peers.update(self._members())
-        self._changes.notify()
+        asyncio.get_running_loop().call_soon(self._drive, self._publish)
         if block.transactions:
             self._log.info("block", height=height, transactions=len(block.transactions), proposer=block.header.proposer)
+
+    def _publish(self) -> None:
+        """Show people what was committed: after consensus went on, since this is not its business."""
+        self._read_model.follow()
+        self._changes.notify()
 
     # --- the peers' receiver
 

@@ -43,13 +43,17 @@ class Trail:
 
     def record(self, index: int) -> AuditRecord:
         """Raises NotFound."""
+        return AuditRecord.FromString(self.leaf(index))
+
+    def leaf(self, index: int) -> bytes:
+        """The record's exact bytes. Raises NotFound."""
         data = self._application.audit_log.record(index)
         if data is None:
             raise NotFound(
                 f"the audit log has no record {index}",
                 hint=f"its last one is {self._application.audit_log.size - 1}; koinon audit list shows them",
             )
-        return AuditRecord.FromString(data)
+        return data
 
     def records_from(self, index: int) -> Iterator[AuditRecord]:
         """Every record from ``index`` to the present end."""
@@ -131,7 +135,7 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
         header, signed = self._signed_header(height)
         return services_pb2.GetReceiptResponse(
             receipt=Receipt(
-                record=self._application.audit_log.record(request.index),
+                record=self._trail.leaf(request.index),
                 index=request.index,
                 tree_size=header.audit_size,
                 path=self._application.audit_log.inclusion_proof(request.index, header.audit_size),
