@@ -83,12 +83,23 @@ MAX_VALUE = 10**9  # absolute; 10^15 after scaling: exact in a double, squares e
 MAX_CERTIFICATE_BYTES = 1_024  # a self-signed P-256 certificate takes about 350
 MAX_SEALED_OUTPUT_BYTES = 1024 * 1024
 MAX_SESSION_FRAME_BYTES = 4 * 1024 * 1024
+MAX_SESSION_HELLO_BYTES = 256
+SESSION_SILENCE_S = 20  # within one round, whose work takes milliseconds
+MAX_JOB_BYTES = 16 * 1024 * 1024  # what a node tells its worker: a plan of MAX_SOURCES sources fits many times
+WORKER_MEMORY_BYTES = 4 * 1024**3  # address space; the local engine takes up to 1 GiB of memory
+WORKER_START_S = 60  # until a worker process is ready, on a machine that does much else
+MAX_OUTCOME_BYTES = 2 * MAX_SEALED_OUTPUT_BYTES  # what a worker hands to its node, as base64
+MAX_RUNNING_TASKS = 8  # accepted or running at one node; further ones wait to be accepted
+MAX_PENDING_CONNECTIONS = 64  # at the MPC port, before their preamble or before their worker is there
+PREAMBLE_TIMEOUT_S = 5
+MAX_STORED_OUTPUTS = 1_000  # sealed outputs a node keeps for their askers, the newest
 MAX_OPEN_TASKS_PER_ASKER = 100
 
 # --- calls
 MAX_TICKET_MS = 10 * 60 * 1000
 MAX_PAGE_SIZE = 500
 DEFAULT_PAGE_SIZE = 50
+MAX_SEARCH_TERMS = 16  # words of one catalog search
 MAX_WAIT_MS = 30_000
 MAX_RPC_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_SUBSCRIPTIONS = 256

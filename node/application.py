@@ -24,7 +24,7 @@ from typing import NamedTuple
 from koinon import genesis as genesis_file
 from koinon import merkle
 from koinon.envelope import InvalidTransaction, SignedTransaction, verify
-from koinon.errors import Corrupt, InvalidFile, KoinonError, Refused
+from koinon.errors import Corrupt, InvalidFile, InvalidInput, KoinonError, NotFound, Refused, Unauthenticated
 from koinon.limits import (
     MAX_BLOCK_OPERATIONS,
     MAX_BLOCK_TRANSACTIONS,
@@ -55,6 +55,11 @@ from node.store.kv import KeyValueStore
 _STANDING = b"m/application"
 _STANDING_FORMAT = f">32sQq32s{STATE_BYTES}s"
 _TRANSACTIONS = b"t/"
+
+
+_REFUSALS = (InvalidInput, NotFound, Refused, Unauthenticated)
+"""What a transaction can be refused with. Other errors are this node's own (its disk, say): were they taken for
+refusals, members would differ; so they stop the node."""
 
 
 class _Standing(NamedTuple):
@@ -103,7 +108,7 @@ class Application(Reads):
         self._identities: dict[bytes, bytes] = {}  # committed values under tables.IDENTITY, asked for by every sender
         self._identities_change = False  # by the block finalised last
         super().__init__(self._new_state())
-        self._chain_id = genesis_file.chain_id(initial)
+        self.chain_id = genesis_file.chain_id(initial)
         self._genesis_hash = genesis_file.genesis_hash(initial)
         self._validators = genesis_file.validators(initial).to_proto()
         self._verified: dict[bytes, SignedTransaction] = {}  # by envelope, oldest first
@@ -148,7 +153,7 @@ class Application(Reads):
         """``check_tx`` for an envelope that the caller verified with ``koinon.envelope``, on a thread of its own."""
         try:
             _admit(self._state, transaction, self._standing.time_ms)
-        except KoinonError as error:
+        except _REFUSALS as error:
             return _refusal(error)
         self._remember(envelope, transaction)
         return None
@@ -161,7 +166,7 @@ class Application(Reads):
                 break
             try:
                 self._select(selection, envelope, time_ms)
-            except KoinonError:
+            except _REFUSALS:
                 continue  # it stays in the pool for a later block, or until it expires
             max_bytes -= len(envelope)
             chosen.append(envelope)
@@ -172,7 +177,7 @@ class Application(Reads):
         try:
             for envelope in transactions:
                 self._select(selection, envelope, time_ms)
-        except KoinonError as error:
+        except _REFUSALS as error:
             return _refusal(error)
         return None
 
@@ -261,7 +266,7 @@ class Application(Reads):
         self._forget(envelope)
         try:
             context.sender = _admit(state, transaction, context.time_ms)
-        except KoinonError as error:
+        except _REFUSALS as error:
             return _rejected(transaction.id, error), False
         tables.SEEN.add(state, transaction.body.expires_at_ms, transaction.id)
         context.transaction_id = transaction.id
@@ -269,7 +274,7 @@ class Application(Reads):
         state.savepoint()
         try:
             created = [execute(context, index, item) for index, item in enumerate(transaction.body.operations)]
-        except KoinonError as error:
+        except _REFUSALS as error:
             state.rollback()
             del context.records[records:]
             return _rejected(transaction.id, error), True
@@ -317,7 +322,7 @@ class Application(Reads):
 
     def _verify(self, envelope: bytes) -> SignedTransaction:
         """Verify an envelope, unless it was verified before. Raises InvalidTransaction."""
-        return self._verified.get(envelope) or verify(self._chain_id, envelope)
+        return self._verified.get(envelope) or verify(self.chain_id, envelope)
 
     def _remember(self, envelope: bytes, transaction: SignedTransaction) -> None:
         """So that no signature is verified twice between pool and block; within the bounds of a pool."""
