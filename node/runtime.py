@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 # gRPC's C core writes its own lines to stderr; what matters of them reaches us as errors.
@@ -164,6 +164,8 @@ class Node:
             log.info("node started", height=self._engine.chain.height, rpc=str(self._config.rpc))
             self._drive(self._engine.start)
             await self._rpc.set_serving(True)
+            # The SQL parser takes most of a second to import: after the node is up, before the first query.
+            await asyncio.to_thread(import_module, "mpc.plan")
             await self._stopping.wait()
             await self._rpc.stop(_GRACE_S)
             await self._peers.stop()

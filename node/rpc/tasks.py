@@ -15,11 +15,8 @@ from koinon.v1 import services_pb2, services_pb2_grpc
 from koinon.v1.access_pb2 import Token, TokenStatus
 from koinon.v1.catalog_pb2 import Dataset, DatasetStatus
 from koinon.v1.identity_pb2 import MemberStatus, Parameters
-from koinon.v1.plan_pb2 import Plan
 from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.task_pb2 import Task, TaskStatus
-from mpc.plan import Source, compile_plan, plan_hash, task_for
-from mpc.sql import referenced_table
 from node.application import Application
 from node.auth import caller
 from node.changes import Changes
@@ -43,12 +40,11 @@ class QueryService(services_pb2_grpc.QueryServiceServicer):
         self, request: services_pb2.PlanQueryRequest, context: Context
     ) -> services_pb2.PlanQueryResponse:
         # Hostile SQL may take a while to parse and compile: consensus must not wait for it.
-        named = await asyncio.to_thread(referenced_table, request.sql)
+        named = await asyncio.to_thread(_named_table, request.sql)
         candidates = self._candidates(named, PersonId.parse(caller().person))
-        plan = await asyncio.to_thread(
+        return await asyncio.to_thread(
             _compile, request.sql, candidates, self._available(), self._application.parameters()
         )
-        return services_pb2.PlanQueryResponse(plan=plan, plan_hash=plan_hash(plan), task=task_for(plan))
 
     def _available(self) -> list[str]:
         """Who could compute now. Helpers are taken from here, so that a node that is down is not asked to."""
@@ -95,10 +91,18 @@ class QueryService(services_pb2_grpc.QueryServiceServicer):
         return tokens
 
 
+def _named_table(sql: str) -> DatasetName | TableName:
+    from mpc.sql import referenced_table  # late, as below: the SQL parser is slow to import, and a node starts often
+
+    return referenced_table(sql)
+
+
 def _compile(
     sql: str, candidates: list[tuple[Dataset, list[Token]]], members: list[str], parameters: Parameters
-) -> Plan:
+) -> services_pb2.PlanQueryResponse:
     """The plan, with the first token for each dataset that covers the query; if none does, the last says why."""
+    from mpc.plan import Source, compile_plan, plan_hash, task_for
+
     compile_with = partial(
         compile_plan,
         sql,
@@ -118,7 +122,8 @@ def _compile(
             chosen = token
             break
         sources.append(Source(dataset, chosen))
-    return compile_with(sources)
+    plan = compile_with(sources)
+    return services_pb2.PlanQueryResponse(plan=plan, plan_hash=plan_hash(plan), task=task_for(plan))
 
 
 class TaskService(services_pb2_grpc.TaskServiceServicer):
