@@ -137,6 +137,8 @@ def _parse(table: dict[str, Any]) -> _KeyFile:
     if set(table) != (expected | {"passes", "memory_bytes", "salt"} if encrypted else expected):
         raise ValueError("keys missing or unknown")
     passes, memory_bytes = (table["passes"], table["memory_bytes"]) if encrypted else (0, 0)
+    if type(passes) is not int or type(memory_bytes) is not int:  # a bool is an int to isinstance
+        raise TypeError("the cost of the passphrase is no number")
     if encrypted and not (1 <= passes <= MAX_KEY_PASSES and 8192 <= memory_bytes <= MAX_KEY_MEMORY_BYTES):
         raise ValueError("the cost of the passphrase is out of bounds")
     file = _KeyFile(
