@@ -2,8 +2,9 @@
 
 A line that starts with ``$ `` is a command (``> `` continues it); the lines after it, up to the next command, are its
 output, standard error included. In the output ``…`` stands for anything on a line, and a line that is only ``…``
-for any number of lines. A last line ``[4]`` says that the command ends with exit code 4. A command that ends in ``&``
-goes on in the background until the page ends. Lines that are blank are not compared, nor is trailing space.
+for any number of lines; blank lines and trailing space are not compared. A last line ``[4]`` says that the command
+ends with exit code 4. A command that ends in ``&`` goes on in the background until the page ends, and
+``export NAME=VALUE`` holds for the commands after it. A ```python block is a program that must end well.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TIMEOUT_S = 120
-_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_EXPORT = re.compile(r"export (\w+)=(\S+)")
 _EXIT = re.compile(r"\[(\d+)\]")
 
 
@@ -36,8 +38,11 @@ def examples(path: Path) -> Iterator[Example]:
     """The commands of a page, in order."""
     text = path.read_text("utf-8")
     for block in _BLOCK.finditer(text):
-        first = text.count("\n", 0, block.start(1)) + 1
-        lines = block.group(1).splitlines()
+        first = text.count("\n", 0, block.start(2)) + 1
+        if block.group(1) == "python":
+            yield Example(path.name, first, f"python - <<'END'\n{block.group(2)}END", (), 0)
+            continue
+        lines = block.group(2).splitlines()
         starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
         for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
             command = [lines[start][2:]]
@@ -66,6 +71,9 @@ class Shell:
 
     def run(self, example: Example) -> None:
         """Run a command and compare. Raises AssertionError with both texts."""
+        if export := _EXPORT.fullmatch(example.command):
+            self._environment = self._environment | {export[1]: export[2]}
+            return
         if example.command.endswith("&"):
             self._start(example.command.removesuffix("&"))
             return

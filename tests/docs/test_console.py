@@ -18,8 +18,13 @@ $ printf 'a\\nb\\nc\\n' |
 > tail -n 2
 …
 c
-$ exit 3
+$ export CODE=3
+$ exit $CODE
 [3]
+```
+
+```python
+print("a program")
 ```
 
 ```sh
@@ -36,7 +41,7 @@ def test_a_page_is_read_and_run(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE, "utf-8")
     found = list(examples(page))
-    assert [(example.line, example.exit_code) for example in found] == [(4, 0), (7, 0), (11, 3)]
+    assert [(example.line, example.exit_code) for example in found] == [(4, 0), (7, 0), (11, 0), (12, 3), (17, 0)]
     shell = Shell(tmp_path, environment(tmp_path))
     for example in found:
         shell.run(example)
