@@ -163,7 +163,8 @@ def _date_diff(part: str) -> Operator:
 _MANY = 1_000  # the parser bounds the whole query's size
 
 OPERATORS: Mapping[str, Operator] = {
-    **{word: _infix(word, _NUMBER, result=None) for word in ("+", "-", "*", "%")},
+    "+": _infix("+", _NUMBER, result=None, most=_MANY),
+    **{word: _infix(word, _NUMBER, result=None) for word in ("-", "*", "%")},
     "/": _infix("/", _NUMBER, result=DECIMAL),
     "//": _infix("//", _INTEGER, result=INTEGER),
     "NEGATIVE": Operator((_NUMBER,), 1, 1, None, True, lambda a: f"-{a[0]}", compound=True),

@@ -38,7 +38,7 @@ from koinon.v1.plan_pb2 import (
     OutputKind,
 )
 from mpc.expressions import Column, Expression, Spelling, quote, render
-from mpc.translate import options, refuse, translate
+from mpc.translate import CHAINED, name_of, options, refuse, translate
 
 Kind: TypeAlias = OutputKind.ValueType
 
@@ -49,6 +49,14 @@ AGGREGATES: dict[Kind, str] = {
     OUTPUT_KIND_VAR_SAMP: "VAR_SAMP",
     OUTPUT_KIND_STDDEV_SAMP: "STDDEV_SAMP",
 }
+
+
+class _Reader(DuckDB):
+    """DuckDB's dialect, remembering functions by the names the query gives them."""
+
+    PRESERVE_ORIGINAL_NAMES = True
+
+
 _AGGREGATE_NODES: dict[type[exp.Expr], Kind] = {
     exp.Count: OUTPUT_KIND_COUNT,
     exp.Sum: OUTPUT_KIND_SUM,
@@ -57,6 +65,7 @@ _AGGREGATE_NODES: dict[type[exp.Expr], Kind] = {
     exp.Stddev: OUTPUT_KIND_STDDEV_SAMP,
     exp.StddevSamp: OUTPUT_KIND_STDDEV_SAMP,
 }
+_STARTS = {TokenType.SELECT, TokenType.FROM, TokenType.WITH, TokenType.L_PAREN, TokenType.VALUES}
 _LABEL = re.compile(r"[^\x00-\x1f\x7f\"]+")
 _OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE}
 _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END}
@@ -135,20 +144,18 @@ def referenced_table(sql: str) -> DatasetName | TableName:
 def _select(sql: str) -> exp.Select:
     if len(sql) > MAX_SQL:
         raise UnsupportedQuery(f"a query of {len(sql)} characters", hint=f"at most {MAX_SQL} are possible")
+    if any(not character.isprintable() and character not in "\t\n\r" for character in sql):
+        raise UnsupportedQuery("the query holds control characters", hint="write plain text")
     try:
-        tokens = DuckDB().tokenize(sql)
-        _bound_nesting(tokens)
-        parsed = sqlglot.parse(_quote_hyphenated(sql, tokens), read="duckdb")
+        tokens = _Reader().tokenize(sql)
+        _bound_tokens(tokens)
+        statement = sqlglot.parse_one(_quote_hyphenated(sql, tokens), read=_Reader)
     except UnsupportedQuery:
         raise
     except RecursionError:
         raise _too_deep() from None
     except Exception as error:  # noqa: BLE001 - sqlglot raises more than its own errors on hostile text
         raise UnsupportedQuery(_parse_message(error), hint="check commas, quotes and parentheses") from None
-    statements = [statement for statement in parsed if statement is not None]
-    if len(statements) != 1:
-        raise UnsupportedQuery(f"{len(statements)} statements", hint="send exactly one SELECT")
-    statement = statements[0]
     if not isinstance(statement, exp.Select):
         refuse(statement)
     _bound_size(statement)
@@ -156,11 +163,12 @@ def _select(sql: str) -> exp.Select:
 
 
 def _parse_message(error: Exception) -> str:
-    details = getattr(error, "errors", None)
-    if isinstance(error, sqlglot.errors.ParseError) and details:
-        first = details[0]
-        return f"not readable as SQL at line {first.get('line')}, column {first.get('col')}: {first.get('description')}"
-    return "not readable as SQL"
+    if not isinstance(error, sqlglot.errors.ParseError) or not error.errors:
+        return "not readable as SQL"
+    first = error.errors[0]
+    text = str(first.get("description")).rstrip(".")
+    text = "something is missing" if "<class" in text else text[:1].lower() + text[1:]
+    return f"not readable as SQL at line {first.get('line')}, column {first.get('col')}: {text}"
 
 
 def _too_deep() -> UnsupportedQuery:
@@ -168,7 +176,15 @@ def _too_deep() -> UnsupportedQuery:
     return UnsupportedQuery("the query is nested too deeply", hint=hint)
 
 
-def _bound_nesting(tokens: list[Token]) -> None:
+def _bound_tokens(tokens: list[Token]) -> None:
+    """One statement of a kind that could be a query, not nested too deeply: what the parser may safely look at."""
+    body = [token for token in tokens if token.token_type != TokenType.SEMICOLON]
+    if not body:
+        raise UnsupportedQuery("the query is empty", hint="send one SELECT")
+    if body[0].token_type not in _STARTS:
+        raise UnsupportedQuery(f"{body[0].text.upper()[:40]} is not supported in a joint query", hint="send one SELECT")
+    if len(body) < len(tokens) and body[-1] is not tokens[len(body) - 1]:
+        raise UnsupportedQuery("more than one statement is not supported", hint="send exactly one SELECT")
     depth = 0
     for token in tokens:
         depth += (token.token_type in _OPENING) - (token.token_type in _CLOSING)
@@ -177,16 +193,19 @@ def _bound_nesting(tokens: list[Token]) -> None:
 
 
 def _bound_size(statement: exp.Expr) -> None:
-    """Bound the tree before anything recurses into it: chains (``a AND b AND …``) nest without parentheses."""
-    stack, nodes = [(statement, 0)], 0
+    """Bound the tree before anything recurses into it. Chains (``a AND b AND …``) are nested, but read in a loop."""
+    stack: list[tuple[exp.Expr, int]] = [(statement, 0)]
+    nodes = 0
     while stack:
         node, depth = stack.pop()
         nodes += 1
         if nodes > MAX_EXPRESSION_NODES:
             raise UnsupportedQuery("the query is too long", hint=f"at most {MAX_EXPRESSION_NODES} parts are possible")
-        if depth > 4 * MAX_EXPRESSION_DEPTH:
+        if depth > 2 * MAX_EXPRESSION_DEPTH:
             raise _too_deep()
-        stack += [(child, depth + 1) for child in node.iter_expressions()]
+        for child in node.iter_expressions():
+            chained = type(child) is type(node) and type(node) in CHAINED
+            stack.append((child, depth + (not chained)))
 
 
 def _quote_hyphenated(sql: str, tokens: list[Token]) -> str:
@@ -223,6 +242,8 @@ _CLAUSES = {
     "sample": ("SAMPLE", "a joint query uses every row"),
     "pivots": ("PIVOT", "GROUP BY the column instead"),
     "into": ("SELECT INTO", "a joint query only reads"),
+    "locks": ("FOR UPDATE", "a joint query only reads"),
+    "columns": ("an alias with columns", "an alias for the table is enough"),
 }
 
 
@@ -239,14 +260,14 @@ def _table(clause: exp.Expr | None) -> tuple[DatasetName | TableName, frozenset[
     table = clause.this
     if not isinstance(table, exp.Table):
         refuse(table)
-    if not isinstance(table.this, exp.Identifier):
+    if isinstance(table.this, exp.Func):
         raise UnsupportedQuery(
-            f"the table function {_function_name(table.this)} is not supported", hint="query a published table by name"
+            f"the table function {name_of(table.this)} is not supported", hint="query a published table by name"
         )
     _only(table, {"this", "db", "catalog", "alias"})
-    name = ".".join(part.name.lower() for part in table.parts)
+    parts = [part.name.lower() for part in table.parts]
     try:
-        source = parse_source(name)
+        source = parse_source(".".join(part.replace(".", "..") for part in parts))  # a dot inside a part is no name
     except InvalidName as error:
         raise UnsupportedQuery(f"FROM: {error.message}", hint=error.hint) from None
     alias = table.args.get("alias")
@@ -254,14 +275,6 @@ def _table(clause: exp.Expr | None) -> tuple[DatasetName | TableName, frozenset[
         return source, frozenset({table.name.lower()})
     _only(alias, {"this"})
     return source, frozenset({alias.name.lower()})
-
-
-def _function_name(node: exp.Expr | None) -> str:
-    return (
-        node.sql_name().lower()
-        if isinstance(node, exp.Func) and not isinstance(node, exp.Anonymous)
-        else (str(node.this) if isinstance(node, exp.Anonymous) else "in FROM")
-    )
 
 
 def _group_by(clause: exp.Expr | None, items: list[exp.Expr], qualifiers: frozenset[str]) -> tuple[str, ...]:
@@ -286,6 +299,8 @@ def _group_column(element: exp.Expr, items: list[exp.Expr], qualifiers: frozense
         if not 1 <= position <= len(items):
             raise UnsupportedQuery(f"GROUP BY {element.name[:20]}: no such position in the SELECT list", hint=hint)
         element = items[position - 1].unalias()
+    if isinstance(element, exp.Rollup | exp.Cube | exp.GroupingSets):
+        raise UnsupportedQuery(f"GROUP BY {element.key.upper()} is not supported", hint=hint)
     if not isinstance(element, exp.Column):
         raise UnsupportedQuery("GROUP BY an expression is not supported", hint=hint)
     column = translate(element, qualifiers)
@@ -356,4 +371,4 @@ def _label(text: str) -> str:
 def _refuse_repeated(names: list[str]) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise UnsupportedQuery(f"two result columns are called {name}", hint=f"rename one: … AS {name[:40]}_2")
+            raise UnsupportedQuery(f"two result columns are called {name}", hint="give one of them another alias")

@@ -50,7 +50,9 @@ _INFIX: dict[type[exp.Expr], str] = {
     exp.Like: "LIKE",
     exp.ILike: "ILIKE",
 }
-_CHAINS = {"AND", "OR", "||"}
+CHAINED = (exp.And, exp.Or, exp.DPipe, exp.Add)
+"""Operators whose chains become one call with many arguments."""
+
 _FUNCTIONS: dict[type[exp.Expr], tuple[str, tuple[str, ...]]] = {
     exp.Neg: ("NEGATIVE", ("this",)),
     exp.Not: ("NOT", ("this",)),
@@ -154,6 +156,17 @@ _WORDS: dict[type[exp.Expr], tuple[str, str]] = {
     exp.Tuple: ("a row value", "compare the columns one by one"),
     exp.Values: ("VALUES", "query a published table by name"),
     exp.Command: ("a command", "send one SELECT"),
+    exp.Bracket: ("an element of a list", "joint queries know plain values only"),
+    exp.Collate: ("COLLATE", "text compares by code point; use LOWER"),
+    exp.AtTimeZone: ("AT TIME ZONE", "timestamps have no time zone"),
+    exp.SimilarTo: ("SIMILAR TO", "use REGEXP_MATCHES"),
+    exp.PositionalColumn: ("a column by position", "name the column"),
+    exp.BitwiseAnd: ("a bit operation", "use arithmetic"),
+    exp.BitwiseOr: ("a bit operation", "use arithmetic"),
+    exp.BitwiseXor: ("a bit operation", "use arithmetic"),
+    exp.BitwiseNot: ("a bit operation", "use arithmetic"),
+    exp.BitwiseLeftShift: ("a bit operation", "use arithmetic"),
+    exp.BitwiseRightShift: ("a bit operation", "use arithmetic"),
     exp.Alias: ("an alias inside an expression", "give aliases to whole items of the SELECT list"),
 }
 _HINT = "see the supported SQL in docs/analyst.md"
@@ -170,10 +183,10 @@ def refuse(node: exp.Expr) -> NoReturn:
     """Raise UnsupportedQuery, naming what the node is."""
     if isinstance(node, exp.Window):
         raise UnsupportedQuery(
-            f"the window function {_name(node.this).upper()} is not supported",
+            f"the window function {name_of(node.this).upper()} is not supported",
             hint="use a plain aggregate, with GROUP BY",
         )
-    name = _name(node)
+    name = name_of(node)
     if name in _NOT_DETERMINISTIC:
         raise UnsupportedQuery(
             f"{name}() is not deterministic: parties would compute different plans or answers",
@@ -192,7 +205,10 @@ def refuse(node: exp.Expr) -> NoReturn:
     raise UnsupportedQuery(f"{name.upper()} is not supported in a joint query", hint=_HINT)
 
 
-def _name(node: exp.Expr) -> str:
+def name_of(node: exp.Expr) -> str:
+    """What the query calls this node, in lower case; bounded."""
+    if original := node.meta.get("name"):
+        return str(original).lower()[:64]
     if isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
         return str(node.this).lower()[:64]
     if isinstance(node, exp.Func):
@@ -245,22 +261,18 @@ def _refuse_options(node: exp.Expr, known: tuple[str, ...]) -> None:
         nested = node.args[key]
         if isinstance(nested, exp.Expr) and type(nested) in _WORDS:
             refuse(nested)  # e.g. IN (SELECT …)
-        raise UnsupportedQuery(f"{_name(node).upper()} with {key.upper()} is not supported", hint=_HINT)
+        raise UnsupportedQuery(f"{name_of(node).upper()} with {key.upper()} is not supported", hint=_HINT)
 
 
 def _infix(node: exp.Expr, operator: str, qualifiers: frozenset[str]) -> Expression:
-    _refuse_options(node, ("this", "expression", "negate"))
-    left, right = translate(node.this, qualifiers), translate(node.expression, qualifiers)
-    arguments: tuple[Expression, ...] = (left, right)
-    if operator in _CHAINS:
-        arguments = (*_chain(left, operator), *_chain(right, operator))
-    call = Call(operator, arguments)
+    arguments: list[Expression] = []
+    left = node
+    while type(left) is type(node) and (left is node or isinstance(node, CHAINED)):  # from the right end of a chain
+        _refuse_options(left, ("this", "expression", "negate"))
+        arguments.append(translate(left.expression, qualifiers))
+        left = left.this
+    call = Call(operator, (translate(left, qualifiers), *reversed(arguments)))
     return Call("NOT", (call,)) if node.args.get("negate") else call
-
-
-def _chain(expression: Expression, operator: str) -> tuple[Expression, ...]:
-    same = isinstance(expression, Call) and expression.operator == operator
-    return expression.arguments if same else (expression,)  # type: ignore[union-attr]
 
 
 def _column(node: exp.Column, qualifiers: frozenset[str]) -> Column:
