@@ -40,6 +40,7 @@ from node.changes import Changes
 from node.config import NodeConfig
 from node.consensus.events import Step, Timer
 from node.credentials import Credentials
+from node.datasets import DatasetStore
 from node.engine import Engine, EngineConfig
 from node.ledger.blocks import ParsedBlock
 from node.peers import Member, Peers
@@ -48,7 +49,7 @@ from node.ports import Wake
 from node.read_model import ReadModel
 from node.rpc.access import AccessService
 from node.rpc.audit import AuditService, EventService
-from node.rpc.catalog import CatalogService
+from node.rpc.catalog import CatalogService, DatasetService
 from node.rpc.members import MemberService, NodeService
 from node.rpc.server import RpcServer
 from node.rpc.tasks import QueryService, TaskService
@@ -104,6 +105,7 @@ class Node:
         self._wal = FileWal(config.home.wal)
         self._application = Application(self._store, genesis)
         self._read_model = ReadModel(config.home.read_model, self._application)
+        self._datasets = DatasetStore(config.home.datasets, inspection_memory_mb=config.jobs.memory_mb)
         self._pool = Pool(self._chain_id, self._application.check_verified, self._announce, self._on_entered)
         self._peers = Peers(config.institution, credentials.identity, genesis_file.genesis_hash(genesis), self, log)
         self._engine = Engine(
@@ -138,6 +140,7 @@ class Node:
             "TransactionService": TransactionService(self._pool, application, changes),
             "MemberService": MemberService(application),
             "CatalogService": CatalogService(application, read_model),
+            "DatasetService": DatasetService(self._config.institution, self._datasets),
             "AccessService": AccessService(read_model),
             "QueryService": QueryService(application, read_model, self._config.institution, self._peers),
             "TaskService": TaskService(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from grpc import aio
 
+from koinon.errors import InvalidInput, PermissionRefused
+from koinon.names import DatasetName
 from koinon.v1 import services_pb2, services_pb2_grpc
+from koinon.v1.identity_pb2 import Role
 from node.application import Application
+from node.auth import require
+from node.datasets import DatasetStore
 from node.read_model import ReadModel
 from node.rpc.bounds import page_size
 
@@ -38,3 +45,33 @@ class CatalogService(services_pb2_grpc.CatalogServiceServicer):
         self, request: services_pb2.GetDatasetRequest, context: Context
     ) -> services_pb2.GetDatasetResponse:
         return services_pb2.GetDatasetResponse(dataset=self._application.dataset(request.name, request.version))
+
+
+class DatasetService(services_pb2_grpc.DatasetServiceServicer):
+    """Operators of the node's own institution bring files to it, and nobody else does."""
+
+    def __init__(self, institution: str, datasets: DatasetStore) -> None:
+        self._institution = institution
+        self._datasets = datasets
+        self._one_at_a_time = asyncio.Lock()  # inspecting a table takes memory
+
+    async def StageDataset(
+        self, request_iterator: AsyncIterator[services_pb2.StageDatasetRequest], context: Context
+    ) -> services_pb2.StageDatasetResponse:
+        require(Role.ROLE_OPERATOR, institution=self._institution, what="bring files to this node")
+        first = await anext(request_iterator, None)
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidInput("the first part is no header", hint="use koinon catalog publish")
+        if DatasetName.parse(first.header.name).institution != self._institution:
+            raise PermissionRefused(
+                f"{first.header.name} is not a dataset of {self._institution}",
+                hint=f"a node serves its own institution: name it {self._institution}.<collection>.<table>",
+            )
+        async with self._one_at_a_time:
+            staged = await self._datasets.stage(first.header.format, _chunks(request_iterator))
+        return staged.response()
+
+
+async def _chunks(parts: AsyncIterator[services_pb2.StageDatasetRequest]) -> AsyncIterator[bytes]:
+    async for part in parts:
+        yield part.chunk
