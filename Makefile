@@ -33,8 +33,8 @@ bench: .venv/node.stamp ## measure; prints a table, writes bench/latest.json
 sim: .venv/dev.stamp ## consensus under faults, many seeds: make sim SEEDS=1000
 	@$(BIN)/python -m pytest tests/simulation -q --seeds $(or $(SEEDS),200)
 
-docs: .venv/dev.stamp ## write docs/rules.md from koinon/rules.py
-	@$(BIN)/python docs/rules.py
+docs: .venv/dev.stamp ## write the pages that are made from the code
+	@$(BIN)/python docs/generate.py
 
 lock: ## pin requirements/ anew (needs uv)
 	@cd requirements && sh lock.sh

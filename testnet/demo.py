@@ -25,7 +25,7 @@ def demo() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     stage.title(
         "Koinon: four hospitals reproduce a published trial",
-        "Elmunzer et al., N Engl J Med 2012;366:1414-22. 602 patients; no row leaves its hospital.",
+        "Elmunzer et al., N Engl J Med 2012;366:1414-22. No row leaves its hospital.",
     )
     with tempfile.TemporaryDirectory(prefix="koinon-demo-") as directory, ExitStack() as cleanup:
         network = Testnet.create(Path(directory) / "net", INSTITUTIONS)

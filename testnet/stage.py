@@ -74,7 +74,7 @@ class Stage:
         """An empty table in the story's style."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
         for name in columns:
-            table.add_column(name, justify="right" if name in right else "left")
+            table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
         return table
 
     @contextmanager

@@ -93,7 +93,9 @@ class Story:
         proves = "rows stay at home; not even the number of three patients shows"
         with stage.step(f"Each publishes {TABLE} from its own file", proves):
             about = descriptor.parse(descriptor_path().read_text(encoding="utf-8"))
-            table = stage.table("dataset", "patients at home", "on the ledger", "access", "commitment")
+            table = stage.table(
+                "dataset", "patients", "in the catalog", "who grants", "commitment", right=("patients",)
+            )
             with stage.progress("publishing") as advance:
                 for number, (name, patients) in enumerate(PATIENTS.items()):
                     advance(f"{name} publishes", number, len(PATIENTS))
@@ -101,8 +103,8 @@ class Story:
                     publish = self._operators[name].catalog.publish
                     entry = publish(table_path(name), TABLE, descriptor=about, terms=Terms(access=access)).published
                     rows = f"{entry.row_count} to {entry.row_count + entry.row_count_step - 1} rows"
-                    decides = "an operator decides" if name == REVIEWER else "the policy decides"
-                    table.add_row(entry.name, str(patients), rows, decides, f"{entry.commitment.hex()[:10]}…")
+                    grants = "an operator" if name == REVIEWER else "the policy"
+                    table.add_row(entry.name, str(patients), rows, grants, f"{entry.commitment.hex()[:10]}…")
             stage.show(table)
             codelists = sum(1 for note in about.columns.values() if note.codelist)
             stage.say(
@@ -126,11 +128,11 @@ class Story:
             for waiting in operator.access.requests(institution=REVIEWER, status="open"):
                 operator.access.grant(waiting.id)
                 stage.say(f"reviewed and granted by {REVIEWER}/operator: {printable(waiting.requested.dataset)}")
-            table = stage.table("token", "dataset", "uses", "valid for", "smallest group", "decided by")
+            table = stage.table("token", "dataset", "uses", "for", "shows groups of", "granted by")
             tokens = self._tokens()
             for token in tokens:
                 span = duration(token.expires_at_ms - token.granted_at_ms)
-                uses, cohort = f"{token.uses_left} left", f"{token.min_cohort} patients"
+                uses, cohort = str(token.uses_left), f"{token.min_cohort} or more"
                 table.add_row(token.id[:8], printable(token.dataset), uses, span, cohort, printable(token.decided_by))
             stage.show(table)
             _expect(len(tokens) == len(INSTITUTIONS), "the analyst holds a token of every institution")

@@ -1,4 +1,4 @@
-"""The page of rules is made from the code, and the closed list is closed."""
+"""Pages that are made from the code are up to date, and the closed list of rules is closed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ast
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from koinon.rules import RULES
 
@@ -49,10 +51,11 @@ def test_every_rule_in_the_list_is_used() -> None:
     assert sorted(set(RULES) - used) == []
 
 
-def test_the_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("docs_rules", ROOT / "docs" / "rules.py")
+@pytest.mark.parametrize("page", ["rules.md", "commands.md"])
+def test_the_page_is_up_to_date(page: str) -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "rules.md").read_text("utf-8") == module.page(), "run: make docs"
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    assert (ROOT / "docs" / page).read_text("utf-8") == generate.PAGES[page](), "run: make docs"

@@ -1,0 +1,58 @@
+"""Write the pages that are made from the code: ``make docs``.
+
+``rules.md`` from the closed list of rules, ``commands.md`` from the commands' own help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from koinon.cli import main
+from koinon.rules import RULES
+
+DIRECTORY = Path(__file__).parent
+WIDTH = 100
+
+
+def rules() -> str:
+    """Every rule that can refuse something, and what it says."""
+    rows = "\n".join(f"| `{rule}` | {text} |" for rule, text in sorted(RULES.items()))
+    return (
+        "# Rules\n\n"
+        "Every refusal names one of these words: on the terminal in brackets after the error, in Python as `rule`.\n"
+        "This page is made from `koinon/rules.py` by `make docs`.\n\n"
+        f"| rule | what it says |\n|---|---|\n{rows}\n"
+    )
+
+
+def commands() -> str:
+    """Every command's help."""
+    parts = [f"## {path}\n\n```text\n{text}\n```\n" for path, text in _helps(main, "koinon", None)]
+    return (
+        "# Commands\n\n"
+        "Every command takes `--profile` and `--json`, before or after its name.\n"
+        "This page is made from the commands' own `--help` by `make docs`.\n\n" + "\n".join(parts)
+    )
+
+
+def _helps(command: click.Command, path: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
+    name = path.rpartition(" ")[2]
+    with click.Context(
+        command, parent=parent, info_name=name, max_content_width=WIDTH, terminal_width=WIDTH
+    ) as context:
+        yield path, "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+        if isinstance(command, click.Group):
+            for child in command.list_commands(context):
+                found = command.get_command(context, child)
+                if found is not None:
+                    yield from _helps(found, f"{path} {child}", context)
+
+
+PAGES = {"rules.md": rules, "commands.md": commands}
+
+if __name__ == "__main__":
+    for page, make in PAGES.items():
+        (DIRECTORY / page).write_text(make(), encoding="utf-8")
