@@ -103,4 +103,18 @@ RULES: dict[str, str] = {
     "ticket-expired": "the ticket's time has passed",
     "ticket-too-long": "a ticket may be good for at most limits.MAX_TICKET_MS",
     "wrong-key": "the key is not the one needed",
+    # --- sessions, workers and jobs
+    "session-version": "all workers of a task speak the same version of the session protocol",
+    "session-task": "a worker joined under another task",
+    "session-party": "a worker claimed another party's place than its certificate gives it",
+    "session-plan": "a worker came with another plan",
+    "session-certificate": "a worker shows exactly the certificate that its institution put on the ledger",
+    "session-malformed": "a message between workers was not what the program calls for",
+    "session-oversized": "a message between workers exceeds limits.MAX_SESSION_FRAME_BYTES",
+    "session-peer-lost": "another party's worker ended the connection",
+    "session-timeout": "another party's worker did not come, or fell silent",
+    "worker-crashed": "the worker process ended without a result",
+    "worker-limit": "the worker process used more memory or time than it may",
+    "node-restarted": "the node restarted while its part of the task was in progress",
+    "inconsistent-output": "the sealed outputs of a task contradict the ledger or one another",
 }

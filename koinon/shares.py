@@ -4,19 +4,19 @@ A task's result is secret-shared (Shamir) among its committee. Each party seals 
 made for this task; here they are opened, checked against the ledger and against one another, and joined.
 
 Who learns what: the asker, every opened integer. Each sharing was randomised just before it was sealed, so the shares
-say nothing beyond the integers. The parties learn nothing. With m parties of which at most t are faulty, all m points
-must lie on one polynomial of degree t: up to m - t - 1 >= t wrong shares are noticed, and a single one is traced where
-m >= t + 3 leaves enough points to tell. Noticing is all: a wrong share fails the task.
+say nothing beyond the integers. The parties learn nothing. All points of a sharing must lie on one polynomial of
+degree t: with k outputs at hand, up to k - t - 1 wrong ones are noticed, and a single one is traced where k >= t + 3. One
+output more than needed is required, so that a wrong one is always noticed; noticing is all, the result is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from google.protobuf.message import DecodeError
 
 from koinon import canonical, keys
-from koinon.errors import Corrupt, InvalidInput
+from koinon.errors import Corrupt, InvalidInput, Unavailable
 from koinon.keys import SealingKey
 from koinon.limits import MAX_GROUPS, MAX_OUTPUTS, MAX_SEALED_OUTPUT_BYTES
 from koinon.v1.session_pb2 import OutputShares, SealedOutput
@@ -49,42 +49,50 @@ def open_outputs(
     """The ``count`` integers opened by a completed task, in the order of OutputShares.shares.
 
     ``task`` is as the ledger has it (trusted); ``node_keys`` are the committee's Ed25519 node keys, in its order
-    (trusted); ``outputs`` came from anyone. Raises Corrupt, naming the party at fault where that can be told.
+    (trusted); ``outputs`` came from anyone, threshold + 2 of them at least. Raises Unavailable when too few came, and
+    Corrupt, naming the party at fault where that can be told.
     """
     names = [party.institution for party in task.parties]
-    by_party = {output.party: output for output in outputs}
-    if len(by_party) != len(outputs) or set(by_party) != set(range(len(names))):
-        raise _corrupt(f"one sealed output of each of {', '.join(names)} is needed, {len(outputs)} came")
-    rows = []
-    for index, name in enumerate(names):
-        output = by_party[index]
-        digest = canonical.output_digest(task.id, index, output.sealed)
-        if output.task_id != task.id or digest != task.parties[index].output_digest:
+    rows: dict[int, list[int]] = {}
+    for output in outputs:
+        if output.party >= len(names) or output.party in rows:
+            raise _corrupt(f"an output of party {output.party}, which is no party or gave one already")
+        name = names[output.party]
+        digest = canonical.output_digest(task.id, output.party, output.sealed)
+        if output.task_id != task.id or digest != task.parties[output.party].output_digest:
             raise _corrupt(f"the output of {name} is not the one it reported on the ledger")
-        if not keys.verify(node_keys[index], digest, output.signature):
+        if not keys.verify(node_keys[output.party], digest, output.signature):
             raise _corrupt(f"the output of {name} is not signed by its node")
-        rows.append(_unseal(task, index, name, output.sealed, key, count))
+        rows[output.party] = _unseal(task, output.party, name, output.sealed, key, count)
+    needed = min(task.submitted.threshold + 2, len(names))
+    if len(rows) < needed:
+        missing = ", ".join(name for index, name in enumerate(names) if index not in rows)
+        raise Unavailable(
+            f"the outputs of {missing} are out of reach: {len(rows)} of {needed} needed came",
+            hint="fetch them again when those nodes are back; outputs are kept for a while",
+        )
     return reconstruct(rows, task.submitted.threshold, names)
 
 
-def reconstruct(rows: Sequence[Sequence[int]], threshold: int, names: Sequence[str]) -> list[int]:
+def reconstruct(rows: Mapping[int, Sequence[int]], threshold: int, names: Sequence[str]) -> list[int]:
     """Join shares: ``rows[i]`` holds the shares of party i, the polynomials at i + 1. Signed integers.
 
     Raises Corrupt unless all points of every sharing lie on a polynomial of degree ``threshold``.
     """
-    points = range(1, len(rows) + 1)
-    if not _consistent(rows, list(points), threshold):
+    parties = sorted(rows)
+    if not _consistent(rows, parties, threshold):
         suspects = [
-            name
-            for index, name in enumerate(names)
-            if len(rows) >= threshold + 3 and _consistent(rows, [x for x in points if x != index + 1], threshold)
+            names[party]
+            for party in parties
+            if len(rows) >= threshold + 3 and _consistent(rows, [p for p in parties if p != party], threshold)
         ]
         culprit = f": those of {suspects[0]} do not fit the others'" if len(suspects) == 1 else ""
         raise _corrupt(f"the output shares of {', '.join(names)} contradict one another{culprit}")
-    weights = _weights(list(points)[: threshold + 1], 0)
+    base = parties[: threshold + 1]
+    weights = _weights(base, -1)
     values = []
-    for column in zip(*rows, strict=True):
-        value = sum(w * share for w, share in zip(weights, column, strict=False)) % MODULUS
+    for column in zip(*(rows[party] for party in base), strict=True):
+        value = sum(w * share for w, share in zip(weights, column, strict=True)) % MODULUS
         value -= MODULUS if value > MODULUS // 2 else 0
         if abs(value) > MAX_OPENED:
             raise _corrupt("an opened value is out of every possible range")
@@ -115,24 +123,23 @@ def _unseal(task: Task, index: int, name: str, sealed: bytes, key: SealingKey, c
     return values
 
 
-def _consistent(rows: Sequence[Sequence[int]], points: list[int], threshold: int) -> bool:
-    """Do the shares at ``points`` lie on polynomials of degree ``threshold``?"""
-    base, rest = points[: threshold + 1], points[threshold + 1 :]
-    for x in rest:
-        weights = _weights(base, x)
-        for column in zip(*rows, strict=True):
-            expected = sum(w * column[b - 1] for w, b in zip(weights, base, strict=True))
-            if (expected - column[x - 1]) % MODULUS:
+def _consistent(rows: Mapping[int, Sequence[int]], parties: Sequence[int], threshold: int) -> bool:
+    """Do these parties' shares lie on polynomials of degree ``threshold``?"""
+    base, rest = parties[: threshold + 1], parties[threshold + 1 :]
+    for other in rest:
+        weights = _weights(base, other)
+        for *column, share in zip(*(rows[party] for party in base), rows[other], strict=True):
+            if (sum(w * value for w, value in zip(weights, column, strict=True)) - share) % MODULUS:
                 return False
     return True
 
 
-def _weights(points: Sequence[int], at: int) -> list[int]:
-    """Lagrange coefficients: a polynomial of degree < len(points), at ``at``, from its values at ``points``."""
+def _weights(parties: Sequence[int], at: int) -> list[int]:
+    """Lagrange: what a polynomial of degree < len(parties) is at ``at`` + 1, from its values at party + 1 each."""
     weights = []
-    for i in points:
+    for i in parties:
         numerator = denominator = 1
-        for j in points:
+        for j in parties:
             if j != i:
                 numerator = numerator * (at - j) % MODULUS
                 denominator = denominator * (i - j) % MODULUS

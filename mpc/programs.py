@@ -1,12 +1,12 @@
-"""The secure program of a joint query: sums, cohort tests and exact divisions on shares; nothing but output shares leaves.
+"""The secure program of a joint query: sums, cohort tests and exact divisions on shares.
 
-Input: each owner's ``groups x aggregates`` integers, shared among the committee by the owner itself. Output: this party's
-share of every integer to be opened, group-major as in OutputShares. mpc.cleartext is the twin that defines the
+Input: each owner's ``groups x aggregates`` integers, shared among the committee by the owner itself. Output: this
+party's share of every integer to be opened, group-major as in OutputShares. mpc.cleartext is the twin that defines the
 integers.
 
 Who learns what
-    Owners and computing parties: nothing. They see shares of degree t and openings masked by 64 more bits than they hide.
-    The asker, who alone receives output shares: per group whether it is shown, and if so the outputs; of groups that
+    Owners and computing parties: nothing. They see shares of degree t, and openings of values masked by numbers 2^64
+    times larger. The asker, who alone receives output shares: per group whether it is shown, and if so the outputs; of groups that
     are not shown, and of absent values, only that. Output sharings are freshly randomised.
 What breaks it
     More than t < m/2 parties that pool what they see learn every source's aggregates. A party that deviates from the
@@ -28,7 +28,6 @@ from koinon.v1.plan_pb2 import (
     OUTPUT_KIND_COUNT,
     OUTPUT_KIND_GROUP,
     OUTPUT_KIND_STDDEV_SAMP,
-    OUTPUT_KIND_SUM,
     OUTPUT_KIND_VAR_SAMP,
     OutputColumn,
     Plan,
@@ -113,8 +112,8 @@ def _cell(plan: Plan, column: OutputColumn, offset: int) -> _Cell:
 async def _quotients(s: Shamir, cells: Sequence[_Cell], totals: Shares, sizes: Sequence[Shares], scale: int) -> Shares:
     """AVG, VAR_SAMP and STDDEV_SAMP by mpc.cleartext's formulas; meaningless where too few values entered.
 
-    ``sizes`` are the counts' ``magnitudes``. With n a count and p its power of two, n·p / 2^34 and (n - 1)·p / 2^34 lie in
-    [1/4, 1), so ``reciprocals`` takes them. Every cell goes through the same steps; averages ignore some.
+    ``sizes`` are the counts' ``magnitudes``. With n a count and p its power of two, n·p / 2^34 and (n - 1)·p / 2^34
+    lie in [1/4, 1), so ``reciprocals`` takes them. Every cell goes through the same steps; averages ignore some.
     """
     kinds = np.array([c.kind for c in cells])
     average, variance, root = (kinds == kind for kind in _DIVIDED)

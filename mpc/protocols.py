@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from koinon.shares import MODULUS
-from mpc.shamir import STATISTICAL_BITS, Shamir, Shares
+from mpc.shamir import STATISTICAL_BITS, Shamir, Shares, reduced
 
 PRECISION = 128
 """Fraction bits of approximations: 102 of the widest quotient, and 26 for the errors of 14 truncations, m <= 15."""
@@ -48,7 +48,7 @@ async def multiply_shift(s: Shamir, a: Shares, b: Shares, shift: int, bits: int)
     high = s.random(bits + 1 - shift + STATISTICAL_BITS, len(a))
     masked = a * b + 2**bits + low + (high << shift) + s.zero(len(a))
     opened = await s.open(masked % MODULUS, 2 * s.threshold)
-    return ((opened >> shift) - high - 2 ** (bits - shift)) % MODULUS
+    return reduced((opened >> shift) - high - 2 ** (bits - shift))
 
 
 async def shift_exactly(s: Shamir, x: Shares, shift: int, bits: int) -> Shares:
@@ -64,7 +64,7 @@ async def shift_exactly(s: Shamir, x: Shares, shift: int, bits: int) -> Shares:
             propagate = np.vstack([propagate, np.ones((1, len(x)), dtype=object)])
         generate, propagate = await _join(s, generate[1::2], propagate[1::2], generate[::2], propagate[::2])
     low_part = remainder - low + (generate[0] << shift)  # x mod 2^shift
-    return (x - low_part) * pow(2**shift, -1, MODULUS) % MODULUS
+    return reduced((x - low_part) * pow(2**shift, -1, MODULUS))
 
 
 async def bits_of(s: Shamir, x: Shares, width: int) -> Shares:
@@ -77,13 +77,14 @@ async def bits_of(s: Shamir, x: Shares, width: int) -> Shares:
     borrow = np.vstack([np.zeros((1, len(x)), dtype=object), generate[:-1]])
     differ = (1 - propagate) % MODULUS
     (both,) = await s.multiply((differ.reshape(-1), borrow.reshape(-1)))
-    return (differ + borrow - 2 * both.reshape(differ.shape)) % MODULUS
+    return reduced(differ + borrow - 2 * both.reshape(differ.shape))
 
 
 async def leading_bits(s: Shamir, bits: Shares) -> Shares:
     """For each number, 1 at its highest one bit and 0 elsewhere; all 0 for 0. Same shape as ``bits``, lowest first."""
     above, _ = await _prefix(s, bits[::-1], bits[::-1], _either)  # is any bit from here upwards one?
-    return (above - np.vstack([np.zeros((1, bits.shape[1]), dtype=object), above[:-1]]))[::-1] % MODULUS
+    below = np.vstack([np.zeros((1, bits.shape[1]), dtype=object), above[:-1]])
+    return reduced((above - below)[::-1])
 
 
 async def _random_bit_rows(s: Shamir, width: int, count: int) -> tuple[Shares, Shares]:
@@ -129,7 +130,7 @@ async def _prefix(s: Shamir, g: Shares, p: Shares, combine: _Combine) -> tuple[S
 
 def _weigh(bits: Shares, weights: list[int]) -> Shares:
     """Linear combination of the rows."""
-    return np.asarray(np.array(weights, dtype=object) @ bits % MODULUS)
+    return reduced(np.array(weights, dtype=object) @ bits)
 
 
 # --- reciprocals and quotients -------------------------------------------------------------------
@@ -162,29 +163,29 @@ async def reciprocals(s: Shamir, d: Shares, factors: Shares) -> Shares:
 
 
 async def round_down(s: Shamir, approximate: Shares, bits: int) -> Shares:
-    """q or q - 1, for the floor q of a number known with _GUARD fraction bits and an error of [0, 1/8); |q| < 2^bits."""
+    """q or q - 1, for q the floor of a number known with _GUARD fraction bits and an error below 1/8; |q| < 2^bits."""
     lowered = approximate - 2 ** (_GUARD - 2) + 2 ** (bits + _GUARD)
-    return (await shift_exactly(s, lowered % MODULUS, _GUARD, bits + _GUARD + 1) - 2**bits) % MODULUS
+    return reduced(await shift_exactly(s, reduced(lowered), _GUARD, bits + _GUARD + 1) - 2**bits)
 
 
 async def not_negative(s: Shamir, x: Shares, bits: int) -> Shares:
     """[x >= 0] for |x| < 2^bits."""
-    return await shift_exactly(s, (x + 2**bits) % MODULUS, bits, bits + 1)
+    return await shift_exactly(s, reduced(x + 2**bits), bits, bits + 1)
 
 
 async def divide(
     s: Shamir, *, numerator: Shares, denominator: Shares, nearest: Shares, scaled: Shares, reciprocal: Shares
 ) -> Shares:
-    """numerator / denominator, exactly: rounded to nearest with ties upwards where ``nearest`` (public) is 1, down where 0.
+    """numerator / denominator, exactly: to the nearest, ties upwards, where ``nearest`` (public) is 1; down where it is 0.
 
-    ``scaled · reciprocal / 2^(PRECISION + 68)`` approximates the quotient, itself below 2^101, to 2^-5; here it is rounded,
-    and corrected by comparing the remainder with the denominator, which is below 2^84. 0 for 0 / 0.
+    ``scaled · reciprocal / 2^(PRECISION + 68)`` approximates the quotient, itself below 2^101, to 2^-5; here it is
+    rounded, and corrected by comparing the remainder with the denominator, which is below 2^84. 0 for 0 / 0.
     """
     approximate = await multiply_shift(s, scaled, reciprocal, PRECISION + 2 * _WIDTH - _GUARD, 300)
     quotient = await round_down(s, approximate + nearest * 2 ** (_GUARD - 1), _QUOTIENT_BITS)
     (product,) = await s.multiply((quotient, denominator))
     remainder = 2 * numerator + nearest * denominator - 2 * product  # in [0, 4·denominator)
-    return (quotient + await not_negative(s, (remainder - 2 * denominator) % MODULUS, _REMAINDER_BITS)) % MODULUS
+    return reduced(quotient + await not_negative(s, remainder - 2 * denominator, _REMAINDER_BITS))
 
 
 async def nearest_root(s: Shamir, x: Shares) -> Shares:
@@ -215,5 +216,5 @@ async def nearest_root(s: Shamir, x: Shares) -> Shares:
     approximate = await multiply_shift(s, g, unscale, PRECISION - _GUARD, PRECISION + half + 2)
     root = await round_down(s, approximate, half)
     (square,) = await s.multiply(((root + 1) % MODULUS, (root + 1) % MODULUS))
-    root += await not_negative(s, (radicand - square) % MODULUS, half + 3)
-    return await shift_exactly(s, (root + 1) % MODULUS, 1, half + 1)
+    root += await not_negative(s, radicand - square, half + 3)
+    return await shift_exactly(s, reduced(root + 1), 1, half + 1)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from koinon.shares import ELEMENT_BYTES, MODULUS
 from mpc.channel import Channel, SessionFailed
 
-# MPyC parses sys.argv, configures logging and replaces the event loop policy when it is imported: give it nothing to do.
+# MPyC parses sys.argv, configures logging and replaces the event loop policy on import: give it nothing to do.
 _argv, sys.argv = sys.argv, ["mpyc", "--no-log", "--no-uvloop"]
 try:
     from mpyc import finfields, thresha
@@ -97,7 +97,7 @@ class Shamir:
             mine = rows[self.party]
             outgoing = {peer: _encode(rows[peer]) for peer in range(self.parties) if peer != self.party}
         others = [sender for sender in senders if sender != self.party]
-        received = await self._exchange(outgoing, {peer: count * ELEMENT_BYTES for peer in others})
+        received = await self._exchange(outgoing, dict.fromkeys(others, count * ELEMENT_BYTES))
         return np.array([mine if s == self.party else _decode(s, received[s]) for s in senders], dtype=object)
 
     async def open(self, x: Shares, degree: int) -> Shares:
@@ -169,7 +169,7 @@ class Shamir:
             half = len(signs) // 2
             products = await self.multiply(*zip(signs[:half], signs[half : 2 * half], strict=True))
             signs = products + signs[2 * half :]
-        return (1 - signs[0]) * _HALF % MODULUS
+        return reduced((1 - signs[0]) * _HALF)
 
     # --- within ----------------------------------------------------------------------------------
 
@@ -189,6 +189,11 @@ class Shamir:
 
 
 _HALF = (MODULUS + 1) // 2
+
+
+def reduced(x: Shares) -> Shares:
+    """The same elements of the field, as numbers in [0, MODULUS)."""
+    return np.asarray(x % MODULUS)
 
 
 def _array(values: Sequence[int]) -> Shares:
