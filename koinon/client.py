@@ -20,6 +20,7 @@ from koinon.aio.access import Access as AsyncAccess
 from koinon.aio.audit import Audit as AsyncAudit
 from koinon.aio.catalog import Catalog as AsyncCatalog
 from koinon.aio.members import Members as AsyncMembers
+from koinon.aio.session import WRITE_S
 from koinon.aio.tasks import Tasks as AsyncTasks
 from koinon.key_files import AskPassphrase
 from koinon.profile import Profile
@@ -183,7 +184,10 @@ class Client(_Twin):
 
 
 def connect(
-    profile: Profile | str | os.PathLike[str] | None = None, *, ask_passphrase: AskPassphrase | None = None
+    profile: Profile | str | os.PathLike[str] | None = None,
+    *,
+    ask_passphrase: AskPassphrase | None = None,
+    write_timeout_s: float = WRITE_S,
 ) -> Client:
     """A client for a profile: a file, the name of one, or None for $KOINON_PROFILE; else as koinon.aio.connect."""
-    return Client(_loop.run(aio.connect(profile, ask_passphrase=ask_passphrase)))
+    return Client(_loop.run(aio.connect(profile, ask_passphrase=ask_passphrase, write_timeout_s=write_timeout_s)))

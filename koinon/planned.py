@@ -75,6 +75,7 @@ def check(response: PlanQueryResponse) -> PlannedQuery:
     digest = canonical.plan_hash(plan.SerializeToString(deterministic=True))
     groups = math.prod(len(column.codes) for column in plan.group_by)
     _agree(digest == response.plan_hash, "its digest")
+    _agree(plan.sql == task.sql, "the query of the task")
     _agree(digest == task.plan_hash, "the plan hash of the task")
     _agree(list(plan.committee) == list(task.committee), "the committee")
     _agree(plan.threshold == task.threshold, "the threshold")

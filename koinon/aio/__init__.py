@@ -23,7 +23,7 @@ from koinon.aio.access import Access
 from koinon.aio.audit import Audit
 from koinon.aio.catalog import Catalog
 from koinon.aio.members import Members
-from koinon.aio.session import Session
+from koinon.aio.session import WRITE_S, Session
 from koinon.aio.tasks import QUERY_S, OnProgress, Progress, Tasks
 from koinon.errors import InvalidInput, StatusUnknown
 from koinon.key_files import AskPassphrase
@@ -92,15 +92,19 @@ class Client:
 
 
 async def connect(
-    profile_or_path: Profile | str | os.PathLike[str] | None = None, *, ask_passphrase: AskPassphrase | None = None
+    profile_or_path: Profile | str | os.PathLike[str] | None = None,
+    *,
+    ask_passphrase: AskPassphrase | None = None,
+    write_timeout_s: float = WRITE_S,
 ) -> Client:
     """A client for a profile: a file, the name of one, or None for $KOINON_PROFILE.
 
     Reads the profile, the key file and the genesis; the node is first contacted by the first call. The
-    passphrase of an encrypted key comes from $KOINON_PASSPHRASE or ``ask_passphrase``. Raises NotFound, InvalidFile.
+    passphrase of an encrypted key comes from $KOINON_PASSPHRASE or ``ask_passphrase``. A write waits
+    ``write_timeout_s`` for the ledger before it raises StatusUnknown. Raises NotFound, InvalidFile.
     """
     chosen = profile_or_path if isinstance(profile_or_path, Profile) else profile.load(profile_or_path)
     key = key_files.load_signing_key(chosen.key_file, ask_passphrase)
     genesis = genesis_file.load(chosen.genesis)
     chain_id = genesis_file.chain_id(genesis)
-    return Client(Session(chosen, key, chain_id, genesis, Connection(chosen, key, chain_id)))
+    return Client(Session(chosen, key, chain_id, genesis, Connection(chosen, key, chain_id), write_timeout_s))

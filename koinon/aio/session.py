@@ -21,7 +21,8 @@ Page = Callable[[int, str], Awaitable[tuple[Sequence[Item], str]]]
 """Fetches one page: (page size, page token) to (items, token of the next page, empty at the end)."""
 
 DEFAULT_LIMIT = 1_000
-_SUBMIT_S = 60.0
+WRITE_S = 60.0
+"""How long a write waits for the ledger unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +34,22 @@ class Session:
     chain_id: str
     genesis: Genesis
     connection: Connection
+    write_timeout_s: float = WRITE_S
 
     @property
     def person(self) -> str:
         return str(self.profile.person)
 
-    async def submit(self, *operations: Operation, timeout_s: float = _SUBMIT_S) -> TransactionInfo:
+    async def submit(self, *operations: Operation, timeout_s: float | None = None) -> TransactionInfo:
         """Sign the operations as one transaction, all or none, and wait until it is committed.
 
         Raises the typed error of the rule that refused it; StatusUnknown if it was sent and not decided in time.
         """
         return await self.resend(submission.sign(self.chain_id, operations, self.key), timeout_s=timeout_s)
 
-    async def resend(self, signed: bytes, *, timeout_s: float = _SUBMIT_S) -> TransactionInfo:
+    async def resend(self, signed: bytes, *, timeout_s: float | None = None) -> TransactionInfo:
         """Send a signed envelope, also one sent before: it counts once. Raises as ``submit``."""
+        timeout_s = self.write_timeout_s if timeout_s is None else timeout_s
         return await submission.send(self.connection, signed, envelope.identify(signed), timeout_s)
 
 

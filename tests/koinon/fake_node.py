@@ -112,7 +112,7 @@ class FakeNode(grpc.GenericRpcHandler):
         def encode(message: Message) -> bytes:
             return message.SerializeToString()
 
-        def unary(request: Any, context: grpc.ServicerContext) -> Message:
+        def unary(request: Any, context: grpc.ServicerContext) -> Any:
             try:
                 self._authenticate(context)
                 return self._answer(method, request)

@@ -214,10 +214,10 @@ def test_a_replay_is_answered_by_what_became_of_the_first(node: FakeNode, client
 
 
 def test_no_decision_in_time_says_so_and_the_same_envelope_can_go_again(
-    node: FakeNode, client: Client, monkeypatch: pytest.MonkeyPatch
+    node: FakeNode,
 ) -> None:
+    client = koinon.connect(node.profile, write_timeout_s=0)
     node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
-    monkeypatch.setattr("koinon.aio.session._SUBMIT_S", 0.0)
 
     def pending(transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
         return services.TransactionInfo(
