@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 
 HASH_BYTES = 32
 ZERO_HASH = bytes(HASH_BYTES)
 ID_BYTES = 16  # of ids shown to people: requests, tokens, tasks
 
 
+@cache
 def _tag(purpose: str) -> bytes:
     return b"koinon/v1/" + purpose.encode("ascii") + b"\0"
 
