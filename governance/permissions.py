@@ -20,11 +20,11 @@ from koinon.v1.identity_pb2 import (
 
 
 class Relation(Enum):
-    """How the sender must stand to what the operation acts on; values complete 'must be …'."""
+    """How the sender must stand to what the operation acts on; in words that follow a role."""
 
     MEMBER = "of any member"
     INSTITUTION = "of the institution concerned"  # the publisher, the person's, or the asker's
-    PERSON = "the person concerned"  # the holder or the asker
+    PERSON = "who is the person concerned"  # the holder or the asker
     PARTY = "of a member of the committee"
 
 

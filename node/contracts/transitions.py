@@ -60,10 +60,6 @@ class Machine:
     def _numbers(self) -> dict[str, int]:
         return {name: number for number, name in self.names.items()}
 
-    def is_final(self, state: str) -> bool:
-        """Does nothing lead out of this state?"""
-        return all(moves.get(state, state) == state for moves in self.transitions.values())
-
 
 def _assign_status(subject: Any, status: int) -> None:  # the five enums share no type
     subject.status = status

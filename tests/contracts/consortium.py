@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 from koinon import genesis as genesis_file
 from koinon import parameters
 from koinon.envelope import sign
 from koinon.keys import SigningKey
 from koinon.v1.access_pb2 import RequestAccess
+from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.catalog_pb2 import (
     ACCESS_MODE_AUTO,
     ACCESS_MODE_REVIEW,
@@ -62,11 +64,12 @@ def person(name: str, *roles: Role.ValueType, key_name: str = "") -> Person:
     return Person(id=name, public_key=key(key_name or name).public_key, roles=roles)
 
 
-def operation(message: object) -> Operation:
+def operation(message: Any) -> Operation:
     """Wrap an operation's message, unless it is wrapped."""
     if isinstance(message, Operation):
         return message
-    return Operation(**{_FIELDS[type(message).__name__]: message})
+    wrapped: dict[str, Any] = {_FIELDS[type(message).__name__]: message}
+    return Operation(**wrapped)
 
 
 def genesis(members: tuple[str, ...] = MEMBERS) -> Genesis:
@@ -93,7 +96,7 @@ def genesis(members: tuple[str, ...] = MEMBERS) -> Genesis:
     return genesis_file.join("test", START_MS, descriptors, parameters.defaults())
 
 
-def publication(name: str, *, auto: bool = True, **changes: object) -> PublishDataset:
+def publication(name: str, *, auto: bool = True, **changes: Any) -> PublishDataset:
     """A dataset of two columns."""
     publication = PublishDataset(
         name=name,
@@ -143,7 +146,7 @@ class Consortium:
     def time_ms(self) -> int:
         return self.app.time_ms
 
-    def envelope(self, sender: str, *messages: object, expires_in_ms: int = 60_000, chain_id: str = "") -> bytes:
+    def envelope(self, sender: str, *messages: Any, expires_in_ms: int = 60_000, chain_id: str = "") -> bytes:
         """A transaction signed by the key of this name; expiry counts from the last block."""
         self._nonce += 1
         operations = [operation(message) for message in messages]
@@ -165,17 +168,22 @@ class Consortium:
         self.blocks.append(block)
         return finalized
 
-    def send(self, sender: str, *messages: object) -> TransactionResult:
+    def send(self, sender: str, *messages: Any) -> TransactionResult:
         """One transaction in a block of its own; what became of it."""
         return self.decide(self.envelope(sender, *messages)).results[0]
 
-    def do(self, sender: str, *messages: object) -> str:
+    def do(self, sender: str, *messages: Any) -> str:
         """The same, which must succeed; the id its first operation created."""
         result = self.send(sender, *messages)
         assert result.status == TRANSACTION_STATUS_COMMITTED, result.refusal
         return result.created[0]
 
-    def refused(self, sender: str, *messages: object) -> str:
+    def records(self, from_index: int = 0) -> list[AuditRecord]:
+        """The audit log from an index on."""
+        found = (self.app.record(index) for index in range(from_index, self.app.audit_log.size))
+        return [record for record in found if record is not None]
+
+    def refused(self, sender: str, *messages: Any) -> str:
         """The same, which must be refused; by which rule."""
         result = self.send(sender, *messages)
         assert result.status != TRANSACTION_STATUS_COMMITTED

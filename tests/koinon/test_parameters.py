@@ -1,0 +1,47 @@
+"""Parameters of the consortium: each bound holds, and is explained."""
+
+from __future__ import annotations
+
+import pytest
+
+from koinon.errors import InvalidInput
+from koinon.parameters import PARAMETERS, check, defaults
+from koinon.v1.identity_pb2 import Parameters
+
+
+def test_every_parameter_has_bounds_and_a_reason() -> None:
+    assert list(PARAMETERS) == [field.name for field in Parameters.DESCRIPTOR.fields]
+    assert all(bounds.reason and bounds.least <= bounds.default <= bounds.most for bounds in PARAMETERS.values())
+
+
+def test_defaults_hold() -> None:
+    check(defaults())
+
+
+@pytest.mark.parametrize("name", list(PARAMETERS))
+def test_bounds_are_enforced_at_both_ends(name: str) -> None:
+    bounds = PARAMETERS[name]
+    for value, fits in (
+        (bounds.least, True),
+        (bounds.most, True),
+        (bounds.least - 1, False),
+        (bounds.most + 1, False),
+    ):
+        parameters = defaults()
+        setattr(parameters, name, value)
+        if name == "max_committee":
+            parameters.min_committee = 3
+        if fits:
+            check(parameters)
+        else:
+            with pytest.raises(InvalidInput, match=name) as caught:
+                check(parameters)
+            assert caught.value.rule == "parameters"
+            assert bounds.reason in caught.value.hint
+
+
+def test_a_committee_must_be_possible() -> None:
+    parameters = defaults()
+    parameters.min_committee, parameters.max_committee = 7, 5
+    with pytest.raises(InvalidInput, match="min_committee 7"):
+        check(parameters)
