@@ -19,6 +19,7 @@ MAX_VALIDATORS = 100  # all-to-all votes
 MAX_TOTAL_POWER = 10_000  # proposer rotation is tabulated over the total power
 MAX_ROUNDS_AHEAD = 2  # votes kept for rounds after the current one, per sender (Tendermint keeps two)
 MAX_ROUNDS_BEHIND = 16  # rounds before the current one whose messages are kept: a stall of hours fits in memory
+MAX_EARLY_MESSAGES = 16  # kept per peer until their height begins here; a height takes three from each validator
 MAX_CLOCK_DRIFT_MS = 60_000  # how far a vote's time may run ahead of the receiver's clock before it is dropped
 
 # --- pool
@@ -75,7 +76,7 @@ MAX_SOURCES = 64
 MAX_COMMITTEE = 15
 MAX_GROUPS = 256  # product of the codelists grouped by
 MAX_OUTPUTS = 32  # items of a SELECT list
-MAX_EXPRESSION_NODES = 500  # of a parsed query: no stack is exhausted, no owner reads for an hour
+MAX_EXPRESSION_NODES = 1_000  # of a parsed query: no stack is exhausted, no owner reads for an hour
 MAX_EXPRESSION_DEPTH = 20  # parentheses and CASEs inside one another: parsers recurse
 MAX_LITERAL = 200  # characters of one literal in a query
 FRACTION_DIGITS = 6  # values enter a joint computation as integers of 10^-6

@@ -22,18 +22,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from koinon import keys
 from koinon.errors import Corrupt
 from koinon.limits import (
-    MAX_BLOCK_EVIDENCE,
     MAX_BLOCK_TRANSACTIONS,
-    MAX_CLOCK_DRIFT_MS,
-    MAX_PENDING_EVIDENCE,
-    MAX_ROUNDS_AHEAD,
 )
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.validators import ValidatorSet, verify_commit
+from node import gossip
 from node.abci import Application, DecidedBlock
 from node.catch_up import CatchUp, block_request, block_response
 from node.consensus.core import Core
@@ -52,22 +48,19 @@ from node.consensus.events import (
     Timer,
     VoteReceived,
 )
-from node.consensus.messages import NO_ROUND, Proposal, Vote, VoteType
+from node.consensus.messages import Proposal, Vote, VoteType
+from node.intake import Forged, Intake, Message
 from node.journal import Journal
 from node.ledger import blocks, evidence
-from node.ledger.blocks import ChainState, InvalidBlock, ParsedBlock
+from node.ledger.blocks import ChainState, ParsedBlock
 from node.ports import Alarm, Clock, Listener, Log, Pool, Signer, Timers, Transport, Wake
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
 from node.store.wal import WriteAheadLog
 
 _CHAIN_KEY = b"m/chain"
-_EARLY_MESSAGES = 16  # kept per peer until their height begins here; a height takes three from each validator
 _IDLE_GOSSIP_TURNS = 4  # while nothing is decided, speak only at every so many gossip intervals
 _NEARLY_THERE_BLOCKS = 4  # a peer this little behind is sent the blocks without asking
-
-
-_Message = pb.Proposal | pb.Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +124,19 @@ class Engine:
         self.chain = self._open_chain()
         self._journal = Journal(wal, signer.public_key, config.institution, clock.now_ms())
         self._core = Core(config.institution, config.timeouts)
+        self._intake = Intake(self.chain, self._core, clock, app, log)
         self._catch_up = CatchUp()
         self._events: deque[Event] = deque()  # to be journaled, then handled
         self._own: deque[Event] = deque()  # what we signed: journaled already, handled before anything else
         self._outbox: list[peer_pb2.DeliverRequest] = []  # signed, to be sent after the next sync
-        self._evidence: dict[evidence.Offence, pb.Evidence] = {}
-        self._early: dict[str, deque[_Message]] = {}  # by peer: of the next height, or of this one before it starts
-        self._inbox: deque[tuple[str, _Message]] = deque()  # early ones whose time has come
+        self._evidence = evidence.PendingEvidence()
+        self._inbox: deque[tuple[str, Message]] = deque()  # early ones whose time has come
         self._busy = False
         self._halted = False
         self._gossip_turn = 0
         self._gossip_position: tuple[int, ...] = ()
         self._answered: set[str] = set()  # peers whose status was answered in this gossip interval
-        self._forget_height()
+        self._started = False  # is the height after the chain's being decided?
 
     def _open_chain(self) -> ChainState:
         info = self._app.info()
@@ -161,13 +154,6 @@ class Engine:
                 hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
             )
         return chain
-
-    def _forget_height(self) -> None:
-        """Nothing is known yet about the height after the chain's."""
-        self._started = False
-        self._awake: set[str] = set()  # validators that have begun it
-        self._verdicts: dict[bytes, bool] = {}  # by block hash
-        self._blocks: dict[bytes, ParsedBlock] = {}  # by block hash; the valid ones
 
     # --- inputs
 
@@ -233,17 +219,13 @@ class Engine:
             self._started = True
             effects = self._core.handle(HeightStarted(self.chain.height + 1, self.chain.validators))
             for event in events:
-                self._remember_block(event)
+                if isinstance(event, ProposalReceived) and event.valid:
+                    self._intake.know(blocks.parse(event.proposal.value.block))
                 effects += self._core.handle(event)
             # What the log holds of ours was signed before: the journal refuses to sign at or before it.
             for effect in effects:
                 self._perform(effect)
         self._transport.broadcast(self._round_status())
-
-    def _remember_block(self, event: Event) -> None:
-        if isinstance(event, ProposalReceived) and event.valid:
-            value = event.proposal.value
-            self._blocks[value.block_hash] = blocks.parse(value.block)
 
     def _on_timer(self, timer: Timer | Wake) -> None:
         match timer:
@@ -320,9 +302,9 @@ class Engine:
                         for v in precommits
                     ],
                 )
-                self._commit(self._blocks[value.block_hash], commit)
+                self._commit(self._intake.block(value.block_hash), commit)
             case Accuse(first, second):
-                self._note_evidence(evidence.accuse(first, second))
+                self._accuse(evidence.accuse(first, second))
             case _:
                 assert_never(effect)
 
@@ -336,7 +318,7 @@ class Engine:
         signature = self._signer.sign(unsigned.signed_bytes(self._config.chain_id))
         proposal = Proposal(effect.height, effect.round, effect.valid_round, value, self._config.institution, signature)
         self._signed(ProposalReceived(proposal, True))
-        self._outbox.extend(self._proposal_messages(proposal))
+        self._outbox.extend(gossip.proposal_messages(self._core, proposal))
 
     def _build(self) -> ParsedBlock:
         time_ms = blocks.next_time_ms(self.chain, self._last_commit())
@@ -345,12 +327,11 @@ class Engine:
         block = blocks.build(
             self.chain,
             self._app.prepare_proposal(height, time_ms, candidates, blocks.MAX_TRANSACTION_BYTES),
-            self._fitting_evidence(),
+            self._evidence.fitting(self.chain.chain_id, self.chain.validators, self.chain.height + 1),
             self._last_commit(),
             self._config.institution,
         )
-        self._verdicts[block.value.block_hash] = True
-        self._blocks[block.value.block_hash] = block
+        self._intake.know(block)
         return block
 
     def _last_commit(self) -> pb.Commit | None:
@@ -365,43 +346,18 @@ class Engine:
         if self._outbox and self._outbox[-1].HasField("votes"):
             self._outbox[-1].votes.votes.append(vote.to_proto())
         else:
-            self._outbox.append(_votes_message([vote]))
+            self._outbox.append(gossip.votes_message([vote]))
 
     def _signed(self, event: Event) -> None:
         self._journal.append(event)
         self._own.append(event)
 
-    def _proposal_messages(self, proposal: Proposal) -> list[peer_pb2.DeliverRequest]:
-        """The proposal and, where it refers to a polka, the polka: those who missed it could not accept it."""
-        messages = [peer_pb2.DeliverRequest(proposal=proposal.to_proto())]
-        if proposal.valid_round != NO_ROUND:
-            polka = self._core.votes.votes(VoteType.PREVOTE, proposal.valid_round, proposal.value.block_hash)
-            messages.append(_votes_message(polka))
-        return messages
-
-    # --- evidence
-
-    def _note_evidence(self, item: pb.Evidence) -> None:
-        offence = evidence.offence(item)
-        if offence not in self._evidence and len(self._evidence) < MAX_PENDING_EVIDENCE:
-            self._evidence[offence] = item
+    def _accuse(self, item: pb.Evidence) -> None:
+        if self._evidence.add(item):
+            offence = evidence.offence(item)
             self._log.warning(
                 "equivocation", institution=offence.institution, height=offence.height, round=offence.round
             )
-
-    def _fitting_evidence(self) -> list[pb.Evidence]:
-        """What holds in the next block, oldest first; what no longer can hold is dropped."""
-        fitting = []
-        for offence, item in sorted(self._evidence.items(), key=lambda pair: (pair[0].height, pair[0])):
-            if offence.height > self.chain.height:
-                continue
-            try:
-                evidence.verify(self.chain.chain_id, self.chain.validators, self.chain.height + 1, item)
-            except evidence.InvalidEvidence:
-                del self._evidence[offence]
-            else:
-                fitting.append(item)
-        return fitting[:MAX_BLOCK_EVIDENCE]
 
     # --- heights
 
@@ -423,11 +379,9 @@ class Engine:
 
     def _take_up_early(self) -> None:
         """What peers sent before we were ready for it is received now."""
-        for peer, messages in self._early.items():
-            self._inbox.extend((peer, message) for message in messages)
-        self._early.clear()
+        self._inbox.extend(self._intake.take_kept())
 
-    def _receive_message(self, peer: str, message: _Message) -> None:
+    def _receive_message(self, peer: str, message: Message) -> None:
         if isinstance(message, pb.Vote):
             self._receive_vote(peer, message)
         else:
@@ -453,9 +407,9 @@ class Engine:
         self._app.commit()
         self.chain = chain
         self._journal.observe(height, header.time_ms)
-        for item in block.evidence:
-            self._evidence.pop(evidence.offence(item), None)
-        self._forget_height()
+        self._evidence.remove(block.evidence)
+        self._started = False
+        self._intake.turn_to(chain)
         for listener in self._listeners:
             listener.on_committed(height, block, finalized)
         after = finalized.hashes
@@ -496,97 +450,40 @@ class Engine:
 
     def _receive_vote(self, peer: str, message: pb.Vote) -> bool:
         """Returns False if the vote is forged."""
-        vote = Vote.from_proto(message)
-        if vote is None:
+        if not self._is_timely(peer, message):
+            return True
+        try:
+            received = self._intake.vote(message)
+        except Forged:
             return False
-        if not self._is_timely(peer, message) or (self._started and self._core.votes.has(vote)):
-            return True
-        if vote.time_ms > self._clock.now_ms() + MAX_CLOCK_DRIFT_MS:
-            self._log.warning("vote from the future", institution=vote.institution, time_ms=vote.time_ms)
-            return True
-        member = self.chain.validators.member(vote.institution)
-        if member is None or not keys.verify(
-            member.public_key, vote.signed_bytes(self._config.chain_id), vote.signature
-        ):
-            return False
-        if self._started:
-            self._events.append(VoteReceived(vote))
-            return True
-        self._keep_early(peer, message)
-        self._awake.add(vote.institution)
-        if self.chain.validators.power(self._awake) >= self.chain.validators.one_third:
-            self._start_height()
+        if received is not None:
+            if self._started:
+                self._events.append(received)
+            else:
+                self._intake.keep(peer, message)
+                if self._intake.others_began(message.institution):
+                    self._start_height()
         return True
 
     def _receive_proposal(self, peer: str, message: pb.Proposal) -> None:
-        if not self._is_timely(peer, message) or message.round > self._core_round() + MAX_ROUNDS_AHEAD:
-            return
-        proposer = self.chain.validators.proposer(message.height, message.round)
-        member = self.chain.validators.member(proposer)
-        if message.institution != proposer or member is None:
-            return
-        first = self._core.proposal(message.round) if self._started else None
-        if first is not None and first.signature == message.signature:
+        if not self._is_timely(peer, message):
             return
         try:
-            block = blocks.parse(message.block)
-        except InvalidBlock as error:
-            self._log.warning("proposal dropped", proposer=proposer, sender=peer, reason=error.message)
+            received = self._intake.proposal(message)
+        except Forged:
             return
-        proposal = Proposal(
-            message.height, message.round, message.valid_round, block.value, proposer, message.signature
-        )
-        if not keys.verify(member.public_key, proposal.signed_bytes(self._config.chain_id), proposal.signature):
-            return
-        if not self._started:
-            self._keep_early(peer, message)
+        if received is not None:
             self._start_height()
-            return
-        # A second, different proposal is evidence; its block matters only if others have a quorum for it.
-        wanted = first is None or self._core.has_quorum_for(proposal.round, block.value.block_hash)
-        self._events.append(ProposalReceived(proposal, wanted and self._judge(proposal, block)))
+            self._events.append(received)
 
-    def _core_round(self) -> int:
-        return self._core.round if self._started else 0
-
-    def _is_timely(self, peer: str, message: _Message) -> bool:
+    def _is_timely(self, peer: str, message: Message) -> bool:
         """Is this about the height to be decided? Keeps what is about the next one; notes who is further."""
         ahead = message.height - (self.chain.height + 1)
         if ahead > 0:
             self._catch_up.heard(peer, message.height - 1)
         if ahead == 1:
-            self._keep_early(peer, message)
+            self._intake.keep(peer, message)
         return ahead == 0
-
-    def _keep_early(self, peer: str, message: _Message) -> None:
-        kept = self._early.setdefault(peer, deque())
-        proposals = sum(isinstance(other, pb.Proposal) for other in kept)
-        if len(kept) < _EARLY_MESSAGES and (isinstance(message, pb.Vote) or proposals < 2):
-            kept.append(message)
-
-    def _judge(self, proposal: Proposal, block: ParsedBlock) -> bool:
-        """The paper's valid(v): would an honest proposer have made this block, here and now?"""
-        if proposal.valid_round == NO_ROUND and block.header.proposer != proposal.institution:
-            return False  # a new block is its proposer's own; only a block with a polka is proposed again
-        block_hash = block.value.block_hash
-        verdict = self._verdicts.get(block_hash)
-        if verdict is None:
-            verdict = self._verdicts[block_hash] = self._is_valid(block)
-            if verdict:
-                self._blocks[block_hash] = block
-        return verdict
-
-    def _is_valid(self, block: ParsedBlock) -> bool:
-        try:
-            blocks.verify(self.chain, block)
-        except InvalidBlock as error:
-            self._log.warning("invalid proposal", proposer=block.header.proposer, reason=error.message)
-            return False
-        header = block.header
-        refusal = self._app.process_proposal(header.height, header.time_ms, block.transactions)
-        if refusal is not None:
-            self._log.warning("proposal refused", proposer=header.proposer, rule=refusal.rule, reason=refusal.message)
-        return refusal is None
 
     # --- gossip: what was lost on the way is sent again
 
@@ -605,48 +502,26 @@ class Engine:
             self._transport.send(peer, block_request(self.chain.height))
 
     def _round_status(self) -> peer_pb2.DeliverRequest:
-        status = peer_pb2.RoundStatus(height=self.chain.height + 1)
-        if self._started:
-            core = self._core
-            status.round, status.step = core.round, core.step
-            status.has_proposal = core.proposal(core.round) is not None
-            status.prevotes.extend(core.votes.senders(VoteType.PREVOTE, core.round))
-            status.precommits.extend(core.votes.senders(VoteType.PRECOMMIT, core.round))
-        return peer_pb2.DeliverRequest(round_status=status)
+        return gossip.round_status(self.chain.height + 1, self._core)
 
     def _receive_status(self, peer: str, status: peer_pb2.RoundStatus) -> None:
         """Send the peer what it lacks and we have; once per gossip interval, since it may be asking too much."""
         height = self.chain.height + 1
         self._catch_up.heard(peer, status.height - 1)
-        if peer in self._answered:
+        if peer in self._answered or status.height > height:
             return
-        if height - _NEARLY_THERE_BLOCKS <= status.height < height:
-            self._answered.add(peer)
+        self._answered.add(peer)
+        if status.height == height:
+            if self._core.is_deciding(height) and status.round <= self._core.round:
+                self._send_all(peer, gossip.missing(self._core, status))
+        elif status.height >= height - _NEARLY_THERE_BLOCKS:
             self._answer_with_blocks(peer, status.height, _NEARLY_THERE_BLOCKS)
-        elif status.height < height:
-            self._answered.add(peer)
+        else:
             self._transport.send(peer, self._round_status())  # it will ask
-        elif status.height == height and self._started and status.round <= self._core.round:
-            self._answered.add(peer)
-            self._answer_with_messages(peer, status)
 
-    def _answer_with_messages(self, peer: str, status: peer_pb2.RoundStatus) -> None:
-        core, round_ = self._core, status.round
-        proposal = core.proposal(round_)
-        if proposal is not None and not status.has_proposal:
-            for message in self._proposal_messages(proposal):
-                self._transport.send(peer, message)
-        held = {VoteType.PREVOTE: set(status.prevotes), VoteType.PRECOMMIT: set(status.precommits)}
-        votes = [
-            vote
-            for vote_type in VoteType
-            for vote in core.votes.votes(vote_type, round_)
-            if vote.institution not in held[vote_type]
-        ]
-        if round_ < core.round:  # so that it joins our round
-            votes += [vote for vote_type in VoteType for vote in core.votes.votes(vote_type, core.round)]
-        if votes:
-            self._transport.send(peer, _votes_message(votes))
+    def _send_all(self, peer: str, messages: Sequence[peer_pb2.DeliverRequest]) -> None:
+        for message in messages:
+            self._transport.send(peer, message)
 
     # --- block sync
 
@@ -683,7 +558,3 @@ class Engine:
             useful = True
         if useful and self._catch_up.answered(peer, self.chain.height):
             self._transport.send(peer, block_request(self.chain.height))
-
-
-def _votes_message(votes: Sequence[Vote]) -> peer_pb2.DeliverRequest:
-    return peer_pb2.DeliverRequest(votes=peer_pb2.VoteBatch(votes=[vote.to_proto() for vote in votes]))

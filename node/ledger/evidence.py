@@ -6,11 +6,12 @@ differ. A correct validator never signs both, whatever the network, a crash or a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from koinon import canonical, keys
 from koinon.errors import Corrupt
-from koinon.limits import MAX_EVIDENCE_AGE_BLOCKS
+from koinon.limits import MAX_BLOCK_EVIDENCE, MAX_EVIDENCE_AGE_BLOCKS, MAX_PENDING_EVIDENCE
 from koinon.v1 import consensus_pb2 as pb
 from koinon.validators import ValidatorSet
 from node.consensus.messages import Proposal, Vote
@@ -92,6 +93,40 @@ def verify(chain_id: str, validators: ValidatorSet, height: int, evidence: pb.Ev
     if not all(keys.verify(member.public_key, message, signature) for message, signature in signed):
         raise InvalidEvidence(f"a signature in the evidence is not {accused.institution}'s")
     return accused
+
+
+class PendingEvidence:
+    """Evidence that waits for a block, one piece per offence, at most MAX_PENDING_EVIDENCE."""
+
+    def __init__(self) -> None:
+        self._items: dict[Offence, pb.Evidence] = {}
+
+    def add(self, evidence: pb.Evidence) -> bool:
+        """Keep it; returns whether it is the first about its offence and there was room."""
+        accused = offence(evidence)
+        if accused in self._items or len(self._items) >= MAX_PENDING_EVIDENCE:
+            return False
+        self._items[accused] = evidence
+        return True
+
+    def remove(self, included: Iterable[pb.Evidence]) -> None:
+        """Forget what a block says."""
+        for item in included:
+            self._items.pop(offence(item), None)
+
+    def fitting(self, chain_id: str, validators: ValidatorSet, height: int) -> list[pb.Evidence]:
+        """What belongs in the block at ``height``, oldest first; what has become invalid is dropped."""
+        chosen = []
+        for accused, item in sorted(self._items.items(), key=lambda pair: (pair[0].height, pair[0])):
+            if accused.height >= height:
+                continue
+            try:
+                verify(chain_id, validators, height, item)
+            except InvalidEvidence:
+                del self._items[accused]
+            else:
+                chosen.append(item)
+        return chosen[:MAX_BLOCK_EVIDENCE]
 
 
 def _signed_votes(chain_id: str, accused: Offence, pair: pb.DuplicateVote) -> list[tuple[bytes, bytes]]:

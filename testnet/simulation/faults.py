@@ -37,7 +37,7 @@ class Faults:
             if rng.random() < probability:
                 self._repeat(action, least_ms, most_ms)
         if victim is not None:
-            world.schedule(rng.randint(1_000, 8_000), self._lose)
+            world.schedule(rng.randint(1_000, 4_500), self._lose)
 
     def _repeat(self, action: Callable[[], None], least_ms: int, most_ms: int) -> None:
         def again() -> None:
