@@ -199,7 +199,7 @@ OPERATORS: Mapping[str, Operator] = {
     "SUBSTRING": _function("SUBSTRING", _TEXT, _INTEGER, _INTEGER, result=TEXT, least=2),
     **{
         name: _function(name, _TEXT, _TEXT, result=BOOLEAN)
-        for name in ("STARTS_WITH", "ENDS_WITH", "CONTAINS", "REGEXP_MATCHES")
+        for name in ("STARTS_WITH", "ENDS_WITH", "CONTAINS", "REGEXP_MATCHES", "REGEXP_FULL_MATCH")
     },
     **{f"EXTRACT {part}": _extract(part) for part in sorted(DATE_PARTS)},
     **{f"DATE_DIFF {part}": _date_diff(part) for part in sorted(DATE_PARTS)},

@@ -54,7 +54,7 @@ AGGREGATES: dict[Kind, str] = {
 class _Reader(DuckDB):
     """DuckDB's dialect, remembering functions by the names the query gives them."""
 
-    PRESERVE_ORIGINAL_NAMES = True
+    ORIGINAL_NAME_META_KEY = "name"
 
 
 _AGGREGATE_NODES: dict[type[exp.Expr], Kind] = {

@@ -80,6 +80,7 @@ _FUNCTIONS: dict[type[exp.Expr], tuple[str, tuple[str, ...]]] = {
     exp.EndsWith: ("ENDS_WITH", ("this", "expression")),
     exp.Contains: ("CONTAINS", ("this", "expression")),
     exp.RegexpLike: ("REGEXP_MATCHES", ("this", "expression")),
+    exp.RegexpFullMatch: ("REGEXP_FULL_MATCH", ("this", "expression")),
 }
 _EXTRACTS: dict[type[exp.Expr], str] = {
     exp.Year: "year",
@@ -238,6 +239,10 @@ def translate(node: exp.Expr, qualifiers: frozenset[str]) -> Expression:
         return _infix(node, _INFIX[kind], qualifiers)
     if kind in _EXTRACTS:
         return _call(node, f"EXTRACT {_EXTRACTS[kind]}", ("this",), qualifiers)
+    if (
+        kind is exp.RegexpLike and "name" not in node.meta
+    ):  # in DuckDB this matches the whole text, but is read as if not
+        raise UnsupportedQuery("the operator ~ is not supported in a joint query", hint="use REGEXP_FULL_MATCH")
     if kind in _FUNCTIONS:
         name, arguments = _FUNCTIONS[kind]
         return _call(node, name, arguments, qualifiers)
@@ -353,7 +358,7 @@ def _special(node: exp.Expr, qualifiers: frozenset[str]) -> Call:
             _refuse_options(node, ("this", "expression"))
             return Call(f"EXTRACT {_part(node.this.name)}", (translate(node.expression, qualifiers),))
         case exp.DateDiff():
-            _refuse_options(node, ("this", "expression", "unit"))
+            _refuse_options(node, ("this", "expression", "unit", "date_part_boundary"))  # counts boundaries, as DuckDB
             unit = node.args.get("unit")
             arguments = (translate(node.expression, qualifiers), translate(node.this, qualifiers))
             return Call(f"DATE_DIFF {_part(unit.name if unit is not None else 'day')}", arguments)
