@@ -1,7 +1,7 @@
 """Certificates that live for one task, and TLS contexts that trust nothing else.
 
 A worker's certificate is self-signed and goes on the ledger with its institution's AcceptTask; that is what makes it
-trustworthy, so it carries no name and no useful dates. Its key never leaves the node's memory and the worker's.
+trustworthy, so it carries neither a telling name nor useful dates. Its key never leaves the node's memory and the worker's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-_NAME = "koinon-worker"
 _FROM = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)  # trust comes from the ledger: clocks must not matter
 _UNTIL = dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
 
@@ -25,7 +24,7 @@ _UNTIL = dt.datetime(9999, 12, 31, tzinfo=dt.UTC)
 def ephemeral() -> tuple[bytes, bytes]:
     """A fresh ECDSA P-256 key and its self-signed certificate: (certificate as DER, key as PEM)."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _NAME)])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "koinon-worker")])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -49,6 +48,7 @@ def context(*, server: bool, certificate: bytes, key_pem: bytes, trusted: Sequen
     made.minimum_version = ssl.TLSVersion.TLSv1_3
     made.check_hostname = False  # parties are told apart by their certificates, compared byte by byte
     made.verify_mode = ssl.CERT_REQUIRED
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # match the certificate itself: they all bear the same name
     if server:
         made.num_tickets = 0  # every connection shows its certificate
     made.load_verify_locations(cadata=b"".join(trusted))

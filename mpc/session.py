@@ -128,10 +128,15 @@ async def _dial(identity: Identity, peer: int) -> _Link:
                 plain.setblocking(False)
                 await loop.sock_connect(plain, address)
                 await loop.sock_sendall(plain, identity.preamble())
-                reader, writer = await asyncio.open_connection(sock=plain, ssl=tls, server_hostname="")
+                reader, writer = await asyncio.open_connection(
+                    sock=plain, ssl=tls, server_hostname="", limit=MAX_SESSION_FRAME_BYTES
+                )
             except BaseException:
                 plain.close()
                 raise
+            if _shown(writer) != identity.certificates[peer]:
+                writer.close()
+                raise ssl.SSLCertVerificationError
             link = _Link(identity, peer, reader, writer)
             await link.greet()
             return link
@@ -164,10 +169,12 @@ async def _answer(
         plain.close()
         return
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    peer = identity.certificates.index(shown)
-    link = _Link(identity, peer, reader, writer)
-    arrival = arrivals[peer]
+    shown = _shown(writer)
+    peer = next((peer for peer in arrivals if identity.certificates[peer] == shown), None)
+    if peer is None:
+        writer.close()
+        return
+    link, arrival = _Link(identity, peer, reader, writer), arrivals[peer]
     try:
         await link.greet()
     except SessionFailed as failure:
@@ -180,6 +187,12 @@ async def _answer(
             link.close()
         else:
             arrival.set_result(link)
+
+
+def _shown(writer: asyncio.StreamWriter) -> bytes | None:
+    """The certificate the other side showed, and proved to hold the key of."""
+    shown: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return shown
 
 
 def _context(identity: Identity, *, server: bool, peers: Sequence[int]) -> ssl.SSLContext:

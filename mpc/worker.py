@@ -39,7 +39,8 @@ async def _run(job: Job, accepted: AsyncIterator[socket.socket], may_seal: Calla
     began = loop.time()
     deadline = began + job.seconds
     plan = Plan.FromString(job.plan)
-    owners = sorted({plan.committee.index(source.institution) for source in plan.sources})
+    committee = list(plan.committee)
+    owners = sorted({committee.index(source.institution) for source in plan.sources})
     meeting = asyncio.create_task(session.connect(job.identity, accepted, deadline))
     try:
         own = await asyncio.to_thread(_aggregate, job, plan)
