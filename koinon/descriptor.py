@@ -36,6 +36,7 @@ from koinon.v1.services_pb2 import StageDatasetResponse
 DAY_MS = 86_400_000
 ALL_OPERATIONS = words.words(TaskOperation)
 DEFAULT_ROW_COUNT_STEP = 10
+_SHORTEN = "shorten it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,13 @@ def parse(text: str) -> Descriptor:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidFile(f"the descriptor is not TOML: {error}") from error
+        raise InvalidFile(f"the descriptor is not TOML: {error}", hint="correct that line") from error
     _only(table, ("title", "description", "keywords", "license", "citation", "columns"), "the descriptor")
     keywords = table.get("keywords", [])
     if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
-        raise InvalidFile("keywords in the descriptor must be a list of texts")
+        raise InvalidFile(
+            "keywords in the descriptor must be a list of texts", hint='write keywords = ["ercp", "trial"]'
+        )
     columns = table.get("columns", {})
     if not isinstance(columns, dict):
         raise InvalidFile("columns in the descriptor must be tables", hint="write [columns.NAME]")
@@ -129,14 +132,17 @@ def _note(name: str, table: object) -> ColumnNote:
     if isinstance(codelist, list) and codelist and all(isinstance(code, str) for code in codelist):
         codelist = tuple(codelist)
     elif not isinstance(codelist, bool):
-        raise InvalidFile(f"codelist of columns.{name} must be true, false or a list of texts")
+        raise InvalidFile(
+            f"codelist of columns.{name} must be true, false or a list of texts",
+            hint='write codelist = ["0_no", "1_yes"]',
+        )
     return ColumnNote(_text(table, "unit"), _text(table, "description"), codelist)
 
 
 def _text(table: Mapping[str, object], name: str) -> str:
     value = table.get(name, "")
     if not isinstance(value, str):
-        raise InvalidFile(f"{name} in the descriptor must be a text")
+        raise InvalidFile(f"{name} in the descriptor must be a text", hint=f'write {name} = "…"')
     return value.strip()
 
 
@@ -155,12 +161,16 @@ def check(descriptor: Descriptor) -> Descriptor:
         "citation": descriptor.citation,
     } | {f"description of column {name}": note.description for name, note in descriptor.columns.items()}
     if len(descriptor.title) > MAX_TITLE:
-        raise InvalidInput(f"the title has {len(descriptor.title)} characters; at most {MAX_TITLE} are allowed")
+        raise InvalidInput(
+            f"the title has {len(descriptor.title)} characters; at most {MAX_TITLE} are allowed", hint=_SHORTEN
+        )
     for name, text in texts.items():
         if len(text) > MAX_TEXT:
-            raise InvalidInput(f"{name} has {len(text)} characters; at most {MAX_TEXT} are allowed")
+            raise InvalidInput(f"{name} has {len(text)} characters; at most {MAX_TEXT} are allowed", hint=_SHORTEN)
     if len(descriptor.keywords) > MAX_KEYWORDS or any(not 0 < len(w) <= MAX_KEYWORD for w in descriptor.keywords):
-        raise InvalidInput(f"at most {MAX_KEYWORDS} keywords of 1 to {MAX_KEYWORD} characters are allowed")
+        raise InvalidInput(
+            f"at most {MAX_KEYWORDS} keywords of 1 to {MAX_KEYWORD} characters are allowed", hint=_SHORTEN
+        )
     return descriptor
 
 

@@ -101,7 +101,7 @@ def parse(text: str, base: Path) -> Profile:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidFile(f"not TOML: {error}") from error
+        raise InvalidFile(f"not TOML: {error}", hint="koinon init writes a profile to HOME/people") from error
     for name in _FIELDS:
         if not isinstance(table.get(name), str) or not table[name]:
             raise InvalidFile(f"{name} is missing", hint=f"a profile sets {', '.join(_FIELDS)}, each to a text")
@@ -129,5 +129,7 @@ def _certificate(value: str, base: Path) -> str:
     path = base / Path(value).expanduser()
     text = read_text(path, "node_certificate", MAX_PROFILE_BYTES)
     if _PEM_MARK not in text:
-        raise InvalidFile(f"node_certificate {path} holds no PEM certificate")
+        raise InvalidFile(
+            f"node_certificate {path} holds no PEM certificate", hint="it is HOME/tls/certificate.pem of your node"
+        )
     return text

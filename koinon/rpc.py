@@ -28,6 +28,7 @@ HINT_KEY = "koinon-hint-bin"
 NEVER_SENT = "node-down"
 """Rule of an Unavailable that says no connection was made: the request cannot have had any effect."""
 
+_CERTIFICATE = "it is HOME/tls/certificate.pem of your node, as koinon init made it"
 _TICKET_MS = 60_000  # a ticket outlives its call's start, not the session
 _CALL_S = 20.0
 _RETRY_FIRST_S = 0.1
@@ -59,7 +60,7 @@ class Connection:
         try:
             self._certificate = ssl.PEM_cert_to_DER_cert(_first_certificate(profile.node_certificate))
         except ValueError as error:
-            raise InvalidFile("the profile's node_certificate is no PEM certificate") from error
+            raise InvalidFile("the profile's node_certificate is no PEM certificate", hint=_CERTIFICATE) from error
         self._channel = grpc.aio.secure_channel(
             profile.rpc_address,
             grpc.ssl_channel_credentials(root_certificates=profile.node_certificate.encode("ascii")),
@@ -149,6 +150,8 @@ class Connection:
                 rule="wrong-certificate",
                 hint="check rpc_address, institution and node_certificate in the profile",
             )
+        if "security handshaker" in details:
+            return InvalidFile("the profile's node_certificate is no certificate that TLS takes", hint=_CERTIFICATE)
         connected = not details.startswith("failed to connect to all addresses")
         return Unavailable(
             f"the connection to the node at {self.address} broke"

@@ -46,4 +46,4 @@ class Members:
         for person in await self.people(PersonId.parse(person_id).institution):
             if person.id == person_id:
                 return person
-        raise NotFound(f"there is no person {person_id}")
+        raise NotFound(f"there is no person {person_id}", hint="koinon member list shows everyone")

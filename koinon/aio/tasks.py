@@ -106,7 +106,9 @@ class Tasks:
         Raises UnsupportedQuery, NotFound, Refused (no token, cohort too small), Corrupt.
         """
         if len(sql) > MAX_SQL:
-            raise InvalidInput(f"the query has {len(sql)} characters; at most {MAX_SQL} are allowed")
+            raise InvalidInput(
+                f"the query has {len(sql)} characters; at most {MAX_SQL} are allowed", hint="ask for less at once"
+            )
         connection = self._session.connection
         return planned.check(await connection.call(connection.query.PlanQuery, PlanQueryRequest(sql=sql)))
 
@@ -177,7 +179,11 @@ class Tasks:
 
 def _check_ended(task: Task, submitted: SubmitTask) -> None:
     if task.submitted != submitted:
-        raise Corrupt(f"task {task.id} on the ledger is not the one that was signed", rule="wrong-answer")
+        raise Corrupt(
+            f"task {task.id} on the ledger is not the one that was signed",
+            rule="wrong-answer",
+            hint="the node is faulty, or of another version; nothing was opened",
+        )
     if task.status != TaskStatus.TASK_STATUS_COMPLETED:
         state = word(TaskStatus, task.status)
         by = f" by {task.ended_by}" if task.ended_by else ""

@@ -12,6 +12,7 @@ from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.cli.arguments import limit_option, moment
 from koinon.display import plain, printable, when
+from koinon.errors import InvalidInput
 from koinon.receipt import VerifiedRecord
 from koinon.v1.audit_pb2 import AuditRecord
 
@@ -126,7 +127,7 @@ def _subject(text: str) -> str:
         return f"dataset:{text}"
     if text.count(".") == 0 and len(text) < 32:
         return f"institution:{text}"
-    raise click.UsageError(f"{text!r} is no subject; write KIND:ID, with KIND one of {', '.join(_KINDS)}")
+    raise InvalidInput(f"{text!a} is no subject", hint=f"write KIND:ID, with KIND one of {', '.join(_KINDS)}")
 
 
 def _proof(proved: VerifiedRecord) -> dict[str, object]:

@@ -14,9 +14,8 @@ from tests.koinon.fake_node import FakeNode
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[FakeNode]:
-    fake = FakeNode(tmp_path)
-    yield fake
-    fake.close()
+    with FakeNode(tmp_path) as fake:
+        yield fake
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf.message import Message
@@ -73,6 +73,12 @@ class FakeNode(grpc.GenericRpcHandler):
         self.port = self._server.add_secure_port("127.0.0.1:0", credentials)
         self.chain_id = self._write_files(directory, identity.certificate)
         self._server.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._server.stop(None).wait()

@@ -1,0 +1,488 @@
+"""The command line against a scripted node: where output goes, exit codes, and hostile text."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from koinon.cli import app, main
+from koinon.display import plain
+from koinon.errors import BY_STATUS, InvalidFile, Refused
+from koinon.v1 import services_pb2 as services
+from koinon.v1.access_pb2 import AccessRequest, RequestAccess, Token
+from koinon.v1.audit_pb2 import AuditRecord
+from koinon.v1.catalog_pb2 import AccessPolicy, Column, ColumnType, Dataset, PublishDataset
+from koinon.v1.task_pb2 import SubmitTask, Task, TaskParty
+from koinon.v1.transaction_pb2 import Refusal, TransactionStatus
+from tests.cli.conftest import Run
+from tests.koinon.fake_node import FakeNode, rejected
+from tests.koinon.test_client import STAGED
+from tests.koinon.test_query import SQL, Consortium
+
+HOSTILE = "\x1b]0;owned\x07\x1b[31m\u202e\nerror: forged [bold red]markup[/]"
+COMMANDS = {
+    "init",
+    "genesis",
+    "node",
+    "testnet",
+    "demo",
+    "status",
+    "catalog",
+    "access",
+    "query",
+    "task",
+    "audit",
+    "catalog.publish",
+    "catalog.search",
+    "catalog.show",
+    "catalog.withdraw",
+    "access.request",
+    "access.list",
+    "access.grant",
+    "access.deny",
+    "access.revoke",
+    "task.list",
+    "task.show",
+    "task.cancel",
+    "audit.list",
+    "audit.receipt",
+    "audit.verify",
+}
+
+
+def every_command(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from every_command(child, (*path, name))
+
+
+def hostile_dataset() -> Dataset:
+    columns = [Column(name=HOSTILE, type=ColumnType.COLUMN_TYPE_TEXT, codelist=[HOSTILE], description=HOSTILE)]
+    published = PublishDataset(
+        name="um.c.t", title=HOSTILE, description=HOSTILE, keywords=[HOSTILE], columns=columns, policy=AccessPolicy()
+    )
+    return Dataset(published=published, publisher=HOSTILE, released_at_ms=2**62, version=2)
+
+
+# --- the frame
+
+
+def test_the_commands_of_the_issue_are_there() -> None:
+    assert {".".join(path) for path in every_command(main)} >= COMMANDS
+
+
+def test_every_command_takes_the_common_options_and_has_help(run: Run) -> None:
+    for path in every_command(main):
+        result = run(*path, "--help")
+        assert result.exit_code == 0, path
+        assert "--profile" in result.stdout, path
+        assert "--json" in result.stdout, path
+        assert not result.stderr
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout == f"koinon {metadata.version('koinon')}\n"
+
+
+@pytest.mark.parametrize("where", ["before", "after", "between"])
+def test_common_options_work_before_and_after_the_subcommand(run: Run, node: FakeNode, where: str) -> None:
+    node.answers["CatalogService/SearchDatasets"] = services.SearchDatasetsResponse(datasets=[hostile_dataset()])
+    common = ("--profile", str(node.profile), "--json")
+    arguments = {
+        "before": (*common, "catalog", "search"),
+        "between": ("catalog", *common, "search"),
+        "after": ("catalog", "search", *common),
+    }[where]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)[0]["published"]["title"] == HOSTILE
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["query"], ["status", "--frob"], ["catalog", "show"]])
+def test_wrong_usage_is_one_line_with_a_hint(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert not result.stdout
+    error, hint = result.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert error.endswith("[invalid-input]")
+    assert hint.endswith("--help")
+
+
+def test_every_class_of_error_has_its_exit_code(ask: Run, node: FakeNode) -> None:
+    for cls in BY_STATUS.values():
+        node.answers["NodeService/GetStatus"] = cls("what\nhappened", rule="some-rule", hint="do this")
+        result = ask("status")
+        assert result.exit_code == cls.exit_code
+        assert result.stderr == "error: what\\x0ahappened [some-rule]\nhint: do this\n"
+
+
+def test_a_bug_is_one_line_too(ask: Run, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("koinon.cli.status.plain", lambda message: 1 / 0)
+    node.answers["NodeService/GetStatus"] = services.GetStatusResponse()
+    result = ask("status", "--json")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 2)
+    assert "ZeroDivisionError" in result.stderr
+
+
+def test_without_the_node_extra_its_commands_say_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        name = "node"
+
+        def load(self) -> list[click.Command]:
+            raise ModuleNotFoundError("No module named 'plyvel'")
+
+    monkeypatch.setattr(metadata, "entry_points", lambda group, name="": [Broken()])
+    assert "init     needs: pip install 'koinon[node]'" in run("--help").stdout
+    result = run("init", "--institution", "um")
+    assert result.exit_code == 6
+    assert "plyvel" in result.stderr
+    assert result.stderr.endswith("hint: needs: pip install 'koinon[node]'\n")
+
+
+def test_other_packages_may_bring_commands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def hello() -> None:
+        click.echo(app.invocation().json)
+
+    class Plugin:
+        name = "more"
+
+        def load(self) -> list[click.Command]:
+            return [hello]
+
+    monkeypatch.setattr(metadata, "entry_points", lambda group, name="": [Plugin()])
+    assert run("hello", "--json").stdout == "True\n"
+
+
+def test_importing_a_part_of_koinon_loads_no_client() -> None:
+    code = "import sys, koinon.canonical; assert not {'grpc', 'rich', 'koinon.client'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_reader_that_has_enough_is_no_error(ask: Run, node: FakeNode) -> None:
+    node.answers["AuditService/ListRecords"] = services.ListRecordsResponse(
+        records=[AuditRecord(index=index, detail="x" * 200) for index in range(500)]
+    )
+    command = f"{sys.executable} -c 'from koinon.cli import main; main()' audit list --json | head -c 10"
+    done = subprocess.run(
+        ["bash", "-c", command], env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    assert len(done.stdout) == 10
+
+
+# --- hostile text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["catalog", "search"],
+        ["catalog", "show", "um.c.t"],
+        ["access", "list"],
+        ["task", "show", "00"],
+        ["task", "list"],
+        ["audit", "list"],
+        ["member", "list"],
+    ],
+)
+def test_text_from_the_ledger_never_acts_on_the_terminal(
+    ask: Run, node: FakeNode, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    task = Task(id=HOSTILE, reason=HOSTILE, rule=HOSTILE, asker=HOSTILE, submitted=SubmitTask(sql=HOSTILE))
+    task.parties.append(TaskParty(institution=HOSTILE))
+    request = AccessRequest(id=HOSTILE, requested=RequestAccess(dataset=HOSTILE, purpose=HOSTILE), requester=HOSTILE)
+    record = AuditRecord(kind=HOSTILE, actor=HOSTILE, subject=HOSTILE, detail=HOSTILE)
+    institution = services.ListInstitutionsResponse()
+    institution.institutions.add().descriptor.title = HOSTILE
+    people = services.ListPeopleResponse()
+    people.people.add().id = HOSTILE
+    node.answers |= {
+        "CatalogService/SearchDatasets": services.SearchDatasetsResponse(datasets=[hostile_dataset()]),
+        "CatalogService/GetDataset": services.GetDatasetResponse(dataset=hostile_dataset()),
+        "AccessService/ListRequests": services.ListRequestsResponse(requests=[request]),
+        "AccessService/ListTokens": services.ListTokensResponse(tokens=[Token(dataset=HOSTILE, holder=HOSTILE)]),
+        "TaskService/GetTask": services.GetTaskResponse(task=task),
+        "TaskService/ListTasks": services.ListTasksResponse(tasks=[task]),
+        "AuditService/ListRecords": services.ListRecordsResponse(records=[record]),
+        "MemberService/ListInstitutions": institution,
+        "MemberService/ListPeople": people,
+    }
+    result = ask(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "owned" in result.stdout
+    assert "\x1b]" not in result.stdout
+    assert "\x1b[31mowned" not in result.stdout
+    assert "\u202e" not in result.stdout
+    assert "[bold red]markup[/]" in result.stdout
+    assert not any(line.startswith("error: forged") for line in result.stdout.splitlines())
+    assert result.stdout.isascii() or "│" in result.stdout or "─" in result.stdout
+    as_json = ask(*arguments, "--json")
+    assert as_json.stdout.isascii()
+    assert json.loads(as_json.stdout)
+
+
+def test_an_error_s_text_is_one_harmless_line(ask: Run, node: FakeNode) -> None:
+    node.answers["NodeService/GetStatus"] = Refused(HOSTILE, rule="refused", hint=HOSTILE)
+    result = ask("status")
+    assert len(result.stderr.splitlines()) == 2
+    assert "\x1b" not in result.stderr
+
+
+# --- commands
+
+
+def test_status_shows_what_the_network_tolerates(ask: Run, node: FakeNode) -> None:
+    node.answers["NodeService/GetStatus"] = services.GetStatusResponse(
+        institution="um", height=41, faults_tolerated=1, peers=[services.PeerStatus(institution="iu", connected=True)]
+    )
+    result = ask("status")
+    assert "height 42, round 0" in result.stdout
+    assert "goes on with 1 faulty" in result.stdout
+    assert json.loads(ask("status", "--json").stdout)["height"] == 41
+
+
+def test_status_of_a_transaction(ask: Run, node: FakeNode) -> None:
+    refusal = Refusal(rule="token-expired", message="the token is over", hint="ask again")
+    rejected_status = TransactionStatus.TRANSACTION_STATUS_REJECTED
+    info = services.TransactionInfo(transaction_id=b"t" * 32, status=rejected_status, refusal=refusal)
+    node.answers["TransactionService/GetTransactions"] = services.GetTransactionsResponse(transactions=[info])
+    result = ask("status", "--transaction", (b"t" * 32).hex())
+    assert "rejected: final, without effect" in result.stdout
+    assert result.stderr == "error: the token is over [token-expired]\nhint: ask again\n"
+    assert ask("status", "--transaction", "xyz").exit_code == 2
+
+
+def publishing(node: FakeNode) -> None:
+    node.answers["DatasetService/StageDataset"] = lambda parts: (list(parts), STAGED)[1]
+    published = PublishDataset(name="um.ercp.indo_rct")
+    node.answers["CatalogService/GetDataset"] = services.GetDatasetResponse(
+        dataset=Dataset(published=published, version=1)
+    )
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    file = tmp_path / "um.csv"
+    file.write_text("rx,age\n0,60\n")
+    return file
+
+
+def test_publish_shows_what_was_found_and_publishes_only_what_was_confirmed(
+    ask: Run, node: FakeNode, table: Path, tmp_path: Path
+) -> None:
+    publishing(node)
+    descriptor = tmp_path / "d.toml"
+    descriptor.write_text('title = "From the file"\nkeywords = ["ercp"]\n[columns.age]\nunit = "a"\n')
+    arguments = ["catalog", "publish", str(table), "--name", "ercp.indo_rct", "--descriptor", str(descriptor)]
+    result = ask(*arguments, "--access", "auto", "--min-cohort", "7", "--title", "From the option")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "published um.ercp.indo_rct, version 1\n"
+    assert "not published (2 values, the rarest in 80 rows)" in result.stderr
+    assert "164 rows in the file; the catalog will say 160-169" in result.stderr
+    entry = node.received[0].operations[0].publish_dataset
+    assert (entry.title, list(entry.keywords), entry.columns[1].unit) == ("From the option", ["ercp"], "a")
+    assert (entry.policy.mode, entry.policy.min_cohort, list(entry.policy.operations)) == (1, 7, [1, 2, 3, 4, 5])
+    assert not entry.columns[0].codelist
+    assert ask(*arguments, "--codelist", "rx", "--operations", "count,group_by").exit_code == 0
+    entry = node.received[1].operations[0].publish_dataset
+    assert list(entry.columns[0].codelist) == ["0", "1"]
+    assert list(entry.policy.operations) == [1, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "says"),
+    [
+        ({"file": "absent.csv"}, "invalid-file", "No such file"),
+        ({"file": "folder.csv"}, "invalid-file", "Is a directory"),
+        ({"file": "empty.csv"}, "invalid-file", "is empty"),
+        ({"file": "um.txt"}, "invalid-file", "neither .csv nor .parquet"),
+        ({"--name": "indo_rct"}, "invalid-name", "not a table name"),
+        ({"--name": "ERCP.Indo"}, "invalid-name", "not a table name"),
+        ({"--title": ""}, "invalid-input", "needs a title"),
+        ({"--codelist": "sex"}, "not-found", "no column 'sex'"),
+        ({"--codelist": "age"}, "invalid-input", "too many different values"),
+        ({"--operations": "median"}, "invalid-input", "no operation"),
+        ({"--min-cohort": "0"}, "invalid-input", "--min-cohort"),
+        ({"--descriptor": "absent.toml"}, "invalid-file", "cannot be read"),
+        ({"--access": "open"}, "invalid-input", "'open'"),
+    ],
+)
+def test_a_wrong_publication_changes_nothing(
+    ask: Run, node: FakeNode, table: Path, tmp_path: Path, change: dict[str, str], rule: str, says: str
+) -> None:
+    publishing(node)
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "um.txt").write_text("x")
+    options = {"--name": "ercp.indo_rct", "--title": "T"} | {k: v for k, v in change.items() if k != "file"}
+    result = ask("catalog", "publish", str(tmp_path / change.get("file", "um.csv")), *sum(options.items(), ()))
+    assert result.exit_code in (2, 3)
+    assert f"[{rule}]" in result.stderr
+    assert says in result.stderr
+    assert not node.received
+
+
+def test_what_the_node_finds_wrong_with_a_file_is_shown(ask: Run, node: FakeNode, table: Path) -> None:
+    node.answers["DatasetService/StageDataset"] = InvalidFile("line 3 has 4 values, the header 5", hint="correct it")
+    result = ask("catalog", "publish", str(table), "--name", "c.t", "--title", "T")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("error: line 3 has 4 values, the header 5 [invalid-file]\nhint: correct it\n")
+    assert not node.received
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["access", "grant", "ab", "--uses", "2", "--operations", "count"], {"uses": 2, "operations": ["count"]}),
+        (["access", "deny", "ab", "--reason", "no ethics approval"], {"reason": "no ethics approval"}),
+        (["access", "revoke", "cd", "--reason", "over"], {"token_id": "cd" * 16, "reason": "over"}),
+        (["task", "cancel", "ef", "--reason", "mistake"], {"task_id": "ef" * 16}),
+        (["catalog", "withdraw", "c.t", "--reason", "wrong file"], {"name": "um.c.t", "reason": "wrong file"}),
+        (["member", "register", "um/ada", "ab" * 32, "--roles", "analyst"], {}),
+        (["member", "revoke", "um/ada", "--reason", "left"], {"person_id": "um/ada"}),
+    ],
+)
+def test_decisions_are_one_signed_transaction(
+    ask: Run, node: FakeNode, arguments: list[str], expected: dict[str, Any]
+) -> None:
+    people = services.ListPeopleResponse()
+    people.people.add().id = "um/ada"
+    node.answers |= {
+        "AccessService/ListRequests": services.ListRequestsResponse(
+            requests=[AccessRequest(id="ab" * 16, token_id="cd" * 16)]
+        ),
+        "AccessService/ListTokens": services.ListTokensResponse(tokens=[Token(id="cd" * 16)]),
+        "TaskService/GetTask": services.GetTaskResponse(task=Task(id="ef" * 16)),
+        "CatalogService/GetDataset": services.GetDatasetResponse(dataset=Dataset()),
+        "MemberService/ListPeople": people,
+    }
+    result = ask(*arguments)
+    assert result.exit_code == 0, result.stderr
+    ((operation,),) = [body.operations for body in node.received]
+    sent = plain(getattr(operation, operation.WhichOneof("operation") or ""))
+    assert sent.items() >= expected.items()
+    node.decide = rejected("permission", "um/analyst may not", "ask an operator")
+    refused = ask(*arguments)
+    assert refused.exit_code == 4
+    assert refused.stderr == "error: um/analyst may not [permission]\nhint: ask an operator\n"
+
+
+def test_query_formats(ask: Run, node: FakeNode) -> None:
+    outputs = {}
+    for name in ("table", "csv", "json"):
+        node.received.clear()
+        Consortium(node)
+        result = ask("query", SQL, "--format", name)
+        assert result.exit_code == 0, result.stderr
+        outputs[name] = result.stdout
+    assert "45.270001" in outputs["table"]
+    assert outputs["csv"] == "rx,n,mean,years\n1_indo,295,45.270001,13355\n,307,,-4\n"
+    assert json.loads(outputs["json"])["rows"][0] == {"rx": "1_indo", "n": 295, "mean": "45.270001", "years": 13355}
+
+
+def test_query_reads_stdin_and_dry_run_submits_nothing(ask: Run, node: FakeNode) -> None:
+    consortium = Consortium(node)
+    result = ask("query", "-", "--dry-run", stdin=SQL)
+    assert result.exit_code == 0, result.stderr
+    assert "any 1 of them together learn nothing" in result.stdout
+    assert consortium.plan.steps[0].description in result.stdout
+    assert not node.received
+    assert json.loads(ask("query", SQL, "--dry-run", "--json").stdout)["plan"]["min_cohort"] == 10
+
+
+def test_a_refused_query_names_the_rule(ask: Run, node: FakeNode) -> None:
+    node.answers["QueryService/PlanQuery"] = Refused("only 3 rows", rule="minimum-cohort", hint="ask more institutions")
+    result = ask("query", SQL)
+    assert result.exit_code == 4
+    assert result.stderr == "error: only 3 rows [minimum-cohort]\nhint: ask more institutions\n"
+
+
+@pytest.mark.parametrize(
+    ("subject", "asked"),
+    [
+        ("um.ercp.indo_rct", "dataset:um.ercp.indo_rct"),
+        ("um/analyst", "person:um/analyst"),
+        ("um", "institution:um"),
+        ("task:00", "task:00"),
+        ("", ""),
+    ],
+)
+def test_audit_subjects_are_written_as_usual(ask: Run, node: FakeNode, subject: str, asked: str) -> None:
+    heard: list[services.ListRecordsRequest] = []
+
+    def answer(request: services.ListRecordsRequest) -> services.ListRecordsResponse:
+        heard.append(request)
+        return services.ListRecordsResponse()
+
+    node.answers["AuditService/ListRecords"] = answer
+    assert ask("audit", "list", subject, "--since", "2026-11-21", "--until", "2026-11-21T12:30").exit_code == 0
+    assert heard[0].subject == asked
+    assert heard[0].until_ms - heard[0].since_ms == 12.5 * 3_600_000
+
+
+@pytest.mark.parametrize("arguments", [["audit", "list", "ab" * 16], ["audit", "list", "--since", "yesterday"]])
+def test_audit_refuses_what_it_does_not_understand(ask: Run, arguments: list[str]) -> None:
+    result = ask(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+
+
+def test_a_key_is_made_once_and_shows_its_public_half(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "ada.key"
+    assert run("key", str(file)).exit_code == 2  # no passphrase, nobody to ask
+    assert not file.exists()
+    made = run("key", str(file), "--no-passphrase")
+    assert len(bytes.fromhex(made.stdout.strip())) == 32
+    assert run("key", str(file)).stdout == made.stdout
+
+
+# --- profiles
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["status"], 3, "no profile was given"),
+        (["status", "--profile", "absent.toml"], 3, "no profile 'absent.toml'"),
+        (["audit", "verify", "absent.json", "--genesis", "absent.json"], 2, "genesis file"),
+    ],
+)
+def test_missing_files_are_named(run: Run, arguments: list[str], code: int, says: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert says in result.stderr
+
+
+def test_a_node_that_is_down_is_one_line(ask: Run, node: FakeNode) -> None:
+    node.close()
+    result = ask("status")
+    assert result.exit_code == 6
+    assert f"no node answers at 127.0.0.1:{node.port} [node-down]" in result.stderr
+    assert len(result.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("spoil", ["key", "genesis", "certificate"])
+def test_a_spoilt_file_of_the_profile_is_named(ask: Run, node: FakeNode, tmp_path: Path, spoil: str) -> None:
+    file = {"key": "analyst.key", "genesis": "genesis.json", "certificate": "certificate.pem"}[spoil]
+    path = tmp_path / file
+    path.write_text("{}")
+    result = ask("status")
+    assert result.exit_code == 2
+    assert file in result.stderr or "genesis file" in result.stderr
+    assert len(result.stderr.splitlines()) == 2
