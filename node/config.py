@@ -10,6 +10,7 @@
     HOME/people/NAME.{key,toml}               people made by `koinon init`, with their client profiles
     HOME/data/{ledger/,wal,read.sqlite}       what the node has decided and indexed
     HOME/datasets/                            files served to joint computations
+    HOME/outputs/                             results sealed to their askers
     HOME/log/node.log                         JSON lines
 """
 
@@ -93,6 +94,10 @@ class Home:
         return self.path / "datasets"
 
     @property
+    def outputs(self) -> Path:
+        return self.path / "outputs"
+
+    @property
     def log(self) -> Path:
         return self.path / "log"
 
@@ -103,7 +108,6 @@ class JobLimits:
 
     memory_mb: int = 1024  # address space of one worker
     concurrent: int = 8  # tasks computing at once; further ones wait for their turn
-    warm: int = 1  # idle workers kept started, so that a task need not wait for imports
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 _TOP = ("institution", "listen", "log", "jobs")
 _LISTEN = ("rpc", "peer", "mpc")
 _LOG = ("level",)
-_JOBS = {"memory_mb": (64, 1024 * 1024), "concurrent": (1, 64), "warm": (0, 16)}  # least, most
+_JOBS = {"memory_mb": (64, 1024 * 1024), "concurrent": (1, 64)}  # least, most
 
 
 def load(home: Path) -> NodeConfig:
@@ -188,7 +192,6 @@ level = "{config.log_level}"    # {", ".join(_LEVELS)}
 [jobs]
 memory_mb = {config.jobs.memory_mb}
 concurrent = {config.jobs.concurrent}
-warm = {config.jobs.warm}
 """
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # gRPC's C core writes its own lines to stderr; what matters of them reaches us as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -57,6 +58,9 @@ from node.rpc.transactions import TransactionService
 from node.store.leveldb import LevelStore
 from node.store.wal import FileWal
 
+if TYPE_CHECKING:
+    from node.jobs import JobService
+
 _GRACE_S = 1.0  # for calls under way when the node is told to stop
 _ADDRESS_KINDS = ("institution.joined", "institution.moved")
 """Audit records after which the ledger's addresses of members are read again."""
@@ -96,7 +100,9 @@ class Node:
     ) -> None:
         """Opens everything on disk; nothing listens yet. Raises as ``serve`` does."""
         self._config = config
+        self._credentials = credentials
         self._log = log
+        self._jobs: JobService | None = None  # once started
         self._failure: KoinonError | None = None
         self._stopping = asyncio.Event()
         self._changes = Changes()
@@ -167,11 +173,13 @@ class Node:
             log.info("node started", height=self._engine.chain.height, rpc=str(self._config.rpc))
             self._drive(self._engine.start)
             await self._rpc.set_serving(True)
-            # The SQL parser takes most of a second to import: after the node is up, before the first query.
-            await asyncio.to_thread(import_module, "mpc.plan")
+            starting = asyncio.create_task(self._start_jobs(), name="start jobs")
             await self._stopping.wait()
             await self._rpc.stop(_GRACE_S)
             await self._peers.stop()
+            await starting
+            if self._jobs is not None:
+                await self._jobs.stop()
         finally:
             self._pool.close()
             self._wal.close()
@@ -191,6 +199,33 @@ class Node:
             await self._rpc.start(self._config.rpc)
         except RuntimeError as error:  # gRPC's word for a port that was free a moment ago
             raise Unavailable(str(error), rule="port-in-use", hint="see [listen] in config.toml") from None
+
+    async def _start_jobs(self) -> None:
+        """Take part in joint computations. Their modules (SQL, workers) take a second to load: after the node is up."""
+        await asyncio.to_thread(import_module, "node.jobs")
+        from node.jobs import JobService
+
+        if self._stopping.is_set():
+            return
+        try:
+            jobs = JobService(
+                self._application,
+                self._pool.submit,
+                self._datasets,
+                self._config.home.outputs,
+                institution=self._config.institution,
+                node_key=self._credentials.node,
+                chain_id=self._chain_id,
+                limits=self._config.jobs,
+                log=self._log,
+            )
+            self._jobs = jobs
+            await jobs.start(self._config.mpc.host, self._config.mpc.port)
+            self._log.info("jobs started", mpc=str(self._config.mpc))
+        except OSError as error:
+            self._fail(Unavailable(f"{self._config.mpc}: {error.strerror}", hint="see [listen] in config.toml"))
+        except KoinonError as error:
+            self._fail(error)
 
     def _drive(self, action: Callable[[], None]) -> None:
         """Let the engine act; if a port failed it (disk full, ledger damaged), the node ends."""
@@ -228,6 +263,8 @@ class Node:
         """Show people what was committed: after consensus went on, since this is not its business."""
         self._read_model.follow()
         self._changes.notify()
+        if self._jobs is not None:
+            self._jobs.on_committed()
 
     # --- the peers' receiver
 
@@ -244,7 +281,7 @@ class Node:
             self._drive(lambda: self._engine.on_message(institution, message))
 
     def sealed_output(self, task_id: str) -> SealedOutput | None:
-        return None
+        return self._jobs.output(task_id) if self._jobs is not None else None
 
     # --- the pool's
 

@@ -45,6 +45,7 @@ DEFAULT_INSTITUTIONS = ("um", "iu", "uk", "case")
 READY_S = 60.0
 _STOP_S = 10.0
 _POLL_S = 0.05
+_ANSWER_S = 5.0
 # Below the range from which the system takes ports for outgoing connections, so that a node that was
 # stopped finds its ports still free.
 _PORTS = range(20_000, 32_000)
@@ -360,7 +361,7 @@ class _Probe:
         expires_at_ms = time.time_ns() // 1_000_000 + 60_000
         proof = ticket.make(self._chain_id, self._certificate, self._key, expires_at_ms)
         return self._stub.GetStatus(
-            services_pb2.GetStatusRequest(), timeout=2, metadata=((ticket.METADATA_KEY, proof),)
+            services_pb2.GetStatusRequest(), timeout=_ANSWER_S, metadata=((ticket.METADATA_KEY, proof),)
         )
 
 

@@ -1,0 +1,274 @@
+"""Four real nodes on loopback: what holds while they run, when one dies, and who is kept out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+import koinon
+from koinon import genesis, key_files, profile, receipt, ticket
+from koinon.errors import NotFound, PermissionRefused
+from koinon.keys import SigningKey
+from koinon.limits import MAX_ENVELOPE_BYTES, MAX_SUBMIT_ENVELOPES
+from koinon.names import tls_name
+from koinon.rpc import HINT_KEY, RULE_KEY
+from koinon.v1 import peer_pb2, peer_pb2_grpc, services_pb2, services_pb2_grpc
+from node import tls
+from testnet.network import Testnet
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testnet]:
+    with Testnet.create(tmp_path_factory.mktemp("net")) as running:
+        yield running
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up, what
+        time.sleep(0.05)
+
+
+def operator(network: Testnet, institution: str) -> koinon.Client:
+    return koinon.connect(network.profile(f"{institution}-operator"))
+
+
+def register(client: koinon.Client, institution: str, name: str) -> None:
+    client.members.register(f"{institution}/{name}", SigningKey.generate().public_key, ["analyst"])
+
+
+def names(client: koinon.Client) -> set[str]:
+    return {person.id for person in client.members.people()}
+
+
+# --- while all is well
+
+
+def test_every_node_decides_and_sees_the_others(network: Testnet) -> None:
+    states = network.status()
+    assert [state.institution for state in states] == ["case", "iu", "uk", "um"]
+    assert [state.problem for state in states] == [""] * 4
+    assert all(state.ready and state.peers == 3 and state.height >= 1 for state in states)
+    assert sorted(path.stem for path in (network.dir / "profiles").iterdir()) == [
+        "analyst",
+        "case-operator",
+        "iu-operator",
+        "regulator",
+        "uk-operator",
+        "um-operator",
+    ]
+
+
+def test_what_one_node_is_told_every_node_knows(network: Testnet) -> None:
+    with operator(network, "um") as um, operator(network, "case") as case:
+        register(um, "um", "somebody")
+        until(lambda: "um/somebody" in names(case), "case knows what um decided")
+        assert um.status().faults_tolerated == 1
+
+
+def test_a_receipt_from_a_node_proves_a_record_without_it(network: Testnet) -> None:
+    with koinon.connect(network.profile("regulator")) as regulator:
+        record = regulator.audit.list(kind="person.registered")[-1]
+        proof = receipt.parse(receipt.render(regulator.audit.receipt(record.index)))
+    verified = receipt.verify(proof, genesis.load(network.dir / "genesis.json"))
+    assert verified.record == record
+    assert len(verified.signers) >= 3
+
+
+def test_an_analyst_sees_the_records_that_concern_it_and_no_others(network: Testnet) -> None:
+    with koinon.connect(network.profile("analyst")) as analyst:
+        seen = analyst.audit.list()
+        assert {record.subject for record in seen} == {"person:um/analyst"}
+        with pytest.raises(PermissionRefused, match="record 0 does not concern um/analyst"):
+            analyst.audit.receipt(0)
+
+
+def test_what_does_not_exist_is_named(network: Testnet) -> None:
+    with koinon.connect(network.profile("analyst")) as analyst:
+        with pytest.raises(NotFound, match=r"um\.no\.such"):
+            analyst.catalog.show("um.no.such")
+        with pytest.raises(NotFound, match=r"no\.such"):
+            analyst.plan("SELECT COUNT(*) AS n FROM no.such")
+
+
+@pytest.mark.parametrize(
+    ("stub", "method", "asked"),
+    [
+        (services_pb2_grpc.AccessServiceStub, "ListTokens", services_pb2.ListTokensRequest(page_token="x")),
+        (services_pb2_grpc.AccessServiceStub, "ListRequests", services_pb2.ListRequestsRequest(page_size=501)),
+        (services_pb2_grpc.TaskServiceStub, "GetTask", services_pb2.GetTaskRequest(id="", wait_ms=30_001)),
+        (
+            services_pb2_grpc.TransactionServiceStub,
+            "GetTransactions",
+            services_pb2.GetTransactionsRequest(transaction_ids=[b"short"]),
+        ),
+        (
+            services_pb2_grpc.TransactionServiceStub,
+            "Submit",
+            services_pb2.SubmitRequest(envelopes=[b""] * (MAX_SUBMIT_ENVELOPES + 1)),
+        ),
+        (services_pb2_grpc.AuditServiceStub, "GetConsistencyProof", services_pb2.GetConsistencyProofRequest()),
+    ],
+)
+def test_a_request_out_of_bounds_is_refused(network: Testnet, stub: type, method: str, asked: object) -> None:
+    with pytest.raises(CallRefused, match=r"INVALID_ARGUMENT invalid-input|NOT_FOUND not-found"):
+        _call(network, stub, method, asked)
+
+
+def test_envelopes_that_are_none_are_rejected_one_by_one(network: Testnet) -> None:
+    request = services_pb2.SubmitRequest(envelopes=[b"", b"\xff" * 100, bytes(MAX_ENVELOPE_BYTES + 1)])
+    answer = _call(network, services_pb2_grpc.TransactionServiceStub, "Submit", request)
+    assert isinstance(answer, services_pb2.SubmitResponse)
+    rules = [info.refusal.rule for info in answer.transactions]
+    assert rules == ["malformed-transaction", "malformed-transaction", "oversized-transaction"]
+
+
+def test_an_operator_brings_files_to_its_own_node_only(network: Testnet) -> None:
+    table = network.dir / "table.csv"
+    table.write_text("age\n" + "".join(f"{age}\n" for age in range(30, 60)), encoding="utf-8")
+    with operator(network, "um") as um:
+        published = um.catalog.publish(table, "some.ages", descriptor=koinon.Descriptor(title="Ages"))
+        assert um.catalog.show("um.some.ages") == published
+    refused = pytest.raises(PermissionRefused, match="um/analyst may not bring files to this node")
+    with koinon.connect(network.profile("analyst")) as analyst, refused:
+        analyst.catalog.publish(table, "some.ages", descriptor=koinon.Descriptor(title="Ages"))
+
+
+# --- when a node dies
+
+
+def test_a_killed_node_is_not_missed_and_catches_up(network: Testnet) -> None:
+    with operator(network, "um") as um:
+        network.kill("case")
+        assert not next(state for state in network.status() if state.institution == "case").pid
+        for number in range(12):
+            register(um, "um", f"while-down-{number}")
+        network.restart("case")
+        network.wait_ready()
+        with operator(network, "case") as case:
+            until(lambda: case.status().height >= um.status().height, "case catches up")
+            assert names(case) == names(um)
+            register(case, "case", "back-again")
+        until(lambda: "case/back-again" in names(um), "case decides with the others")
+
+
+def test_with_two_of_four_down_nothing_is_decided_and_nothing_is_lost(network: Testnet) -> None:
+    with operator(network, "um") as um, ThreadPoolExecutor(1) as thread:
+        network.kill("case")
+        network.kill("uk")
+        height = um.status().height
+        waiting = thread.submit(register, um, "um", "during-standstill")
+        until(lambda: um.status().pending_transactions == 1, "the transaction waits in the pool")
+        with pytest.raises(TimeoutError):
+            waiting.result(1)
+        assert um.status().height <= height + 1  # a block may have been on its way
+        network.restart("case")
+        network.restart("uk")
+        waiting.result(30)
+        assert "um/during-standstill" in names(um)
+    network.wait_ready()
+
+
+# --- who is kept out
+
+
+def _channel(network: Testnet, institution: str = "um", port: str = "rpc") -> grpc.Channel:
+    chosen = profile.load(network.profile(f"{institution}-operator"))
+    address = chosen.rpc_address
+    if port == "peer":
+        address = next(
+            item.peer_address
+            for item in genesis.load(network.dir / "genesis.json").institutions
+            if item.id == institution
+        )
+    credentials = grpc.ssl_channel_credentials(chosen.node_certificate.encode())
+    return grpc.secure_channel(address, credentials, (("grpc.ssl_target_name_override", tls_name(institution)),))
+
+
+def _ticket(network: Testnet, key: SigningKey, chain: str = "") -> bytes:
+    pem = network.home("um").certificate.read_bytes()
+    chain = chain or genesis.chain_id(genesis.load(network.dir / "genesis.json"))
+    return ticket.make(chain, tls.pem_to_der(pem), key, time.time_ns() // 1_000_000 + 60_000)
+
+
+def _operator_key(network: Testnet) -> SigningKey:
+    return key_files.load_signing_key(network.home("um").people / "operator.key")
+
+
+class CallRefused(Exception):
+    """Status and rule of a call that the node refused."""
+
+
+def _call(network: Testnet, stub: type, method: str, request: object, proof: bytes | None = None) -> object:
+    """One call, by default with the ticket of um's operator. Raises CallRefused."""
+    proof = _ticket(network, _operator_key(network)) if proof is None else proof
+    metadata = ((ticket.METADATA_KEY, proof),) if proof else ()
+    with _channel(network) as channel:
+        try:
+            return getattr(stub(channel), method)(request, timeout=10, metadata=metadata)
+        except grpc.RpcError as error:
+            trailers: Any = dict(cast(Any, error.trailing_metadata()))
+            assert trailers[HINT_KEY], "every refusal says what to do"
+            raise CallRefused(f"{error.code().name} {trailers[RULE_KEY].decode()}") from None
+
+
+@pytest.mark.parametrize(
+    ("make", "rule"),
+    [
+        (lambda network: b"", "bad-ticket"),
+        (lambda network: b"\xff\xff", "bad-ticket"),
+        (lambda network: b"\x0a\x03abc", "ticket-expired"),
+        (lambda network: _ticket(network, SigningKey.generate()), "unknown-key"),
+        (lambda network: _ticket(network, _operator_key(network), "other-0123456789abcdef"), "bad-ticket"),
+    ],
+    ids=["none", "garbage", "half", "stranger", "other chain"],
+)
+def test_a_call_without_a_members_ticket_is_refused(
+    network: Testnet, make: Callable[[Testnet], bytes], rule: str
+) -> None:
+    with pytest.raises(CallRefused, match=f"UNAUTHENTICATED {rule}"):
+        _call(network, services_pb2_grpc.NodeServiceStub, "GetStatus", services_pb2.GetStatusRequest(), make(network))
+
+
+def test_the_peer_port_speaks_to_nobody_without_a_members_certificate(network: Testnet) -> None:
+    with _channel(network, port="peer") as channel:
+        hello = peer_pb2.DeliverRequest(hello=peer_pb2.Hello(institution="iu"))
+        with pytest.raises(grpc.RpcError) as refused:
+            peer_pb2_grpc.PeerServiceStub(channel).Deliver(iter([hello]), timeout=5)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_health_and_reflection_answer_without_a_ticket(network: Testnet) -> None:
+    with _channel(network) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "koinon.v1.TransactionService"):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        answer = next(iter(stub.ServerReflectionInfo(iter([request]), timeout=5)))
+        listed = {item.name for item in answer.list_services_response.service}
+        assert {"koinon.v1.NodeService", "koinon.v1.AuditService", "grpc.health.v1.Health"} <= listed
+
+
+# --- logs
+
+
+def test_logs_are_json_lines_and_hold_no_payload(network: Testnet) -> None:
+    secret = key_files.load_signing_key(network.home("um").people / "operator.key").secret
+    for institution in network.institutions:
+        log = Path(network.home(institution).log / "node.log").read_text(encoding="utf-8")
+        events = [json.loads(line) for line in log.splitlines()]
+        assert {"node started", "peer connected", "block"} <= {event["event"] for event in events}
+        assert secret.hex() not in log
+        assert "while-down" not in log
