@@ -1,0 +1,282 @@
+"""Random actions by random people: no state without an allowed path, no effect without a record, no drift.
+
+After every block: the records of each subject form a path through the written-out transitions, and what a
+token has given is exactly what was granted less what open and completed tasks hold. At the end the same
+blocks, executed anew, make the same bytes; and the indexes hold what a full scan finds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+
+from koinon.rules import RULES
+from koinon.v1.access_pb2 import (
+    TOKEN_STATUS_ACTIVE,
+    TOKEN_STATUS_USED_UP,
+    AccessRequest,
+    DenyAccess,
+    GrantAccess,
+    RevokeToken,
+    Token,
+)
+from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, WithdrawDataset
+from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, RegisterPerson, RevokePerson
+from koinon.v1.task_pb2 import (
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_RUNNING,
+    TASK_STATUS_SUBMITTED,
+    CancelTask,
+    FailTask,
+    SubmitTask,
+    Task,
+    TaskSource,
+)
+from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED
+from node.store.memory import MemoryStore
+from tests.contracts.consortium import (
+    PLAN_HASH,
+    Consortium,
+    accept,
+    access_request,
+    complete,
+    person,
+    publication,
+)
+from tests.contracts.test_transitions import paths
+
+DATASETS = ("iu.a.t", "um.a.t", "um.a.review")
+COMMITTEES = (("case", "iu", "um"), ("iu", "uk", "um"), ("case", "iu", "uk", "um"))
+NODES = ("case", "iu", "uk", "um")
+PEOPLE = ("iu/operator", "um/operator", "iu/analyst", "um/analyst", "um/regulator")
+NOTHING = "0" * 32
+
+
+def mostly(right: str) -> st.SearchStrategy[str]:
+    """Whoever may, and now and then somebody else."""
+    return st.one_of(st.just(right), st.just(right), st.sampled_from((*PEOPLE, *NODES)))
+
+
+RARELY = st.sampled_from((False, False, False, True))
+"""For what ends everything else."""
+
+ALLOWED = {subject: {(kind, before, after) for kind, before, after in moves} for subject, moves in paths().items()}
+
+
+class Ledger(RuleBasedStateMachine):
+    requests = Bundle("requests")
+    tokens = Bundle("tokens")
+    tasks = Bundle("tasks")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.consortium = Consortium()
+        self.seen = 0  # records checked
+        self.states: dict[str, str] = {}  # of every subject, by its records
+
+    def act(self, sender: str, message: Any) -> str | None:
+        """Send it; the id it made if it was applied. If it was not, nothing but its id may be there."""
+        before = dict(self.consortium.store.scan(b"s/"))
+        size = self.consortium.app.audit_log.size
+        finalized = self.consortium.decide(self.consortium.envelope(sender, message), after_ms=1)
+        result = finalized.results[0]
+        if result.status == TRANSACTION_STATUS_COMMITTED:
+            assert self.consortium.app.audit_log.size > size, "an effect without a record"
+            return result.created[0]
+        assert result.refusal.rule in RULES
+        assert result.refusal.hint
+        if not finalized.records:  # nothing expired in the same block
+            after = dict(self.consortium.store.scan(b"s/"))
+            assert {name for name in after if before.get(name) != after[name]} <= {
+                name for name in after if name.startswith(b"s/seen/")
+            }
+            assert all(name.startswith(b"s/seen/") for name in set(before) - set(after))
+        return None
+
+    @initialize(target=tokens)
+    def begin(self) -> Any:
+        for name in DATASETS:
+            assert self.act(f"{name[:2]}/operator", publication(name, auto="review" not in name))
+        return multiple(*(self.consortium.token(name, uses=1) for name in ("iu.a.t", "um.a.t")))
+
+    @rule(sender=st.sampled_from(PEOPLE), name=st.sampled_from(DATASETS))
+    def publish(self, sender: str, name: str) -> None:
+        self.act(sender, publication(name, auto="review" not in name))
+
+    @rule(sender=mostly("um/operator"), name=st.sampled_from(DATASETS), really=RARELY)
+    def withdraw(self, sender: str, name: str, really: bool) -> None:
+        if really:
+            self.act(sender, WithdrawDataset(name=name, reason="over"))
+
+    @rule(sender=mostly("um/operator"), second=st.booleans(), operator=st.booleans())
+    def register(self, sender: str, second: bool, operator: bool) -> None:
+        key_name = "um/analyst second" if second else "um/analyst"
+        roles = (ROLE_OPERATOR, ROLE_ANALYST) if operator else (ROLE_ANALYST,)
+        self.act(sender, RegisterPerson(person=person("um/analyst", *roles, key_name=key_name)))
+
+    @rule(sender=mostly("um/operator"), who=st.sampled_from(PEOPLE), really=RARELY)
+    def revoke_person(self, sender: str, who: str, really: bool) -> None:
+        if really:
+            self.act(sender, RevokePerson(person_id=who, reason="left"))
+
+    @rule(
+        target=requests,
+        sender=st.one_of(mostly("um/analyst"), st.just("um/analyst second")),
+        name=st.sampled_from(DATASETS),
+        uses=st.sampled_from((1, 2, 0)),
+        duration_ms=st.sampled_from((100_000, 500_000, 5)),
+    )
+    def request(self, sender: str, name: str, uses: int, duration_ms: int) -> Any:
+        return self.act(sender, access_request(name, uses=uses, duration_ms=duration_ms)) or multiple()
+
+    @rule(target=tokens, request=requests)
+    def granted(self, request: str) -> Any:
+        return self.consortium.app.request(request).token_id or multiple()
+
+    @rule(target=tokens, sender=mostly("um/operator"), request=requests, uses=st.integers(0, 2))
+    def grant(self, sender: str, request: str, uses: int) -> Any:
+        return self.act(sender, GrantAccess(request_id=request, uses=uses)) or multiple()
+
+    @rule(sender=mostly("um/operator"), request=requests)
+    def deny(self, sender: str, request: str) -> None:
+        self.act(sender, DenyAccess(request_id=request, reason="no"))
+
+    @rule(sender=mostly("um/operator"), token=tokens, really=RARELY)
+    def revoke_token(self, sender: str, token: str, really: bool) -> None:
+        if really:
+            self.act(sender, RevokeToken(token_id=token, reason="audit"))
+
+    @rule(target=tasks, chosen=st.lists(tokens, min_size=1, max_size=2), committee=st.sampled_from(COMMITTEES))
+    def submit(self, chosen: list[str], committee: tuple[str, ...]) -> Any:
+        return self.ask(chosen, committee)
+
+    @rule(target=tasks, uses=st.sampled_from((1, 2)), committee=st.sampled_from(COMMITTEES))
+    def request_and_submit(self, uses: int, committee: tuple[str, ...]) -> Any:
+        requests = [
+            self.act("iu/analyst", access_request(name, uses=uses, duration_ms=300_000))
+            for name in ("iu.a.t", "um.a.t")
+        ]
+        granted = [self.consortium.app.request(request).token_id for request in requests if request]
+        return self.ask(granted, committee) if granted else multiple()
+
+    def ask(self, chosen: list[str], committee: tuple[str, ...]) -> Any:
+        found = [self.consortium.app.token(token) for token in chosen]
+        sources = [
+            TaskSource(
+                dataset=token.dataset,
+                version=self.consortium.app.dataset(token.dataset).version,
+                token_id=token.id,
+                operations=[TASK_OPERATION_COUNT],
+            )
+            for token in sorted(found, key=lambda token: token.dataset)
+        ]
+        task = SubmitTask(
+            sql="SELECT COUNT(*)",
+            plan_hash=PLAN_HASH,
+            sources=sources,
+            committee=committee,
+            result_key=bytes(32),
+            threshold=1,
+        )
+        return self.act(found[0].holder, task) or multiple()
+
+    @rule(party=st.sampled_from(NODES), task=tasks)
+    def accept(self, party: str, task: str) -> None:
+        self.act(party, accept(task, party))
+
+    @rule(task=tasks)
+    def accept_by_all(self, task: str) -> None:
+        for party in self.consortium.app.task(task).submitted.committee:
+            self.act(party, accept(task, party))
+
+    @rule(party=st.sampled_from(NODES), task=tasks)
+    def complete(self, party: str, task: str) -> None:
+        self.act(party, complete(task, party))
+
+    @rule(task=tasks)
+    def complete_by_all(self, task: str) -> None:
+        for party in self.consortium.app.task(task).submitted.committee:
+            self.act(party, complete(task, party))
+
+    @rule(party=st.sampled_from(NODES), task=tasks)
+    def fail(self, party: str, task: str) -> None:
+        self.act(party, FailTask(task_id=task, rule="deadline", reason="gave up"))
+
+    @rule(sender=mostly("um/analyst"), task=tasks)
+    def cancel(self, sender: str, task: str) -> None:
+        self.act(sender, CancelTask(task_id=task))
+
+    @rule(after_ms=st.sampled_from((1, 1, 5, 5, 20_000, 150_000)))
+    def wait(self, after_ms: int) -> None:
+        self.consortium.wait(after_ms)
+
+    @invariant()
+    def records_follow_the_transitions(self) -> None:
+        for record in self.consortium.records(self.seen):
+            move = (record.kind, record.from_state, record.to_state)
+            assert move in ALLOWED[record.subject.partition(":")[0]], record
+            assert self.states.get(record.subject, "") == record.from_state, record
+            self.states[record.subject] = record.to_state
+            self.seen = record.index + 1
+
+    @invariant()
+    def uses_add_up(self) -> None:
+        held = Counter[str]()
+        for task in self.all("task", Task):
+            if task.status in (TASK_STATUS_SUBMITTED, TASK_STATUS_RUNNING, TASK_STATUS_COMPLETED):
+                held.update(source.token_id for source in task.submitted.sources)
+        for token in self.all("token", Token):
+            assert token.uses_left + held[token.id] == token.uses_granted
+
+    @invariant()
+    def nothing_open_is_without_means(self) -> None:
+        tokens = {token.id: token for token in self.all("token", Token)}
+        for task in self.consortium.app.open_tasks():
+            assert not self.consortium.app.person(task.asker).revoked
+            assert task.deadline_ms > self.consortium.time_ms
+            for source in task.submitted.sources:
+                assert tokens[source.token_id].status == TOKEN_STATUS_ACTIVE
+                assert tokens[source.token_id].expires_at_ms > self.consortium.time_ms
+
+    def all(self, table: str, message: type[Any]) -> list[Any]:
+        return [message.FromString(data) for _, data in self.consortium.store.scan(f"s/{table}/".encode())]
+
+    def teardown(self) -> None:
+        self.indexes_hold_what_a_scan_finds()
+        other = Consortium(MemoryStore())
+        for block in self.consortium.blocks:
+            other.replay(block)
+        assert other.app.info() == self.consortium.app.info()
+        assert dict(other.store.scan(b"")) == dict(self.consortium.store.scan(b""))
+
+    def indexes_hold_what_a_scan_finds(self) -> None:
+        app = self.consortium.app
+        tasks = self.all("task", Task)
+        open_tasks = {task.id for task in tasks if not task.ended_at_ms}
+        assert {task.id for task in app.open_tasks()} == open_tasks
+        active = [token for token in self.all("token", Token) if token.status == TOKEN_STATUS_ACTIVE]
+        requests = self.all("request", AccessRequest)
+        keys = [key for key, _ in self.consortium.store.scan(b"s/")]
+        assert sum(key.startswith(b"s/token-expiry/") for key in keys) == len(active)
+        assert sum(key.startswith(b"s/asker-task/") for key in keys) == len(open_tasks)
+        assert sum(key.startswith(b"s/token-task/") for key in keys) == sum(
+            len(task.submitted.sources) for task in tasks if task.id in open_tasks
+        )
+        for name in DATASETS:
+            wanted = {item.id for item in requests if item.requested.dataset == name and not item.decided_by}
+            assert {item.id for item in app.open_requests(name)} == wanted
+        for token in self.all("token", Token):
+            assert (token.status == TOKEN_STATUS_USED_UP) <= (token.uses_left == 0)
+
+
+TestLedger = Ledger.TestCase
+TestLedger.settings = settings(
+    max_examples=30,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
