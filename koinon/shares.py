@@ -5,8 +5,8 @@ made for this task; here they are opened, checked against the ledger and against
 
 Who learns what: the asker, every opened integer. Each sharing was randomised just before it was sealed, so the shares
 say nothing beyond the integers. The parties learn nothing. All points of a sharing must lie on one polynomial of
-degree t: with k outputs at hand, up to k - t - 1 wrong ones are noticed, and a single one is traced where k >= t + 3. One
-output more than needed is required, so that a wrong one is always noticed; noticing is all, the result is lost.
+degree t: with k outputs at hand, up to k - t - 1 wrong ones are noticed, and a single one is traced where
+k >= t + 3. One output more than needed is required, so that a wrong one is always noticed; then nothing is opened.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ integers.
 
 Who learns what
     Owners and computing parties: nothing. They see shares of degree t, and openings of values masked by numbers 2^64
-    times larger. The asker, who alone receives output shares: per group whether it is shown, and if so the outputs; of groups that
-    are not shown, and of absent values, only that. Output sharings are freshly randomised.
+    times larger. The asker, who alone receives output shares: per group whether it is shown, and if so the outputs; of
+    groups that are not shown, and of absent values, only that. Output sharings are freshly randomised.
 What breaks it
     More than t < m/2 parties that pool what they see learn every source's aggregates. A party that deviates from the
     protocol can change results; contradictory output shares are noticed at the opening (koinon.shares), a wrong input

@@ -176,7 +176,7 @@ async def not_negative(s: Shamir, x: Shares, bits: int) -> Shares:
 async def divide(
     s: Shamir, *, numerator: Shares, denominator: Shares, nearest: Shares, scaled: Shares, reciprocal: Shares
 ) -> Shares:
-    """numerator / denominator, exactly: to the nearest, ties upwards, where ``nearest`` (public) is 1; down where it is 0.
+    """numerator / denominator, exactly: to nearest, ties upwards, where ``nearest`` (public) is 1; down where it is 0.
 
     ``scaled · reciprocal / 2^(PRECISION + 68)`` approximates the quotient, itself below 2^101, to 2^-5; here it is
     rounded, and corrected by comparing the remainder with the denominator, which is below 2^84. 0 for 0 / 0.

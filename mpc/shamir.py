@@ -3,11 +3,11 @@
 Party i of m holds the value at i + 1 of a polynomial of degree at most t < m/2 over GF(MODULUS); the secret is its
 value at 0. Linear operations are local, and written here as plain arithmetic on arrays of shares modulo MODULUS.
 
-The mathematics is MPyC's (L.A.M. Schoenmakers, ``mpyc.finfields`` and ``mpyc.thresha``): Shamir splitting and
-recombination, pseudorandom secret sharing (Cramer, Damgård, Ishai, TCC 2005). MPyC's runtime is *not* loaded:
-it trusts the party number a peer claims, unpickles bytes from peers, and keeps one party per process in globals. Here a
-round is an exchange of messages of fixed size over a Channel, every element is checked to be in the field, and several
-parties fit in one process, which is how the tests run them.
+Field, recombination and pseudorandom secret sharing (Cramer, Damgård, Ishai, TCC 2005) are MPyC's (B. Schoenmakers,
+``mpyc.finfields`` and ``mpyc.thresha``). MPyC's runtime is *not* loaded: it trusts the party number that a peer claims,
+unpickles bytes from peers, and keeps its one party in globals. Here a round is an exchange of messages of known size
+over a Channel, every received element is checked to be in the field, and several parties fit in one process, which is
+how the tests run them.
 
 Who learns what: nobody learns anything from shares, even t parties together, as long as all follow the protocol
 (passive adversary, honest majority). More than t together see everything. What ``open`` opens, everyone learns: callers
@@ -16,6 +16,7 @@ open masked values only. A party that deviates can change results, and is not no
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import secrets
@@ -163,7 +164,7 @@ class Shamir:
         At least one of the dealers is not among any t parties. Signs multiply as bits add: products of +1 and -1.
         """
         dealers = range(self.threshold + 1)
-        own = [1 - 2 * secrets.randbits(1) for _ in range(count)] if self.party in dealers else None
+        own = [1 - 2 * (byte & 1) for byte in secrets.token_bytes(count)] if self.party in dealers else None
         signs = list(await self.share(own, dealers, count))
         while len(signs) > 1:
             half = len(signs) // 2
@@ -174,7 +175,13 @@ class Shamir:
     # --- within ----------------------------------------------------------------------------------
 
     def _split(self, x: Shares) -> Shares:
-        return np.asarray(thresha.np_random_split(FIELD, x, self.threshold, self.parties))
+        """Fresh random polynomials of degree t with these values at 0, at 1 to m: shape (m, len(x)).
+
+        As ``thresha.np_random_split``, but with one call to the system's generator instead of one per coefficient.
+        """
+        coefficients = _uniform(self.threshold * len(x)).reshape(self.threshold, len(x))
+        powers = np.array([[i**j for j in range(self.threshold + 1)] for i in range(1, self.parties + 1)], dtype=object)
+        return reduced(powers @ np.vstack([x, coefficients]))
 
     def _prfs(self, bound: int) -> dict[tuple[int, ...], thresha.PRF]:
         return {subset: thresha.PRF(key, bound) for subset, key in self._keys.items()}
@@ -214,5 +221,21 @@ def _decode(peer: int, data: bytes) -> Shares:
     return _array(values)
 
 
+def _uniform(count: int) -> Shares:
+    """Uniformly random elements of the field, up to a statistical distance of 2^-STATISTICAL_BITS each."""
+    size = ELEMENT_BYTES + STATISTICAL_BITS // 8
+    data = secrets.token_bytes(size * count)
+    return _array([int.from_bytes(data[i : i + size], "big") for i in range(0, len(data), size)])
+
+
 def _recombine(points: list[tuple[int, Shares]]) -> Shares:
-    return np.asarray(thresha.np_recombine(FIELD, sorted(points, key=lambda point: point[0])).value)
+    """Secrets from points (x, shares at x); Lagrange's coefficients are MPyC's."""
+    points.sort(key=lambda point: point[0])
+    xs, rows = zip(*points, strict=True)
+    return reduced(_coefficients(xs) @ np.array(rows, dtype=object))
+
+
+@functools.cache
+def _coefficients(xs: tuple[int, ...]) -> Shares:
+    unit = [[int(i == j) for j in range(len(xs))] for i in range(len(xs))]
+    return np.asarray(thresha.np_recombine(FIELD, list(zip(xs, unit, strict=True))).value)
