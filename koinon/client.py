@@ -22,11 +22,14 @@ from koinon.aio.catalog import Catalog as AsyncCatalog
 from koinon.aio.members import Members as AsyncMembers
 from koinon.aio.session import WRITE_S
 from koinon.aio.tasks import Tasks as AsyncTasks
+from koinon.errors import InvalidInput
 from koinon.key_files import AskPassphrase
 from koinon.profile import Profile
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
+
+_CLEAN_UP_S = 10.0  # longer than cancelling a task on the ledger takes
 
 
 class _Loop:
@@ -35,21 +38,38 @@ class _Loop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-        """Run to the end from any other thread; an interrupt cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._running())
+        """Run to the end from any other thread. An interrupt cancels it, and waits for what it does about that."""
+        loop = self._running()
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise InvalidInput(
+                "a callback cannot call a blocking client", hint="call it afterwards, or use koinon.aio throughout"
+            )
+        ended = threading.Event()
+
+        async def supervised() -> Answer:
+            try:
+                return await coroutine
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(supervised(), loop)
         try:
             return future.result()
-        except BaseException:
-            future.cancel()
+        except KeyboardInterrupt:
+            if future.cancel():
+                ended.wait(_CLEAN_UP_S)
             raise
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="koinon-client", daemon=True).start()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="koinon-client", daemon=True)
+                self._thread.start()
             return self._loop
 
 

@@ -54,19 +54,15 @@ class PlannedQuery:
             f"Cohort     groups of fewer than {plan.min_cohort} rows are suppressed inside the computation\n"
             f"Cost       {cost.groups} group{'' if cost.groups == 1 else 's'}, {cost.secret_values} secret values, "
             f"about {cost.bytes_sent_estimate:,} bytes in {cost.rounds_estimate} rounds\n"
-            f"Plan       {self.plan_hash.hex()}"
+            f"Plan hash  {self.plan_hash.hex()}"
         )
-        steps = Table("#", "Step", "What happens", "Who", "Learns", "Values", title="Plan", title_justify="left")
+        steps = Table.grid(padding=(0, 2))
         for number, step in enumerate(plan.steps, 1):
-            steps.add_row(
-                str(number),
-                word(PlanStepKind, step.kind),
-                Text(printable(step.description)),
-                Text(printable(", ".join(step.who))),
-                Text(printable(step.learns or "nothing")),
-                str(step.values),
-            )
-        return Group(head, steps)
+            who = ", ".join(step.who)
+            learns = f"{who} learns: {step.learns}" if step.learns else f"{who}: nobody learns anything by it"
+            steps.add_row(str(number), word(PlanStepKind, step.kind), Text(printable(step.description)))
+            steps.add_row("", "", Text(printable(f"{learns}; {step.values} values"), style="dim"))
+        return Group(head, Text(), steps)
 
 
 def check(response: PlanQueryResponse) -> PlannedQuery:

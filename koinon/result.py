@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -112,7 +113,7 @@ class Result:
 
     def table(self) -> Table:
         """The rows for a terminal."""
-        table = Table()
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for output in self.plan.outputs:
             right = output.kind != OutputKind.OUTPUT_KIND_GROUP
             table.add_column(Text(printable(output.name)), justify="right" if right else "left")

@@ -30,6 +30,7 @@ from koinon.v1.task_pb2 import CancelTask, SubmitTask, Task, TaskStatus
 from koinon.v1.transaction_pb2 import Operation
 from koinon.words import number, word
 
+_LEDGER = "ledger"  # ended a task whose deadline passed
 _UNDER_WAY = (TaskStatus.TASK_STATUS_SUBMITTED, TaskStatus.TASK_STATUS_RUNNING)
 _POLL_MS = 1_000
 _POLL_SLACK_S = 10.0
@@ -186,7 +187,7 @@ def _check_ended(task: Task, submitted: SubmitTask) -> None:
         )
     if task.status != TaskStatus.TASK_STATUS_COMPLETED:
         state = word(TaskStatus, task.status)
-        by = f" by {task.ended_by}" if task.ended_by else ""
+        by = f" by {task.ended_by}" if task.ended_by not in ("", _LEDGER) else ""
         raise TaskFailed(
             f"task {task.id} {'was ' if state == 'cancelled' else ''}{state}{by}: {task.reason or task.rule}",
             rule=task.rule,

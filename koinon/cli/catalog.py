@@ -204,7 +204,7 @@ def _show_proposal(entry: PublishDataset, staged: StageDatasetResponse) -> None:
         proposal = proposals.get(column.name)
         if column.codelist:
             values = f"published: {', '.join(column.codelist)}"
-        elif proposal:
+        elif proposal and proposal.codes:
             values = f"not published ({len(proposal.codes)} values, the rarest in {proposal.smallest_count} rows)"
         else:
             values = "not published"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import click
 import pytest
 
+from koinon import profile
 from koinon.cli import app, main
 from koinon.display import plain
 from koinon.errors import BY_STATUS, InvalidFile, Refused
@@ -21,10 +24,10 @@ from koinon.v1 import services_pb2 as services
 from koinon.v1.access_pb2 import AccessRequest, RequestAccess, Token
 from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.catalog_pb2 import AccessPolicy, Column, ColumnType, Dataset, PublishDataset
-from koinon.v1.task_pb2 import SubmitTask, Task, TaskParty
-from koinon.v1.transaction_pb2 import Refusal, TransactionStatus
+from koinon.v1.task_pb2 import SubmitTask, Task, TaskParty, TaskStatus
+from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
 from tests.cli.conftest import Run
-from tests.koinon.fake_node import FakeNode, rejected
+from tests.koinon.fake_node import FakeNode, committed, rejected
 from tests.koinon.test_client import STAGED
 from tests.koinon.test_query import SQL, Consortium
 
@@ -404,6 +407,34 @@ def test_query_reads_stdin_and_dry_run_submits_nothing(ask: Run, node: FakeNode)
     assert consortium.plan.steps[0].description in result.stdout
     assert not node.received
     assert json.loads(ask("query", SQL, "--dry-run", "--json").stdout)["plan"]["min_cohort"] == 10
+
+
+def test_an_interrupted_query_cancels_its_task(node: FakeNode) -> None:
+    consortium = Consortium(node)
+    consortium.statuses = [TaskStatus.TASK_STATUS_RUNNING]
+    following, cancelled = threading.Event(), threading.Event()
+
+    def follow(request: services.GetTaskRequest) -> services.GetTaskResponse:
+        following.set()
+        cancelled.wait(1)  # a long poll
+        return services.GetTaskResponse(task=consortium.task())
+
+    def decide(transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
+        if body.operations[0].HasField("cancel_task"):
+            cancelled.set()
+        return committed(transaction_id, body)
+
+    node.answers["TaskService/GetTask"] = follow
+    node.decide = decide
+    command = [sys.executable, "-c", "from koinon.cli import main; main()", "query", SQL]
+    environment = os.environ | {profile.ENVIRONMENT: str(node.profile)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert following.wait(30)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert cancelled.is_set()
+    assert process.returncode == 130
+    assert stderr.strip() == "interrupted"
 
 
 def test_a_refused_query_names_the_rule(ask: Run, node: FakeNode) -> None:

@@ -100,6 +100,22 @@ async def test_the_awaitable_twin_has_the_same_surface(node: FakeNode) -> None:
         await asyncio.to_thread(with_blocking.close)
 
 
+def test_a_callback_that_calls_the_client_is_told_so(node: FakeNode, client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("a\n1\n")
+    node.answers["DatasetService/StageDataset"] = lambda parts: (list(parts), STAGED)[1]
+    heard: list[KoinonError] = []
+
+    def call_back(sent: int, size: int) -> None:
+        try:
+            client.status()
+        except KoinonError as error:
+            heard.append(error)
+
+    client.catalog.stage(file, "c.t", on_progress=call_back)
+    assert "a callback cannot call" in heard[0].message
+
+
 # --- errors
 
 
