@@ -63,7 +63,7 @@ class Stage:
 
     def show(self, what: RenderableType) -> None:
         """Anything rich can show, in the step's indentation."""
-        self.console.print(Padding(what, (0, 0, 0, _INDENT)))
+        self.console.print(Padding(what, (0, 0, 0, _INDENT), expand=False))
 
     def refusal(self, message: str, rule: str, hint: str) -> None:
         """What a user of the command line would see."""

@@ -128,11 +128,11 @@ class Story:
             for waiting in operator.access.requests(institution=REVIEWER, status="open"):
                 operator.access.grant(waiting.id)
                 stage.say(f"reviewed and granted by {REVIEWER}/operator: {printable(waiting.requested.dataset)}")
-            table = stage.table("token", "dataset", "uses", "for", "shows groups of", "granted by")
+            table = stage.table("token", "dataset", "uses", "for", "smallest group", "granted by")
             tokens = self._tokens()
             for token in tokens:
                 span = duration(token.expires_at_ms - token.granted_at_ms)
-                uses, cohort = str(token.uses_left), f"{token.min_cohort} or more"
+                uses, cohort = str(token.uses_left), f"{token.min_cohort} rows"
                 table.add_row(token.id[:8], printable(token.dataset), uses, span, cohort, printable(token.decided_by))
             stage.show(table)
             _expect(len(tokens) == len(INSTITUTIONS), "the analyst holds a token of every institution")
