@@ -224,8 +224,8 @@ class Node:
             self._log.info("jobs started", mpc=str(self._config.mpc))
         except OSError as error:
             self._fail(Unavailable(f"{self._config.mpc}: {error.strerror}", hint="see [listen] in config.toml"))
-        except KoinonError as error:
-            self._fail(error)
+        except KoinonError as error:  # no worker could be started: the ledger goes on; each task tries again
+            self._log.error("jobs cannot run", rule=error.rule, reason=error.message)
 
     def _drive(self, action: Callable[[], None]) -> None:
         """Let the engine act; if a port failed it (disk full, ledger damaged), the node ends."""
