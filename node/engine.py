@@ -23,14 +23,12 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from koinon.errors import Corrupt
-from koinon.limits import (
-    MAX_BLOCK_TRANSACTIONS,
-)
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.validators import ValidatorSet, verify_commit
 from node import gossip
 from node.abci import Application, DecidedBlock
+from node.author import Author
 from node.catch_up import CatchUp, block_request, block_response
 from node.consensus.core import Core
 from node.consensus.events import (
@@ -48,7 +46,7 @@ from node.consensus.events import (
     Timer,
     VoteReceived,
 )
-from node.consensus.messages import Proposal, Vote, VoteType
+from node.consensus.messages import VoteType
 from node.intake import Forged, Intake, Message
 from node.journal import Journal
 from node.ledger import blocks, evidence
@@ -112,12 +110,10 @@ class Engine:
         """Open the chain. Raises Corrupt if store, application and journal contradict one another."""
         self._config = config
         self._transport = transport
-        self._clock = clock
         self._timers = timers
         self._store = store
         self._app = app
         self._pool = pool
-        self._signer = signer
         self._log = log
         self._listeners = tuple(listeners)
         self.blocks = BlockStore(store)
@@ -126,10 +122,20 @@ class Engine:
         self._core = Core(config.institution, config.timeouts)
         self._intake = Intake(self.chain, self._core, clock, app, log)
         self._catch_up = CatchUp()
+        self._evidence = evidence.PendingEvidence()
+        self._author = Author(
+            config.institution,
+            clock=clock,
+            signer=signer,
+            journal=self._journal,
+            app=app,
+            pool=pool,
+            store=self.blocks,
+            evidence=self._evidence,
+        )
         self._events: deque[Event] = deque()  # to be journaled, then handled
         self._own: deque[Event] = deque()  # what we signed: journaled already, handled before anything else
         self._outbox: list[peer_pb2.DeliverRequest] = []  # signed, to be sent after the next sync
-        self._evidence = evidence.PendingEvidence()
         self._inbox: deque[tuple[str, Message]] = deque()  # early ones whose time has come
         self._busy = False
         self._halted = False
@@ -286,9 +292,8 @@ class Engine:
         match effect:
             case Propose():
                 self._propose(effect)
-            case CastVote(vote_type, height, round_, block_hash):
-                if self._journal.may_vote(height, round_, vote_type):
-                    self._cast_vote(vote_type, height, round_, block_hash)
+            case CastVote():
+                self._cast_vote(effect)
             case StartTimer(timer, delay_ms):
                 self._timers.schedule(delay_ms, timer)
             case Decide(height, round_, value, precommits):
@@ -308,49 +313,22 @@ class Engine:
             case _:
                 assert_never(effect)
 
-    # --- signing
-
     def _propose(self, effect: Propose) -> None:
-        if not self._journal.may_propose(effect.height, effect.round):
-            return
-        value = effect.value or self._build().value
-        unsigned = Proposal(effect.height, effect.round, effect.valid_round, value, self._config.institution, b"")
-        signature = self._signer.sign(unsigned.signed_bytes(self._config.chain_id))
-        proposal = Proposal(effect.height, effect.round, effect.valid_round, value, self._config.institution, signature)
-        self._signed(ProposalReceived(proposal, True))
-        self._outbox.extend(gossip.proposal_messages(self._core, proposal))
+        event = self._author.proposal(self.chain, effect)
+        if event is not None:
+            if effect.value is None:
+                self._intake.know(self._author.new_block(self.chain))
+            self._own.append(event)
+            self._outbox.extend(gossip.proposal_messages(self._core, event.proposal))
 
-    def _build(self) -> ParsedBlock:
-        time_ms = blocks.next_time_ms(self.chain, self._last_commit())
-        height = self.chain.height + 1
-        candidates = self._pool.reap(blocks.MAX_TRANSACTION_BYTES, MAX_BLOCK_TRANSACTIONS)
-        block = blocks.build(
-            self.chain,
-            self._app.prepare_proposal(height, time_ms, candidates, blocks.MAX_TRANSACTION_BYTES),
-            self._evidence.fitting(self.chain.chain_id, self.chain.validators, self.chain.height + 1),
-            self._last_commit(),
-            self._config.institution,
-        )
-        self._intake.know(block)
-        return block
-
-    def _last_commit(self) -> pb.Commit | None:
-        return self.blocks.commit(self.chain.height) if self.chain.height else None
-
-    def _cast_vote(self, vote_type: VoteType, height: int, round_: int, block_hash: bytes) -> None:
-        time_ms = max(self._clock.now_ms(), self.chain.time_ms + 1)
-        unsigned = Vote(vote_type, height, round_, block_hash, time_ms, self._config.institution, b"")
-        signature = self._signer.sign(unsigned.signed_bytes(self._config.chain_id))
-        vote = Vote(vote_type, height, round_, block_hash, time_ms, self._config.institution, signature)
-        self._signed(VoteReceived(vote))
-        if self._outbox and self._outbox[-1].HasField("votes"):
-            self._outbox[-1].votes.votes.append(vote.to_proto())
-        else:
-            self._outbox.append(gossip.votes_message([vote]))
-
-    def _signed(self, event: Event) -> None:
-        self._journal.append(event)
-        self._own.append(event)
+    def _cast_vote(self, effect: CastVote) -> None:
+        event = self._author.vote(self.chain, effect)
+        if event is not None:
+            self._own.append(event)
+            if self._outbox and self._outbox[-1].HasField("votes"):
+                self._outbox[-1].votes.votes.append(event.vote.to_proto())
+            else:
+                self._outbox.append(gossip.votes_message([event.vote]))
 
     def _accuse(self, item: pb.Evidence) -> None:
         if self._evidence.add(item):
@@ -539,9 +517,9 @@ class Engine:
         useful = False
         for item in response.blocks:
             try:
-                block = blocks.parse(item.block)
-                if block.header.height <= self.chain.height:
+                if item.commit.height <= self.chain.height:
                     continue  # another answer was quicker
+                block = blocks.parse(item.block)
                 verify_commit(
                     self._config.chain_id,
                     self.chain.validators,

@@ -8,7 +8,8 @@ A record is one byte of kind and its content:
 ====  =======================================================================================
 ``S`` standing: validator key (32 bytes), since_ms (8), from_height (8); the last one counts
 ``H`` height started: height (8)
-``P`` proposal received or made: 1 if valid (1), serialised Proposal
+``B`` a proposed block: serialised Block; once per height
+``P`` proposal received or made: 1 if valid (1), block hash (32), serialised Proposal without the block
 ``V`` vote received or cast: serialised Vote
 ``T`` timed out: step (1), height (8), round (4)
 ====  =======================================================================================
@@ -26,6 +27,7 @@ from typing import assert_never
 
 from google.protobuf.message import DecodeError
 
+from koinon.canonical import HASH_BYTES
 from koinon.errors import Corrupt
 from koinon.limits import MAX_CLOCK_DRIFT_MS
 from koinon.v1 import consensus_pb2 as pb
@@ -37,6 +39,7 @@ from node.store.wal import WriteAheadLog
 _ROTATE_BYTES = 16 * 1024 * 1024  # of records, after which a new height starts a new log
 _NEVER = 2**64 - 1
 _KEY_BYTES = 32
+_AFTER_HASH = 1 + HASH_BYTES
 
 _PROPOSAL_RANK = 0  # signing order within a round; votes rank by their type (1, 2)
 
@@ -54,6 +57,7 @@ class Journal:
         self._last_signed = (0, 0, 0)  # height, round, rank: never sign at or before this
         self._height = 0
         self._events: list[Event] = []  # of self._height
+        self._values: dict[bytes, Value] = {}  # blocks in the log that were proposed at self._height, by hash
         self._bytes = 0
         standing_known = False
         for record in wal.records():
@@ -82,8 +86,11 @@ class Journal:
                     return True
                 case b"H":
                     self._begin(int.from_bytes(content, "big"))
+                case b"B":
+                    value = blocks.parse(content).value
+                    self._values[value.block_hash] = value
                 case b"P":
-                    self._note(_read_proposal(content))
+                    self._note(self._read_proposal(content))
                 case b"V":
                     self._note(VoteReceived(_read_vote(content)))
                 case b"T":
@@ -91,7 +98,7 @@ class Journal:
                     self._note(TimedOut(Timer(Step(content[0]), height, round_)))
                 case _:
                     raise ValueError("unknown kind of record")
-        except (DecodeError, ValueError, IndexError, blocks.InvalidBlock) as error:
+        except (DecodeError, ValueError, LookupError, blocks.InvalidBlock) as error:
             raise Corrupt(
                 "the write-ahead log holds a record that this version cannot read",
                 hint="start the version that wrote it, or let the node observe until a safe height: "
@@ -99,9 +106,22 @@ class Journal:
             ) from error
         return False
 
+    def _read_proposal(self, content: bytes) -> ProposalReceived:
+        valid, block_hash, message = content[0], content[1:_AFTER_HASH], pb.Proposal.FromString(content[_AFTER_HASH:])
+        proposal = Proposal(
+            message.height,
+            message.round,
+            message.valid_round,
+            self._values[block_hash],
+            message.institution,
+            message.signature,
+        )
+        return ProposalReceived(proposal, bool(valid))
+
     def _begin(self, height: int) -> None:
         self._height = height
         self._events = []
+        self._values = {}
         self._last_signed = max(self._last_signed, (height, 0, -1))
 
     def _note(self, event: Event) -> None:
@@ -137,7 +157,13 @@ class Journal:
                     self._bytes = 0
                     return
             case ProposalReceived(proposal, valid):
-                record = b"P" + bytes([valid]) + proposal.to_proto().SerializeToString()
+                value = proposal.value
+                if value.block_hash not in self._values:
+                    self._values[value.block_hash] = value
+                    self._add(b"B" + value.block)
+                message = proposal.to_proto()
+                message.ClearField("block")
+                record = b"P" + bytes([valid]) + value.block_hash + message.SerializeToString()
             case VoteReceived(vote):
                 record = b"V" + vote.to_proto().SerializeToString()
             case TimedOut(timer):
@@ -145,6 +171,9 @@ class Journal:
             case _:
                 assert_never(event)
         self._note_own(event)
+        self._add(record)
+
+    def _add(self, record: bytes) -> None:
         self._bytes += len(record)
         self._wal.append(record)
 
@@ -179,15 +208,6 @@ class Journal:
 
 def _standing(public_key: bytes, since_ms: int, from_height: int) -> bytes:
     return b"S" + public_key + since_ms.to_bytes(8, "big") + from_height.to_bytes(8, "big")
-
-
-def _read_proposal(content: bytes) -> ProposalReceived:
-    message = pb.Proposal.FromString(content[1:])
-    value = Value(blocks.parse(message.block).value.block_hash, message.block)
-    proposal = Proposal(
-        message.height, message.round, message.valid_round, value, message.institution, message.signature
-    )
-    return ProposalReceived(proposal, bool(content[0]))
 
 
 def _read_vote(content: bytes) -> Vote:

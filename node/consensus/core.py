@@ -10,6 +10,7 @@ line        upon                                                                
 36          proposal with a polka in this round; step >= prevote; first time       lock, precommit; valid value
 44          polka for nil; step prevote                                            precommit nil
 47          quorum of any precommits; first time                                   start the precommit timer
+(47)        quorum of precommits for nil                                           start the next round
 49          proposal of any round with a quorum of precommits                      decide
 55          one third in a later round                                             start that round
 57          propose timeout; step propose                                          prevote nil
@@ -20,6 +21,7 @@ line        upon                                                                
 Deviations, none of which touches safety:
 
 - The proposer starts the propose timer too (line 21 excludes it): it may be unable to propose or to sign.
+- A quorum of precommits for nil starts the next round at once: nothing else can come of this one.
 - A proposer that missed its last turn is waited for briefly (``Timeouts.propose_late_ms``).
 - Line 55 counts validators seen in *that round or a later one*, by their votes.
 - Messages are bounded (see ``votes``): what was dropped is sent again by the engine's gossip.
@@ -260,6 +262,9 @@ class Core:
         return True
 
     def _line_47(self) -> bool:
+        if self._votes.has_quorum_for(VoteType.PRECOMMIT, self.round, NIL):
+            self._start_round(self.round + 1)
+            return True
         if self._precommit_timer_started or not self._votes.has_quorum_of_any(VoteType.PRECOMMIT, self.round):
             return False
         self._precommit_timer_started = True

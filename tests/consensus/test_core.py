@@ -58,8 +58,7 @@ def test_11_a_valid_value_is_proposed_again_with_its_round() -> None:
     rig.propose(0, A)
     rig.time_out(Step.PREVOTE, 0)  # too late to lock …
     rig.prevotes(0, A.block_hash, "v0", "v2", "v3")  # … but in time to know the valid value
-    rig.precommits(0, NIL, "v0", "v2")
-    assert Propose(HEIGHT, 1, 0, A) in rig.time_out(Step.PRECOMMIT, 0)
+    assert Propose(HEIGHT, 1, 0, A) in rig.precommits(0, NIL, "v0", "v2")
 
 
 # --- line 22: a new proposal
@@ -195,6 +194,12 @@ def test_47_the_precommit_timer_starts_once_and_with_a_quorum() -> None:
     assert timer(Step.PRECOMMIT, 0, 300) not in rig.prevotes(0, A.block_hash, "v0", "v1")
 
 
+def test_47_a_quorum_for_nil_needs_no_timer() -> None:
+    rig = Rig()
+    rig.precommits(0, NIL, "v0", "v1")
+    assert rig.precommits(0, NIL, "v2") == [timer(Step.PROPOSE, 1, 1_050)]
+
+
 # --- line 36: the lock
 
 
@@ -241,7 +246,6 @@ def test_49_a_quorum_of_precommits_decides() -> None:
 
 
 def test_49_of_any_round_and_in_any_order() -> None:
-    rig = unlocked_in_round_2()
     rig = Rig()
     rig.precommits(1, A.block_hash, "v0", "v1", "v2")
     assert rig.core.round == 1
