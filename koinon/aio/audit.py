@@ -6,7 +6,7 @@ import builtins
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from koinon import receipt as receipts
+import koinon.receipt as receipts
 from koinon.aio.session import DEFAULT_LIMIT, Session, collect
 from koinon.v1.audit_pb2 import AuditRecord, Receipt
 from koinon.v1.services_pb2 import GetReceiptRequest, ListRecordsRequest, SubscribeRequest
