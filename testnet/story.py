@@ -19,6 +19,7 @@ from koinon.errors import Corrupt, KoinonError, Refused
 from koinon.keys import SigningKey
 from koinon.v1.access_pb2 import Token
 from koinon.v1.audit_pb2 import AuditRecord
+from koinon.v1.catalog_pb2 import PublishDataset
 from testnet.data import PATIENTS, descriptor_path, table_path
 from testnet.network import NodeState, Testnet
 from testnet.stage import Stage
@@ -39,6 +40,7 @@ PUBLISHED_P = "0.005"
 _WRITES_WHILE_DOWN = 3
 _CATCH_UP_S = 20.0
 _POLL_S = 0.05
+_SHORT = 8  # digits of an id that people need
 
 
 class Story:
@@ -90,21 +92,24 @@ class Story:
 
     def _publish(self) -> None:
         stage = self._stage
-        proves = "rows stay at home; not even the number of three patients shows"
+        proves = "rows stay home; not even three patients can be guessed"
         with stage.step(f"Each publishes {TABLE} from its own file", proves):
             about = descriptor.parse(descriptor_path().read_text(encoding="utf-8"))
-            table = stage.table(
-                "dataset", "patients", "in the catalog", "who grants", "commitment", right=("patients",)
-            )
-            with stage.progress("publishing") as advance:
-                for number, (name, patients) in enumerate(PATIENTS.items()):
-                    advance(f"{name} publishes", number, len(PATIENTS))
-                    access = "review" if name == REVIEWER else "auto"
-                    publish = self._operators[name].catalog.publish
-                    entry = publish(table_path(name), TABLE, descriptor=about, terms=Terms(access=access)).published
+
+            def publish(name: str) -> PublishDataset:
+                terms = Terms(access="review" if name == REVIEWER else "auto")
+                catalog = self._operators[name].catalog
+                return catalog.publish(table_path(name), TABLE, descriptor=about, terms=terms).published
+
+            columns = ("dataset", "patients", "in the catalog", "who grants", "commitment")
+            table = stage.table(*columns, right=("patients",))
+            with stage.progress("publishing") as advance, ThreadPoolExecutor(len(PATIENTS)) as operators:
+                for number, (name, entry) in enumerate(zip(PATIENTS, operators.map(publish, PATIENTS), strict=True)):
+                    advance(f"{name} has published", number + 1, len(PATIENTS))
                     rows = f"{entry.row_count} to {entry.row_count + entry.row_count_step - 1} rows"
                     grants = "an operator" if name == REVIEWER else "the policy"
-                    table.add_row(entry.name, str(patients), rows, grants, f"{entry.commitment.hex()[:10]}…")
+                    patients, commitment = str(PATIENTS[name]), f"{entry.commitment.hex()[:10]}…"
+                    table.add_row(entry.name, patients, rows, grants, commitment)
             stage.show(table)
             codelists = sum(1 for note in about.columns.values() if note.codelist)
             stage.say(
@@ -114,7 +119,7 @@ class Story:
 
     def _ask_for_access(self) -> None:
         stage, analyst = self._stage, self._analyst
-        proves = "access is decided by rules on the ledger, or by people; both leave a token there"
+        proves = "rules or people decide; both leave a token on the ledger"
         with stage.step("An analyst finds the data and asks for access", proves):
             found = analyst.catalog.search("pancreatitis")
             _expect(len(found) == len(INSTITUTIONS), "the search finds every centre's table")
@@ -133,7 +138,9 @@ class Story:
             for token in tokens:
                 span = duration(token.expires_at_ms - token.granted_at_ms)
                 uses, cohort = str(token.uses_left), f"{token.min_cohort} rows"
-                table.add_row(token.id[:8], printable(token.dataset), uses, span, cohort, printable(token.decided_by))
+                table.add_row(
+                    token.id[:_SHORT], printable(token.dataset), uses, span, cohort, printable(token.decided_by)
+                )
             stage.show(table)
             _expect(len(tokens) == len(INSTITUTIONS), "the analyst holds a token of every institution")
 
@@ -181,7 +188,7 @@ class Story:
         own = f"um.{TABLE}"
         committee = analyst.plan(SQL.format(table=own)).plan.committee
         victim = next(name for name in INSTITUTIONS if name not in committee)
-        proves = f"the consortium goes on without {victim}, and {victim} comes back to the same ledger"
+        proves = f"work goes on without {victim}, and it catches up by itself"
         with stage.step(f"{victim}'s node is killed while work goes on", proves):
             before = analyst.status().height
             with stage.progress(f"{victim} is killed (SIGKILL)") as advance, ThreadPoolExecutor(1) as aside:
@@ -209,19 +216,19 @@ class Story:
 
     def _revoke(self) -> AuditRecord:
         stage = self._stage
-        with stage.step("um takes its token back", "a permission ends when its giver says so, everywhere at once"):
+        with stage.step("um takes its token back", "who gave a permission can end it, everywhere at once"):
             token = next(token for token in self._tokens() if token.dataset == f"um.{TABLE}")
             self._operators["um"].access.revoke(token.id, "the study is finished")
-            stage.say(f"um/operator revoked token {token.id[:8]}: the study is finished")
+            stage.say(f"um/operator revoked token {token.id[:_SHORT]}: the study is finished")
             self._refused(f"um.{TABLE}", "token-revoked", token.id)
             return self._analyst.audit.list(f"token:{token.id}", kind="token.revoked")[0]
 
     def _audit(self, revoked: AuditRecord) -> None:
         stage, network = self._stage, self._network
-        proves = "the trail is complete for everyone to read, and verifies without trusting any node"
+        proves = "anyone can check the trail without trusting any node"
         with stage.step("The regulator reads the trail of one dataset, and takes a receipt away", proves):
             regulator = self._connect("regulator")
-            table = stage.table("no.", "block time", "what", "by", "about", right=("no.",))
+            table = stage.table("no.", "time", "what", "by", "about", right=("no.",))
             records = regulator.audit.list(f"dataset:um.{TABLE}", limit=200)
             for record in records:
                 about = printable(record.subject).partition(":")
@@ -230,7 +237,7 @@ class Story:
                     when(record.time_ms)[11:19],
                     printable(record.kind),
                     printable(record.actor),
-                    f"{about[0]} {about[2][:20]}",
+                    f"{about[0]} {about[2] if about[0] == 'dataset' else about[2][:_SHORT]}",
                 )
             stage.show(table)
             _expect(revoked.index in {record.index for record in records}, "the revocation is in the trail")
@@ -274,7 +281,7 @@ class Story:
         except Refused as error:
             self._stage.refusal(error.message, error.rule, error.hint)
             _expect(error.rule == rule, f"the rule is {rule}")
-            _expect(all(name[:8] in error.message for name in names), "the refusal names what it is about")
+            _expect(all(name[:_SHORT] in error.message for name in names), "the refusal names what it is about")
         else:
             _expect(False, f"the query over {table} is refused")
 
