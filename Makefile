@@ -31,7 +31,7 @@ bench: .venv/node.stamp ## measure; prints a table, writes bench/latest.json
 	@$(BIN)/python -m bench.run
 
 sim: .venv/dev.stamp ## consensus under faults, many seeds: make sim SEEDS=1000
-	@$(BIN)/python -m pytest tests/simulation -q --seeds $(or $(SEEDS),200)
+	@$(BIN)/python -m testnet.simulation --seeds $(or $(SEEDS),200) --first-seed $(or $(FIRST_SEED),0)
 
 docs: .venv/dev.stamp ## write the pages that are made from the code
 	@$(BIN)/python docs/generate.py
