@@ -106,17 +106,18 @@ class Operator:
     result: Type | None  # None: the common type of all arguments
     alike: bool  # all arguments must have a common type
     write: Callable[[list[str]], str]
-    compound: bool  # put in parentheses inside another operator
+    compound: bool  # put in parentheses inside an operator that wraps
+    wraps: bool  # puts compound arguments in parentheses
 
 
 def _function(
-    name: str, *accepts: frozenset[Type], result: Type | None, least: int = 0, most: int = 0, alike: bool = False
+    name: str, *accepts: frozenset[Type], result: Type | None, least: int = 0, most: int = 0, wraps: bool = False
 ) -> Operator:
     def write(arguments: list[str]) -> str:
         return f"{name}({', '.join(arguments)})"
 
     count = len(accepts)
-    return Operator(accepts, least or count, most or count, result, alike or result is None, write, compound=False)
+    return Operator(accepts, least or count, most or count, result, result is None, write, compound=False, wraps=wraps)
 
 
 def _infix(word: str, accepts: frozenset[Type], *, result: Type | None, most: int = 2) -> Operator:
@@ -124,13 +125,13 @@ def _infix(word: str, accepts: frozenset[Type], *, result: Type | None, most: in
         return f" {word} ".join(arguments)
 
     alike = accepts is _ANY or result is None
-    return Operator((accepts,), 2, most, result, alike, write, compound=True)
+    return Operator((accepts,), 2, most, result, alike, write, compound=True, wraps=True)
 
 
 def _predicate(
     accepts: frozenset[Type], write: Callable[[list[str]], str], *, least: int = 1, most: int = 1
 ) -> Operator:
-    return Operator((accepts,), least, most, BOOLEAN, least > 1, write, compound=True)
+    return Operator((accepts,), least, most, BOOLEAN, least > 1, write, compound=True, wraps=True)
 
 
 def _write_case(arguments: list[str]) -> str:
@@ -143,21 +144,21 @@ def _cast(word: str, name: str, result: Type) -> Operator:
     def write(arguments: list[str]) -> str:
         return f"{word}({arguments[0]} AS {name})"
 
-    return Operator((_ANY,), 1, 1, result, False, write, compound=False)
+    return Operator((_ANY,), 1, 1, result, False, write, compound=False, wraps=False)
 
 
-def _extract(part: str) -> Operator:
+def _date_part(part: str) -> Operator:
     def write(arguments: list[str]) -> str:
-        return f"EXTRACT({part} FROM {arguments[0]})"
+        return f"DATE_PART('{part}', {arguments[0]})"
 
-    return Operator((_TIME,), 1, 1, INTEGER, False, write, compound=False)
+    return Operator((_TIME,), 1, 1, INTEGER, False, write, compound=False, wraps=False)
 
 
 def _date_diff(part: str) -> Operator:
     def write(arguments: list[str]) -> str:
         return f"DATE_DIFF('{part}', {', '.join(arguments)})"
 
-    return Operator((_TIME,), 2, 2, INTEGER, True, write, compound=False)
+    return Operator((_TIME,), 2, 2, INTEGER, True, write, compound=False, wraps=False)
 
 
 _MANY = 1_000  # the parser bounds the whole query's size
@@ -167,7 +168,7 @@ OPERATORS: Mapping[str, Operator] = {
     **{word: _infix(word, _NUMBER, result=None) for word in ("-", "*", "%")},
     "/": _infix("/", _NUMBER, result=DECIMAL),
     "//": _infix("//", _INTEGER, result=INTEGER),
-    "NEGATIVE": Operator((_NUMBER,), 1, 1, None, True, lambda a: f"-{a[0]}", compound=True),
+    "NEGATIVE": Operator((_NUMBER,), 1, 1, None, True, lambda a: f"-{a[0]}", compound=True, wraps=True),
     **{
         word: _infix(word, _ANY, result=BOOLEAN)
         for word in ("=", "<>", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DISTINCT FROM")
@@ -183,7 +184,7 @@ OPERATORS: Mapping[str, Operator] = {
     "LIKE": _infix("LIKE", _TEXT, result=BOOLEAN),
     "ILIKE": _infix("ILIKE", _TEXT, result=BOOLEAN),
     "||": _infix("||", _TEXT, result=TEXT, most=_MANY),
-    "CASE": Operator((_ANY,), 3, _MANY, None, False, _write_case, compound=False),  # typed by _case
+    "CASE": Operator((_ANY,), 3, _MANY, None, False, _write_case, compound=False, wraps=False),  # typed by _case
     "COALESCE": _function("COALESCE", _ANY, result=None, least=1, most=_MANY),
     "NULLIF": _function("NULLIF", _ANY, _ANY, result=None),
     "GREATEST": _function("GREATEST", _ANY, result=None, least=1, most=_MANY),
@@ -194,14 +195,15 @@ OPERATORS: Mapping[str, Operator] = {
     **{name: _function(name, _NUMBER, result=DECIMAL) for name in ("SQRT", "LN", "LOG2", "LOG10", "EXP")},
     "SIGN": _function("SIGN", _NUMBER, result=INTEGER),
     "POWER": _function("POWER", _NUMBER, _NUMBER, result=DECIMAL),
-    **{name: _function(name, _TEXT, result=TEXT) for name in ("LOWER", "UPPER", "TRIM", "LTRIM", "RTRIM")},
+    **{name: _function(name, _TEXT, result=TEXT) for name in ("LOWER", "UPPER")},
+    **{name: _function(name, _TEXT, result=TEXT, wraps=True) for name in ("TRIM", "LTRIM", "RTRIM")},
     "LENGTH": _function("LENGTH", _TEXT, result=INTEGER),
-    "SUBSTRING": _function("SUBSTRING", _TEXT, _INTEGER, _INTEGER, result=TEXT, least=2),
+    "SUBSTRING": _function("SUBSTRING", _TEXT, _INTEGER, _INTEGER, result=TEXT, least=2, wraps=True),
     **{
         name: _function(name, _TEXT, _TEXT, result=BOOLEAN)
         for name in ("STARTS_WITH", "ENDS_WITH", "CONTAINS", "REGEXP_MATCHES", "REGEXP_FULL_MATCH")
     },
-    **{f"EXTRACT {part}": _extract(part) for part in sorted(DATE_PARTS)},
+    **{f"DATE_PART {part}": _date_part(part) for part in sorted(DATE_PARTS)},
     **{f"DATE_DIFF {part}": _date_diff(part) for part in sorted(DATE_PARTS)},
     **{f"CAST {name}": _cast("CAST", name, result) for name, result in CAST_TYPES.items()},
     **{f"TRY_CAST {name}": _cast("TRY_CAST", name, result) for name, result in CAST_TYPES.items()},
@@ -293,7 +295,7 @@ def render(expression: Expression, spell: Spelling = str) -> str:
         case Call(operator, arguments):
             spec = OPERATORS[operator]
             written = [render(argument, spell) for argument in arguments]
-            if spec.compound:
+            if spec.wraps:
                 written = [
                     f"({text})" if _is_compound(arg) else text for arg, text in zip(arguments, written, strict=True)
                 ]

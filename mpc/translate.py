@@ -238,7 +238,7 @@ def translate(node: exp.Expr, qualifiers: frozenset[str]) -> Expression:
     if kind in _INFIX:
         return _infix(node, _INFIX[kind], qualifiers)
     if kind in _EXTRACTS:
-        return _call(node, f"EXTRACT {_EXTRACTS[kind]}", ("this",), qualifiers)
+        return _call(node, f"DATE_PART {_EXTRACTS[kind]}", ("this",), qualifiers)
     if (
         kind is exp.RegexpLike and "name" not in node.meta
     ):  # in DuckDB this matches the whole text, but is read as if not
@@ -356,7 +356,7 @@ def _special(node: exp.Expr, qualifiers: frozenset[str]) -> Call:
     match node:
         case exp.Extract():
             _refuse_options(node, ("this", "expression"))
-            return Call(f"EXTRACT {_part(node.this.name)}", (translate(node.expression, qualifiers),))
+            return Call(f"DATE_PART {_part(node.this.name)}", (translate(node.expression, qualifiers),))
         case exp.DateDiff():
             _refuse_options(node, ("this", "expression", "unit", "date_part_boundary"))  # counts boundaries, as DuckDB
             unit = node.args.get("unit")
@@ -379,7 +379,7 @@ def _special(node: exp.Expr, qualifiers: frozenset[str]) -> Call:
 def _date_part(node: exp.Anonymous, qualifiers: frozenset[str]) -> Call:
     if len(node.expressions) != 2 or not isinstance(node.expressions[0], exp.Literal):
         refuse(node)
-    return Call(f"EXTRACT {_part(node.expressions[0].name)}", (translate(node.expressions[1], qualifiers),))
+    return Call(f"DATE_PART {_part(node.expressions[0].name)}", (translate(node.expressions[1], qualifiers),))
 
 
 def _part(name: str) -> str:

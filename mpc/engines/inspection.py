@@ -94,7 +94,7 @@ def refuse_csv(error: duckdb.Error) -> InvalidFile:
         return InvalidFile(
             f"{where} has {fields[2]} fields, the header has {fields[1]}", hint="quote fields that hold commas"
         )
-    if "quote" in text:
+    if "unterminated quote" in text:
         return InvalidFile(f"{where} has a quote that does not close", hint='double a quote inside a quoted field: ""')
     if "Maximum line size" in text:
         return InvalidFile(f"{where} is longer than 2 MB", hint="check the quotes before that line")

@@ -293,7 +293,7 @@ def _calls(draw: st.DrawFn, children: st.SearchStrategy[Expression]) -> Expressi
     return Call(operator, tuple(draw(children) for _ in range(count)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.recursive(_leaves, _calls, max_leaves=12))
 def test_whatever_can_be_said_is_read_back_as_it_was_written(expression: Expression) -> None:
     query = parse(f"SELECT SUM({render(expression)}) AS s FROM a.b")
@@ -308,7 +308,7 @@ _VOCABULARY = """
 _WORDS = st.sampled_from(_VOCABULARY.split())
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(max_size=80), st.lists(_WORDS, max_size=25).map(" ".join)))
 @example("SELECT COUNT(*) FROM a.b GROUP BY 99999999999999999999999999")
 @example("SELECT COUNT(*) FROM -")
