@@ -1,0 +1,199 @@
+"""The journal: what is read back, what may be signed, and when a validator without its past may vote again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from koinon.errors import Corrupt
+from koinon.limits import MAX_CLOCK_DRIFT_MS
+from node.consensus.events import Event, HeightStarted, ProposalReceived, Step, TimedOut, Timer, VoteReceived
+from node.consensus.messages import NIL, Proposal, VoteType
+from node.journal import Journal
+from node.ledger import blocks
+from node.store.wal import FileWal, MemoryWal
+from tests.consensus.rig import KEYS
+from tests.ledger.chain import FOUR, digest, genesis, signed_proposal, signed_vote
+
+NOW = 1_800_000_000_000
+BLOCK = blocks.build(genesis(), [b"x" * 1_000], [], None, "v1").value
+KEY = KEYS["v0"].public_key
+
+
+def born() -> MemoryWal:
+    wal = MemoryWal()
+    Journal.create(wal, KEY)
+    return wal
+
+
+def opened(wal: MemoryWal | FileWal, now_ms: int = NOW) -> Journal:
+    return Journal(wal, KEY, "v0", now_ms)
+
+
+def safe_height(journal: Journal) -> int | None:
+    return journal.votes_from_height
+
+
+def own_vote(height: int, round_: int, vote_type: VoteType = VoteType.PREVOTE) -> VoteReceived:
+    return VoteReceived(signed_vote("v0", vote_type, height, round_, NIL))
+
+
+def own_proposal(height: int, round_: int) -> ProposalReceived:
+    proposal = signed_proposal("v0", height, round_, BLOCK)
+    return ProposalReceived(proposal, True)
+
+
+def events() -> list[Event]:
+    another = Proposal(1, 1, 0, BLOCK, "v2", b"signature")
+    return [
+        ProposalReceived(signed_proposal("v1", 1, 0, BLOCK), True),
+        own_vote(1, 0),
+        VoteReceived(signed_vote("v2", VoteType.PRECOMMIT, 1, 0, digest("x"), 5)),
+        TimedOut(Timer(Step.PRECOMMIT, 1, 0)),
+        ProposalReceived(another, False),
+    ]
+
+
+def test_what_was_appended_is_replayed() -> None:
+    wal = born()
+    journal = opened(wal)
+    assert journal.replay(1) is None
+    for event in [HeightStarted(1, FOUR), *events()]:
+        journal.append(event)
+    assert opened(wal).replay(1) == events()
+    assert opened(wal).replay(2) is None
+
+
+def test_a_height_that_started_forgets_the_one_before() -> None:
+    wal = born()
+    journal = opened(wal)
+    for event in [HeightStarted(1, FOUR), *events(), HeightStarted(2, FOUR), own_vote(2, 0)]:
+        journal.append(event)
+    assert opened(wal).replay(2) == [own_vote(2, 0)]
+
+
+def test_a_block_is_written_once_per_height() -> None:
+    wal = born()
+    journal = opened(wal)
+    for round_ in range(50):
+        journal.append(ProposalReceived(signed_proposal("v1", 1, round_, BLOCK), True))
+    assert sum(map(len, wal.records())) < len(BLOCK.block) + 50 * 200
+
+
+def test_the_log_starts_anew_when_it_is_large_and_forgets_no_signature() -> None:
+    wal = born()
+    journal = opened(wal)
+    large = [blocks.build(genesis(), [bytes([i]) * 60_000] * 30, [], None, "v1").value for i in range(10)]
+    for height, value in enumerate(large, start=1):
+        journal.append(HeightStarted(height, FOUR))
+        journal.append(ProposalReceived(signed_proposal("v0", height, 0, value), True))
+    journal.append(HeightStarted(11, FOUR))
+    assert len(wal.records()) == 2
+    reopened = opened(wal)
+    assert not reopened.may_vote(10, 10**6, VoteType.PRECOMMIT)
+    assert reopened.may_propose(11, 0)
+
+
+# --- signing
+
+
+def test_positions_only_ever_advance() -> None:
+    journal = opened(born())
+    journal.append(HeightStarted(5, FOUR))
+    assert not journal.may_vote(4, 9, VoteType.PRECOMMIT)
+    assert journal.may_propose(5, 0)
+    journal.append(own_proposal(5, 1))
+    assert not journal.may_propose(5, 1)
+    assert not journal.may_propose(5, 0)
+    assert journal.may_vote(5, 1, VoteType.PREVOTE)
+    journal.append(own_vote(5, 1))
+    assert not journal.may_vote(5, 1, VoteType.PREVOTE)
+    assert journal.may_vote(5, 1, VoteType.PRECOMMIT)
+    journal.append(own_vote(5, 1, VoteType.PRECOMMIT))
+    assert not journal.may_vote(5, 1, VoteType.PRECOMMIT)
+    assert not journal.may_vote(5, 0, VoteType.PRECOMMIT)
+    assert journal.may_vote(5, 2, VoteType.PREVOTE)
+    assert journal.may_vote(6, 0, VoteType.PREVOTE)
+
+
+@pytest.mark.parametrize("last", [own_proposal(5, 2), own_vote(5, 2), own_vote(5, 2, VoteType.PRECOMMIT)])
+def test_positions_survive_a_restart(last: ProposalReceived | VoteReceived) -> None:
+    wal = born()
+    before = opened(wal)
+    before.append(HeightStarted(5, FOUR))
+    before.append(last)
+    after = opened(wal)
+    for round_ in range(4):
+        assert after.may_propose(5, round_) == before.may_propose(5, round_)
+        for vote_type in VoteType:
+            assert after.may_vote(5, round_, vote_type) == before.may_vote(5, round_, vote_type)
+
+
+def test_our_own_vote_seen_elsewhere_counts_as_signed() -> None:
+    """A key used on two machines, or a restored backup: what others show us of ours, we do not contradict."""
+    journal = opened(born())
+    journal.append(HeightStarted(5, FOUR))
+    journal.append(own_vote(5, 3))
+    assert not journal.may_vote(5, 2, VoteType.PRECOMMIT)
+
+
+# --- a lost past
+
+
+def test_a_new_key_may_vote_at_once() -> None:
+    assert opened(born()).votes_from_height == 0
+    assert opened(born()).may_vote(1, 0, VoteType.PREVOTE)
+
+
+@pytest.mark.parametrize("of", ["nothing", "another key"])
+def test_without_its_signing_state_a_validator_observes_until_a_safe_height(of: str) -> None:
+    wal = MemoryWal()
+    if of == "another key":
+        Journal.create(wal, KEYS["v1"].public_key)
+    journal = opened(wal)
+    assert safe_height(journal) is None
+    assert not journal.may_vote(10**9, 0, VoteType.PREVOTE)
+    assert not journal.may_propose(10**9, 0)
+    journal.observe(70, NOW + MAX_CLOCK_DRIFT_MS)  # may have been made before the loss, by a clock that is ahead
+    assert safe_height(journal) is None
+    journal.observe(71, NOW + MAX_CLOCK_DRIFT_MS + 1)
+    assert safe_height(journal) == 72
+    assert not journal.may_vote(71, 0, VoteType.PREVOTE)
+    assert journal.may_vote(72, 0, VoteType.PREVOTE)
+    journal.observe(90, NOW + 10 * MAX_CLOCK_DRIFT_MS)
+    assert safe_height(journal) == 72
+
+
+def test_the_loss_is_remembered_from_when_it_was_noticed_first() -> None:
+    wal = MemoryWal()
+    opened(wal)
+    journal = opened(wal, NOW + 5 * MAX_CLOCK_DRIFT_MS)
+    journal.observe(10, NOW + 2 * MAX_CLOCK_DRIFT_MS)
+    assert journal.votes_from_height == 11
+    assert opened(wal).votes_from_height == 11
+
+
+# --- on disk
+
+
+def test_in_a_file_with_a_torn_tail(tmp_path: Path) -> None:
+    path = tmp_path / "wal"
+    wal = FileWal(path)
+    Journal.create(wal, KEY)
+    journal = opened(wal)
+    for event in [HeightStarted(1, FOUR), *events()]:
+        journal.append(event)
+    journal.sync()
+    journal.append(own_vote(1, 1))
+    wal.close()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert opened(FileWal(path)).replay(1) == events()
+
+
+@pytest.mark.parametrize("record", [b"", b"?", b"P", b"P\x01" + bytes(32), b"Vjunk", b"T\x09" + bytes(12), b"Bjunk"])
+def test_a_record_that_cannot_be_read_is_not_skipped(record: bytes) -> None:
+    wal = born()
+    wal.append(record)
+    with pytest.raises(Corrupt):
+        opened(wal)
