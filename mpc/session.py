@@ -96,115 +96,147 @@ async def connect(identity: Identity, accepted: AsyncIterator[socket.socket], de
 
     ``deadline`` is the event loop's time by which everything must be over. Raises SessionFailed.
     """
-    own, count = identity.party, len(identity.certificates)
-    if len(set(identity.certificates)) != count:
-        raise SessionFailed("two parties named the same certificate", rule="session-certificate")
-    arrivals = {peer: asyncio.get_running_loop().create_future() for peer in range(own + 1, count)}
-    door = asyncio.create_task(_admit(identity, accepted, arrivals)) if arrivals else None
+    meeting = _Meeting(identity)
     try:
-        meetings: dict[int, Awaitable[_Link]] = {peer: _dial(identity, peer) for peer in range(own)}
-        links = await _all_by(deadline, {**meetings, **arrivals}, identity.institutions)
-    finally:
-        if door is not None:
-            door.cancel()
-    return Session(identity, links, deadline)
+        return Session(identity, await meeting.gather(accepted, deadline), deadline)
+    except BaseException:
+        meeting.close()
+        raise
 
 
-# --- meeting -------------------------------------------------------------------------------------
+class _Meeting:
+    """Dials the parties before this one, and awaits those after it."""
 
+    def __init__(self, identity: Identity) -> None:
+        own, count = identity.party, len(identity.certificates)
+        if len(set(identity.certificates)) != count:
+            raise SessionFailed("two parties named the same certificate", rule="session-certificate")
+        loop = asyncio.get_running_loop()
+        self._identity = identity
+        self._arrivals: dict[int, asyncio.Future[_Link]] = {p: loop.create_future() for p in range(own + 1, count)}
+        self._links: list[_Link] = []
 
-async def _dial(identity: Identity, peer: int) -> _Link:
-    """Connect to a party of lower index, as often as it takes: its node may not know yet that the task runs."""
-    loop = asyncio.get_running_loop()
-    tls = _context(identity, server=False, peers=[peer])
-    while True:
+    async def gather(self, accepted: AsyncIterator[socket.socket], deadline: float) -> dict[int, _Link]:
+        """A link to every other party. Raises SessionFailed."""
+        meetings: dict[int, Awaitable[_Link]] = {
+            peer: self._dial(peer, self._context(server=False, peers=[peer])) for peer in range(self._identity.party)
+        }
+        door = None
+        if self._arrivals:
+            tls = self._context(server=True, peers=list(self._arrivals))
+            door = asyncio.create_task(self._admit(accepted, tls))
         try:
-            host, _, port = identity.addresses[peer].rpartition(":")
-            (family, kind, protocol, _, address), *_ = await loop.getaddrinfo(
-                host.strip("[]"), int(port), type=socket.SOCK_STREAM
-            )
-            plain = socket.socket(family, kind, protocol)
-            try:
-                plain.setblocking(False)
-                await loop.sock_connect(plain, address)
-                await loop.sock_sendall(plain, identity.preamble())
-                reader, writer = await asyncio.open_connection(
-                    sock=plain, ssl=tls, server_hostname="", limit=MAX_SESSION_FRAME_BYTES
-                )
-            except BaseException:
-                plain.close()
-                raise
-            if _shown(writer) != identity.certificates[peer]:
-                writer.close()
-                raise ssl.SSLCertVerificationError
-            link = _Link(identity, peer, reader, writer)
-            await link.greet()
-            return link
-        except ssl.SSLCertVerificationError:
-            name = identity.institutions[peer]
-            raise SessionFailed(f"{name} does not show its certificate", rule="session-certificate") from None
-        except (OSError, asyncio.IncompleteReadError):
-            await asyncio.sleep(_REDIAL_S)
+            return await _all_by(deadline, {**meetings, **self._arrivals}, self._identity.institutions)
+        finally:
+            if door is not None:
+                door.cancel()
 
-
-async def _admit(
-    identity: Identity, accepted: AsyncIterator[socket.socket], arrivals: Mapping[int, asyncio.Future[_Link]]
-) -> None:
-    """Greet whoever dials in. Strangers are dropped, and change nothing; a party that misbehaves fails the session."""
-    tls = _context(identity, server=True, peers=list(arrivals))
-    async with asyncio.TaskGroup() as greetings:
-        async for plain in accepted:
-            greetings.create_task(_answer(identity, plain, tls, arrivals))
-
-
-async def _answer(
-    identity: Identity, plain: socket.socket, tls: ssl.SSLContext, arrivals: Mapping[int, asyncio.Future[_Link]]
-) -> None:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=MAX_SESSION_FRAME_BYTES)
-    protocol = asyncio.StreamReaderProtocol(reader)
-    try:
-        transport, _ = await loop.connect_accepted_socket(lambda: protocol, plain, ssl=tls)
-    except OSError:  # no TLS, or a certificate that is nobody's
-        plain.close()
-        return
-    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-    shown = _shown(writer)
-    peer = next((peer for peer in arrivals if identity.certificates[peer] == shown), None)
-    if peer is None:
-        writer.close()
-        return
-    link, arrival = _Link(identity, peer, reader, writer), arrivals[peer]
-    try:
-        await link.greet()
-    except SessionFailed as failure:
-        if not arrival.done():
-            arrival.set_exception(failure)
-    except (OSError, asyncio.IncompleteReadError):
-        link.close()  # it may dial again
-    else:
-        if arrival.done():
+    def close(self) -> None:
+        for link in self._links:
             link.close()
+
+    def _context(self, *, server: bool, peers: Sequence[int]) -> ssl.SSLContext:
+        identity = self._identity
+        try:
+            return certificates.context(
+                server=server,
+                certificate=identity.certificates[identity.party],
+                key_pem=identity.key_pem,
+                trusted=[identity.certificates[peer] for peer in peers],
+            )
+        except (ssl.SSLError, ValueError):
+            raise SessionFailed("a party's certificate on the ledger is none", rule="session-certificate") from None
+
+    def _link(self, peer: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Link:
+        link = _Link(self._identity, peer, reader, writer)
+        self._links.append(link)
+        return link
+
+    async def _dial(self, peer: int, tls: ssl.SSLContext) -> _Link:
+        """Connect to a party of lower index, as often as it takes: its node may not know yet that the task runs."""
+        while True:
+            try:
+                plain = await _reach(self._identity.addresses[peer], self._identity.preamble())
+                try:
+                    reader, writer = await asyncio.open_connection(
+                        sock=plain, ssl=tls, server_hostname="", limit=MAX_SESSION_FRAME_BYTES
+                    )
+                except BaseException:
+                    plain.close()
+                    raise
+                link = self._link(peer, reader, writer)
+                try:
+                    if _shown(writer) != self._identity.certificates[peer]:
+                        raise ssl.SSLCertVerificationError
+                    await link.greet()
+                except BaseException:
+                    link.close()
+                    raise
+                return link
+            except ssl.SSLCertVerificationError:
+                name = self._identity.institutions[peer]
+                raise SessionFailed(f"{name} does not show its certificate", rule="session-certificate") from None
+            except (OSError, asyncio.IncompleteReadError):
+                await asyncio.sleep(_REDIAL_S)
+
+    async def _admit(self, accepted: AsyncIterator[socket.socket], tls: ssl.SSLContext) -> None:
+        """Greet whoever dials in. Strangers are dropped and change nothing; a party that misbehaves fails the session."""
+        async with asyncio.TaskGroup() as greetings:
+            async for plain in accepted:
+                greetings.create_task(self._answer(plain, tls))
+
+    async def _answer(self, plain: socket.socket, tls: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=MAX_SESSION_FRAME_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, plain, ssl=tls)
+        except OSError:  # no TLS, or a certificate that is nobody's
+            plain.close()
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        shown = _shown(writer)
+        peer = next((peer for peer in self._arrivals if self._identity.certificates[peer] == shown), None)
+        if peer is None:
+            writer.close()
+            return
+        link, arrival = self._link(peer, reader, writer), self._arrivals[peer]
+        try:
+            await link.greet()
+        except SessionFailed as failure:
+            link.close()
+            if not arrival.done():
+                arrival.set_exception(failure)
+        except (OSError, asyncio.IncompleteReadError):
+            link.close()  # it may dial again
         else:
-            arrival.set_result(link)
+            if arrival.done():
+                link.close()
+            else:
+                arrival.set_result(link)
+
+
+async def _reach(address: str, preamble: bytes) -> socket.socket:
+    """A connection to an MPC port that has been told which task it is for. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    host, _, port = address.rpartition(":")
+    found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    family, kind, protocol, _, resolved = found[0]
+    plain = socket.socket(family, kind, protocol)
+    try:
+        plain.setblocking(False)
+        await loop.sock_connect(plain, resolved)
+        await loop.sock_sendall(plain, preamble)
+    except BaseException:
+        plain.close()
+        raise
+    return plain
 
 
 def _shown(writer: asyncio.StreamWriter) -> bytes | None:
     """The certificate the other side showed, and proved to hold the key of."""
     shown: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     return shown
-
-
-def _context(identity: Identity, *, server: bool, peers: Sequence[int]) -> ssl.SSLContext:
-    try:
-        return certificates.context(
-            server=server,
-            certificate=identity.certificates[identity.party],
-            key_pem=identity.key_pem,
-            trusted=[identity.certificates[peer] for peer in peers],
-        )
-    except (ssl.SSLError, ValueError):
-        raise SessionFailed("a party's certificate on the ledger is none", rule="session-certificate") from None
 
 
 class _Link:
