@@ -38,6 +38,7 @@ async def send(connection: Connection, signed: bytes, transaction_id: bytes, tim
     Raises what refused it, Unavailable if it was certainly never sent, StatusUnknown otherwise.
     """
     give_up = time.monotonic() + timeout_s
+    latest_ms = time.time_ns() // 1_000_000 + DEFAULT_EXPIRY_MS
     sent = False
     while True:
         try:
@@ -53,7 +54,7 @@ async def send(connection: Connection, signed: bytes, transaction_id: bytes, tim
             if info.status == TransactionStatus.TRANSACTION_STATUS_REJECTED:
                 raise refusal_error(info.refusal)
         if time.monotonic() + _RESEND_S > give_up:
-            raise _unknown(transaction_id, signed, timeout_s)
+            raise _unknown(transaction_id, signed, timeout_s, latest_ms)
         await asyncio.sleep(_RESEND_S)
 
 
@@ -96,12 +97,11 @@ def _only(infos: Sequence[TransactionInfo], transaction_id: bytes) -> Transactio
     return infos[0]
 
 
-def _unknown(transaction_id: bytes, signed: bytes, timeout_s: float) -> StatusUnknown:
-    final_ms = time.time_ns() // 1_000_000 + DEFAULT_EXPIRY_MS
+def _unknown(transaction_id: bytes, signed: bytes, timeout_s: float, latest_ms: int) -> StatusUnknown:
     return StatusUnknown(
         f"transaction {transaction_id.hex()} was sent, but not decided within {timeout_s:.0f} s",
         hint=f"koinon status --transaction {transaction_id.hex()} tells what became of it; it can still commit until "
-        f"{display.when(final_ms)} at the latest, and sending the same envelope again is safe",
+        f"{display.when(latest_ms)} at the latest, and sending the same envelope again is safe",
         transaction_id=transaction_id,
         envelope=signed,
     )

@@ -128,8 +128,11 @@ class Catalog:
         await self._session.submit(Operation(publish_dataset=entry))
         return await self.show(full_name)
 
-    async def withdraw(self, name: str, reason: str = "") -> Dataset:
-        """Take one's own dataset back: its tokens stop working, its entry stays. Raises Refused, NotFound."""
+    async def withdraw(self, name: str, reason: str) -> Dataset:
+        """Take one's own dataset back: its tokens stop working, its entry stays; the reason is public to members.
+
+        Raises Refused, NotFound.
+        """
         full_name = self.own_name(name)
         await self._session.submit(Operation(withdraw_dataset=WithdrawDataset(name=full_name, reason=reason)))
         return await self.show(full_name)

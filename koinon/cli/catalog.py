@@ -179,7 +179,7 @@ def publish(
 
 @catalog.command()
 @click.argument("name")
-@click.option("--reason", default="", help="Public to the members.")
+@click.option("--reason", required=True, help="Public to the members.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def withdraw(name: str, reason: str, yes: bool) -> None:
     """Withdraw your dataset NAME: its tokens stop working; the ledger keeps that it was there."""
