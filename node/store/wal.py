@@ -202,8 +202,8 @@ def _decode(data: bytes, path: Path) -> Iterator[bytes]:
     def damaged(at: int) -> Corrupt:
         return Corrupt(
             f"the write-ahead log {path} is damaged at byte {at}",
-            hint="do not delete it while the node may still vote at this height; see the operator's guide, "
-            "'a lost disk': the node must observe until a safe height",
+            hint="move it away, never an older copy into its place, and start the node: without its signing state it "
+            "observes until it is safe to vote again",
         )
 
     if not data.startswith(_MAGIC):  # never torn: _create renames a finished file into place
