@@ -152,19 +152,18 @@ class Faults:
                     message.proposal.round += rng.choice((0, 1, 2, 100))
                 data = bytearray(message.SerializeToString())
             case _:
-                height = rng.choice((0, 1, 5, 2**40, 2**64 - 1))
-                made_up = rng.choice(
-                    (
-                        peer_pb2.DeliverRequest(
-                            round_status=peer_pb2.RoundStatus(height=height, round=rng.choice((0, 2**32 - 1)))
-                        ),
-                        peer_pb2.DeliverRequest(
-                            block_request=peer_pb2.BlockRequest(from_height=height, count=2**32 - 1)
-                        ),
-                        peer_pb2.DeliverRequest(hello=peer_pb2.Hello(height=height)),
-                        peer_pb2.DeliverRequest(),
-                    )
-                )
-                data = bytearray(made_up.SerializeToString())
+                data = bytearray(self._made_up().SerializeToString())
         self._world.note("deformed", target.name, bytes(data).hex())
         target.deliver(self._faulty, bytes(data))
+
+    def _made_up(self) -> peer_pb2.DeliverRequest:
+        rng = self._world.rng
+        height, round_ = rng.choice((0, 1, 5, 2**40, 2**64 - 1)), rng.choice((0, 2**32 - 1))
+        return rng.choice(
+            (
+                peer_pb2.DeliverRequest(round_status=peer_pb2.RoundStatus(height=height, round=round_)),
+                peer_pb2.DeliverRequest(block_request=peer_pb2.BlockRequest(from_height=height, count=2**32 - 1)),
+                peer_pb2.DeliverRequest(hello=peer_pb2.Hello(height=height)),
+                peer_pb2.DeliverRequest(),
+            )
+        )

@@ -96,9 +96,15 @@ class SimNode:
 
         self.enter(make)
         for peer in self._network.nodes.values():
-            if self.up and peer is not self and peer.up:
-                self.enter(lambda peer=peer: self.engine and self.engine.on_connected(peer.institution))  # type: ignore[misc]
-                peer.enter(lambda peer=peer: peer.engine and peer.engine.on_connected(self.institution))  # type: ignore[misc]
+            if peer is not self and peer.up:
+                self.connect(peer)
+                peer.connect(self)
+
+    def connect(self, peer: SimNode) -> None:
+        """A stream to this peer is open."""
+        engine = self.engine
+        if engine is not None:
+            self.enter(lambda: engine.on_connected(peer.institution))
 
     def crash_after(self, operations: int) -> None:
         """End the process at the operation with this number from now on."""
@@ -293,6 +299,6 @@ class _CrashingStore:
 
 
 class _Silence:
-    def info(self, event: str, /, **fields: object) -> None: ...
+    def info(self, event: str, **fields: object) -> None: ...
 
-    def warning(self, event: str, /, **fields: object) -> None: ...
+    def warning(self, event: str, **fields: object) -> None: ...

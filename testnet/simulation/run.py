@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from koinon.keys import SigningKey
 from koinon.v1.consensus_pb2 import Validator
@@ -33,29 +34,21 @@ class Report:
     crashes: int
     equivocations: int  # that were sent
     accused: int  # offences on the ledger
-    regained: int  # nodes that lost their signing state and vote again
+    lost: int  # nodes that lost their signing state
+    regained: int  # and of those that were waited for, vote again
 
 
-def run(seed: int) -> Report:
-    """Simulate one seed. Raises Violation."""
-    world = World(seed)
-    rng = world.rng
-    count = rng.choice((1, 4, 4, 4, 7))
-    powers = [rng.randint(1, 5) for _ in range(count)] if rng.random() < 0.3 else [1] * count
-    names = [f"v{i}" for i in range(count)]
-    signing_keys = [SigningKey(hashlib.sha256(name.encode()).digest()) for name in names]
+def consortium(world: World, powers: Sequence[int], faulty: int | None = None) -> tuple[Network, Checkers]:
+    """Validators v0, v1, … with these powers, not yet started; the faulty one is a pair of twins."""
+    signing_keys = [SigningKey(hashlib.sha256(b"v%d" % i).digest()) for i in range(len(powers))]
     validators = tuple(
-        Validator(institution=name, public_key=key.public_key, power=power)
-        for name, key, power in zip(names, signing_keys, powers, strict=True)
+        Validator(institution=f"v{i}", public_key=key.public_key, power=power)
+        for i, (key, power) in enumerate(zip(signing_keys, powers, strict=True))
     )
-    expendable = [name for name, power in zip(names, powers, strict=True) if 3 * power < sum(powers)]
-    fate = rng.random()  # at most one validator is worse than slow or crashed
-    faulty = rng.choice(expendable) if expendable and fate < 0.45 else None
-    loser = rng.choice(expendable) if expendable and fate > 0.8 else None
-
-    checkers = Checkers(CHAIN_ID, validators, faulty)
+    checkers = Checkers(CHAIN_ID, validators, None if faulty is None else f"v{faulty}")
     network = Network(world)
-    for name, key in zip(names, signing_keys, strict=True):
+    for i, key in enumerate(signing_keys):
+        name = f"v{i}"
         config = EngineConfig(
             institution=name,
             chain_id=CHAIN_ID,
@@ -65,19 +58,35 @@ def run(seed: int) -> Report:
             gossip_ms=200,
             timeouts=TIMEOUTS,
         )
-        for twin in (f"{name}-a", f"{name}-b") if name == faulty else (name,):
-            correct = name != faulty
-            network.add(SimNode(world, twin, name, key, validators, config, checkers, network, correct=correct))
+        for process in (f"{name}-a", f"{name}-b") if i == faulty else (name,):
+            correct = i != faulty
+            network.add(SimNode(world, process, name, key, validators, config, checkers, network, correct=correct))
+    return network, checkers
+
+
+def run(seed: int) -> Report:
+    """Simulate one seed. Raises Violation."""
+    world = World(seed)
+    rng = world.rng
+    count = rng.choice((1, 4, 4, 4, 7))
+    powers = [rng.randint(1, 5) for _ in range(count)] if rng.random() < 0.3 else [1] * count
+    expendable = [i for i, power in enumerate(powers) if 3 * power < sum(powers)]
+    fate = rng.random()  # at most one validator is worse than slow or crashed
+    faulty = rng.choice(expendable) if expendable and fate < 0.45 else None
+    loser = rng.choice(expendable) if expendable and fate > 0.8 else None
+
+    network, checkers = consortium(world, powers, faulty)
     nodes = list(network.nodes.values())
+    victim = None if loser is None else network.nodes[f"v{loser}"]
     for node in nodes:
         world.schedule(rng.randint(0, 500), node.start)
 
     world.run(600)
-    faults = Faults(world, network, faulty, network.nodes[loser] if loser else None)
+    faults = Faults(world, network, None if faulty is None else f"v{faulty}", victim)
     world.run(rng.randint(5_000, 25_000))
     faults.heal()
     _demand_progress(world, faults, [node for node in nodes if node.correct], checkers)
-    regained = _demand_votes(world, network.nodes[loser]) if loser and rng.random() < 0.5 else 0
+    regained = _demand_votes(world, victim) if victim and rng.random() < 0.5 else 0
     _compare(nodes)
     return Report(
         seed=seed,
@@ -89,6 +98,7 @@ def run(seed: int) -> Report:
         crashes=sum(node.crashes for node in nodes),
         equivocations=len(checkers.equivocations),
         accused=len(checkers.accused),
+        lost=int(victim is not None),
         regained=regained,
     )
 
@@ -118,7 +128,7 @@ def _demand_votes(world: World, loser: SimNode) -> int:
 def _compare(nodes: Sequence[SimNode]) -> None:
     """Chains of correct nodes are prefixes of one chain; checked at every block, and here once more as a whole."""
     chains = sorted((node.committed for node in nodes if node.correct), key=len)
-    for shorter, longer in zip(chains, chains[1:], strict=False):
+    for shorter, longer in pairwise(chains):
         if longer[: len(shorter)] != shorter:
             raise Violation("agreement: two correct nodes hold different chains")
 
