@@ -180,7 +180,7 @@ class _Meeting:
                 await asyncio.sleep(_REDIAL_S)
 
     async def _admit(self, accepted: AsyncIterator[socket.socket], tls: ssl.SSLContext) -> None:
-        """Greet whoever dials in. Strangers are dropped and change nothing; a party that misbehaves fails the session."""
+        """Greet whoever dials in. Strangers are dropped, and change nothing; a party that misbehaves fails the task."""
         async with asyncio.TaskGroup() as greetings:
             async for plain in accepted:
                 greetings.create_task(self._answer(plain, tls))
