@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 # gRPC's C core writes its own lines to stderr; what matters of them reaches us as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# Its fork handlers abort a child of a process with calls under way; ours exec at once, and need none.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from koinon import genesis as genesis_file
@@ -81,7 +82,7 @@ def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
     credentials = credential_files.load(config, genesis, ask)
     _check_ports(config)
     log = _open_log(config, log_file)
-    uvloop.run(_run(config, genesis, credentials, log))
+    asyncio.run(_run(config, genesis, credentials, log))
 
 
 async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, log: FilteringBoundLogger) -> None:

@@ -139,8 +139,9 @@ class WorkerPool:
         try:
             async with asyncio.timeout(WORKER_START_S):
                 if await asyncio.get_running_loop().sock_recv(ours, len(READY)) != READY:
-                    raise _not_started()
+                    raise ConnectionError(f"it ended with exit code {await self._nursery.wait()}")
         except (OSError, TimeoutError) as error:
+            _log.warning("no nursery", reason=str(error))
             raise _not_started() from error
 
     async def _fork(self) -> Worker:
