@@ -210,6 +210,32 @@ OPERATORS: Mapping[str, Operator] = {
 }
 
 
+_TOTAL = {
+    *("+", "-", "*", "NEGATIVE", "ABS", "ROUND", "FLOOR", "CEIL", "=", "<>", "<", "<=", ">", ">=", "BETWEEN", "IN"),
+    *("AND", "OR", "NOT", "LIKE", "ILIKE", "||", "LOWER", "UPPER", "LENGTH", "STARTS_WITH", "ENDS_WITH", "CONTAINS"),
+    *(f"CAST {name}" for name in CAST_TYPES),
+}
+"""Operators that give a value for any values: NULL comes out only where NULL went in."""
+
+_NEVER_NULL = {"IS NULL", "IS TRUE", "IS FALSE", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"}
+
+
+def never_null(expression: Expression, nullable: Mapping[str, bool]) -> bool:
+    """Whether no row can make the expression NULL, as far as this can be told; ``nullable`` by column."""
+    match expression:
+        case Column(name):
+            return not nullable[name]
+        case Constant():
+            return expression.type != NULL
+        case Call("CASE", arguments):
+            return all(never_null(value, nullable) for value in (*arguments[1::2], arguments[-1]))
+        case Call("COALESCE", arguments):
+            return any(never_null(argument, nullable) for argument in arguments)
+        case Call(operator, arguments):
+            total = operator in _TOTAL and all(never_null(argument, nullable) for argument in arguments)
+            return total or operator in _NEVER_NULL
+
+
 def common_type(types: tuple[Type, ...]) -> Type | None:
     """The type that all of these fit, None when there is none: integers fit decimals, dates fit timestamps."""
     known = set(types) - {NULL}

@@ -56,6 +56,7 @@ from mpc.expressions import (
     Expression,
     Type,
     columns_of,
+    never_null,
     quote,
     render,
     type_check,
@@ -301,6 +302,7 @@ class _TypedQuery:
     @classmethod
     def of(cls, query: Query, columns: dict[str, CommonColumn]) -> _TypedQuery:
         types = {name: column.type for name, column in columns.items()}
+        nullable = {name: any(own.nullable for own in column.published) for name, column in columns.items()}
         where = None
         if query.where is not None:
             where, kind = type_check(query.where, types)
@@ -315,12 +317,17 @@ class _TypedQuery:
                 index = query.group_by.index(item.column)
                 outputs.append(OutputColumn(name=item.name, kind=OUTPUT_KIND_GROUP, group_index=index))
             else:
-                outputs.append(_output(item, types, aggregates))
+                outputs.append(_output(item, types, nullable, aggregates))
         return cls(tuple(aggregates), tuple(outputs), where)
 
 
-def _output(item: AggregateItem, types: dict[str, Type], aggregates: list[Aggregate]) -> OutputColumn:
-    """The output of an aggregate; appends what it needs to ``aggregates``, each only once."""
+def _output(
+    item: AggregateItem, types: dict[str, Type], nullable: dict[str, bool], aggregates: list[Aggregate]
+) -> OutputColumn:
+    """The output of an aggregate; appends what it needs to ``aggregates``, each only once.
+
+    An expression that is never NULL has as many values as rows, so the count of rows serves, and is tested once.
+    """
     if item.expression is None:
         return OutputColumn(name=item.name, kind=item.kind, aggregate_indices=[0], integral=True)
     expression, kind = type_check(item.expression, types)
@@ -332,6 +339,8 @@ def _output(item: AggregateItem, types: dict[str, Type], aggregates: list[Aggreg
     indices = []
     for needed in _NEEDS[item.kind]:
         aggregate = Aggregate(needed, expression)
+        if needed == AGGREGATE_KIND_COUNT and never_null(expression, nullable):
+            aggregate = aggregates[0]
         if aggregate not in aggregates:
             aggregates.append(aggregate)
         indices.append(aggregates.index(aggregate))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from koinon.v1.plan_pb2 import (
     OUTPUT_KIND_AVG,
-    OUTPUT_KIND_COUNT,
     OUTPUT_KIND_GROUP,
     OUTPUT_KIND_STDDEV_SAMP,
-    OUTPUT_KIND_SUM,
     OUTPUT_KIND_VAR_SAMP,
     PLAN_STEP_KIND_LOCAL,
     PLAN_STEP_KIND_OPENING,
@@ -19,8 +17,6 @@ from koinon.v1.plan_pb2 import (
 
 ASKER = "asker"
 """How steps name the person who asked."""
-
-SHARE_BYTES = 32  # one field element on the wire, framing included
 
 
 def describe(plan: Plan, groups: int) -> list[PlanStep]:
@@ -68,32 +64,31 @@ def describe(plan: Plan, groups: int) -> list[PlanStep]:
     ]
 
 
-# Multiplications per output and rounds, measured on the secure programs; a rough guide for people.
-_MULTIPLICATIONS = {
-    OUTPUT_KIND_COUNT: 1,
-    OUTPUT_KIND_SUM: 60,
-    OUTPUT_KIND_AVG: 400,
-    OUTPUT_KIND_VAR_SAMP: 800,
-    OUTPUT_KIND_STDDEV_SAMP: 1_200,
-}
-_ROUNDS = {
-    OUTPUT_KIND_COUNT: 12,
-    OUTPUT_KIND_SUM: 12,
-    OUTPUT_KIND_AVG: 60,
-    OUTPUT_KIND_VAR_SAMP: 120,
-    OUTPUT_KIND_STDDEV_SAMP: 180,
-}
+# Bytes that each party sends to each other one, measured with three parties (tests/mpc/test_steps.py): the bits of a
+# count that is compared; those of a count that is divided by; a quotient; a square root on top of it.
+_TEST_BYTES, _DIVISOR_BYTES, _QUOTIENT_BYTES, _ROOT_BYTES = 12_600, 16_000, 20_000, 75_000
+_ROUNDS, _DIVISION_ROUNDS, _ROOT_ROUNDS = 14, 36, 52
+_DIVIDED = (OUTPUT_KIND_AVG, OUTPUT_KIND_VAR_SAMP, OUTPUT_KIND_STDDEV_SAMP)
 
 
 def estimate(plan: Plan, groups: int) -> PlanCost:
-    """What a plan costs, roughly: outputs of a kind are computed side by side, so rounds do not grow with them."""
+    """What a plan costs, roughly. Outputs are computed side by side, so rounds do not grow with their number."""
     parties = len(plan.committee)
-    secret_values = groups * len(plan.aggregates) * len(plan.sources)
-    computed = [output.kind for output in plan.outputs if output.kind != OUTPUT_KIND_GROUP]
-    work = groups * (60 + sum(_MULTIPLICATIONS[kind] for kind in computed))
+    computed = [output for output in plan.outputs if output.kind != OUTPUT_KIND_GROUP]
+    divided = [output for output in computed if output.kind in _DIVIDED]
+    roots = [output for output in divided if output.kind == OUTPUT_KIND_STDDEV_SAMP]
+    tested = {0, *(output.aggregate_indices[0] for output in computed)}
+    sent = (
+        _TEST_BYTES * len(tested)
+        + _DIVISOR_BYTES * len({output.aggregate_indices[0] for output in divided})
+        + _QUOTIENT_BYTES * len(divided)
+        + _ROOT_BYTES * len(roots)
+    )
+    links = parties * 2 * plan.threshold  # a product is opened to its degree's worth of peers
+    wider = 100 + 7 * max(0, parties - 3)  # per cent: masks grow with the number of parties
     return PlanCost(
         groups=groups,
-        secret_values=secret_values,
-        bytes_sent_estimate=(secret_values + work * parties) * (parties - 1) * SHARE_BYTES,
-        rounds_estimate=1 + max(_ROUNDS[kind] for kind in computed),
+        secret_values=groups * len(plan.aggregates) * len(plan.sources),
+        bytes_sent_estimate=groups * sent * links * wider // 100,
+        rounds_estimate=_ROUNDS + bool(divided) * _DIVISION_ROUNDS + bool(roots) * _ROOT_ROUNDS,
     )
