@@ -42,6 +42,7 @@ CREATE TABLE subjects (subject TEXT, idx INTEGER, PRIMARY KEY (subject, idx)) WI
 
 CREATE TABLE datasets (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, institution TEXT NOT NULL, withdrawn INTEGER NOT NULL);
 CREATE TABLE columns (name TEXT COLLATE NOCASE, seq INTEGER, PRIMARY KEY (name, seq)) WITHOUT ROWID;
+CREATE INDEX columns_by_dataset ON columns (seq);
 CREATE VIRTUAL TABLE texts USING fts5 (
     name, title, keywords, columns, description, tokenize = "unicode61 remove_diacritics 2"
 );
@@ -174,9 +175,10 @@ class ReadModel:
             (index, name, dataset.publisher, withdrawn),
         )
         names = [column.name for column in published.columns]
-        self._database.execute("DELETE FROM columns WHERE seq = ?", (seq,))
+        if seq != index:  # published before: its texts may have changed
+            self._database.execute("DELETE FROM columns WHERE seq = ?", (seq,))
+            self._database.execute("DELETE FROM texts WHERE rowid = ?", (seq,))
         self._database.executemany("INSERT INTO columns VALUES (?, ?)", [(column, seq) for column in names])
-        self._database.execute("DELETE FROM texts WHERE rowid = ?", (seq,))
         self._database.execute(
             "INSERT INTO texts (rowid, name, title, keywords, columns, description) VALUES (?, ?, ?, ?, ?, ?)",
             (seq, name, published.title, " ".join(published.keywords), " ".join(names), published.description),
