@@ -18,6 +18,7 @@ from koinon import words
 
 _UNSHOWABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_SHORT_ID = 10  # of 32 digits: unique among the requests, tokens or tasks of any consortium
 _UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1_000))
 
 
@@ -57,6 +58,11 @@ def cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         return printable(str(value))
     return number(value)
+
+
+def short(identifier: str) -> str:
+    """The beginning of an id that a table shows, and that commands accept."""
+    return identifier[:_SHORT_ID]
 
 
 def when(time_ms: int) -> str:

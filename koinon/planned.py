@@ -59,9 +59,9 @@ class PlannedQuery:
         steps = Table.grid(padding=(0, 2))
         for number, step in enumerate(plan.steps, 1):
             who = ", ".join(step.who)
-            learns = f"{who} learns: {step.learns}" if step.learns else f"{who}: nobody learns anything by it"
+            learns = f"learns: {step.learns}" if step.learns else "learns nothing"
             steps.add_row(str(number), word(PlanStepKind, step.kind), Text(printable(step.description)))
-            steps.add_row("", "", Text(printable(f"{learns}; {step.values} values"), style="dim"))
+            steps.add_row("", "", Text(printable(f"{who} {learns}; {step.values} values"), style="dim"))
         return Group(head, Text(), steps)
 
 

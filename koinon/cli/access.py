@@ -9,12 +9,10 @@ import click
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.cli.arguments import comma_list, operations_option
-from koinon.display import duration, plain, printable, when
+from koinon.display import duration, plain, printable, short, when
 from koinon.v1.access_pb2 import AccessRequest, RequestStatus, Token, TokenStatus
 from koinon.v1.catalog_pb2 import TaskOperation
 from koinon.words import word
-
-_SHORT = 10  # digits of an id in a table: enough to be unique in any consortium's day
 
 
 @click.group()
@@ -125,11 +123,11 @@ def _done(message: AccessRequest | Token, text: str) -> None:
 def _show_requests(requests: Sequence[AccessRequest]) -> None:
     rows = [
         (
-            one.id[:_SHORT],
+            short(one.id),
             one.requested.dataset,
             one.requester,
             word(RequestStatus, one.status),
-            one.token_id[:_SHORT] or one.reason,
+            short(one.token_id) or one.reason,
             ", ".join(word(TaskOperation, operation) for operation in one.requested.operations),
             f"{one.requested.uses} in {duration(one.requested.duration_ms)}",
             one.requested.purpose,
@@ -142,7 +140,7 @@ def _show_requests(requests: Sequence[AccessRequest]) -> None:
 def _show_tokens(tokens: Sequence[Token]) -> None:
     rows = [
         (
-            one.id[:_SHORT],
+            short(one.id),
             one.dataset,
             one.holder,
             " ".join(filter(None, (word(TokenStatus, one.status), one.status_reason))),

@@ -98,7 +98,7 @@ def verify(file: Path, genesis: Path | None) -> None:
     output.show(
         output.facts(
             [
-                ("Record", f"{record.index} of {proved.tree_size}"),
+                ("Record", f"number {record.index}, counted from 0; the log had {proved.tree_size}"),
                 ("Time", when(record.time_ms)),
                 ("Kind", record.kind),
                 ("Actor", record.actor),
@@ -144,7 +144,8 @@ def _proof(proved: VerifiedRecord) -> dict[str, object]:
 
 
 def _change(record: AuditRecord) -> str:
-    return " → ".join(filter(None, (record.from_state, record.to_state)))
+    before = "" if record.from_state == record.to_state else record.from_state
+    return " → ".join(filter(None, (before, record.to_state)))
 
 
 def _cells(record: AuditRecord) -> tuple[str, ...]:

@@ -36,8 +36,14 @@ def _console(terminal: bool, *, stderr: bool) -> Console:
 
 
 def show(data: RenderableType) -> None:
-    """Print data for a person."""
-    out().print(data)
+    """Print data for a person; without padding at the ends of lines where a program may read it."""
+    console = out()
+    if console.is_terminal:
+        console.print(data)
+        return
+    with console.capture() as captured:
+        console.print(data)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
 def show_json(data: Any) -> None:

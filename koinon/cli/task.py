@@ -7,9 +7,11 @@ import click
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.cli.arguments import limit_option
-from koinon.display import plain, when
+from koinon.display import plain, short, when
 from koinon.v1.task_pb2 import Task, TaskStatus
 from koinon.words import word, words
+
+_SQL_SHOWN = 60  # characters of a query in a list; task show has all
 
 
 @click.group()
@@ -34,7 +36,14 @@ def list_(mine: bool, institution: str, state: str | None, limit: int) -> None:
         output.show_json([plain(one) for one in tasks])
         return
     rows = [
-        (one.id[:10], word(TaskStatus, one.status), one.asker, when(one.submitted_at_ms), one.rule, one.submitted.sql)
+        (
+            short(one.id),
+            word(TaskStatus, one.status),
+            one.asker,
+            when(one.submitted_at_ms),
+            one.rule,
+            _beginning(one.submitted.sql),
+        )
         for one in tasks
     ]
     output.show(output.table(("Task", "Status", "Asker", "Submitted", "Rule", "Query"), rows))
@@ -55,6 +64,10 @@ def cancel(task_id: str, reason: str) -> None:
     _show(invocation().client.tasks.cancel(task_id, reason))
 
 
+def _beginning(sql: str) -> str:
+    return sql if len(sql) <= _SQL_SHOWN else sql[: _SQL_SHOWN - 1] + "…"
+
+
 def _show(one: Task) -> None:
     if invocation().json:
         output.show_json(plain(one))
@@ -69,9 +82,12 @@ def _show(one: Task) -> None:
                 ("Ended by", one.ended_by),
                 ("Asker", one.asker),
                 ("Query", submitted.sql),
-                ("Sources", ", ".join(f"{s.dataset} (token {s.token_id[:10]})" for s in submitted.sources)),
+                ("Sources", ", ".join(f"{s.dataset} (token {short(s.token_id)})" for s in submitted.sources)),
                 ("Plan", submitted.plan_hash.hex()),
-                ("Committee", f"{', '.join(submitted.committee)}; any {submitted.threshold} of them learn nothing"),
+                (
+                    "Committee",
+                    f"{', '.join(submitted.committee)}; any {submitted.threshold} of them together learn nothing",
+                ),
                 ("Submitted", when(one.submitted_at_ms)),
                 ("Deadline", "" if one.ended_at_ms else when(one.deadline_ms)),
                 ("Ended", when(one.ended_at_ms) if one.ended_at_ms else ""),
