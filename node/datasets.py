@@ -142,7 +142,7 @@ class DatasetStore:
 
         Args:
             referenced: commitments to keep, whatever their age.
-            now_s: Unix time.
+            now_s: Unix time; of the last block, so that a publication not seen yet cannot lose its file.
         """
         keep = {commitment.hex() for commitment in referenced}
         with _disk(self._directory):

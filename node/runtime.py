@@ -147,7 +147,7 @@ class Node:
             "TransactionService": TransactionService(self._pool, application, changes),
             "MemberService": MemberService(application),
             "CatalogService": CatalogService(application, read_model),
-            "DatasetService": DatasetService(self._config.institution, self._datasets),
+            "DatasetService": DatasetService(self._config.institution, application, self._datasets),
             "AccessService": AccessService(read_model),
             "QueryService": QueryService(application, read_model, self._config.institution, self._peers),
             "TaskService": TaskService(

@@ -11,6 +11,7 @@ from grpc import aio
 from koinon.errors import InvalidInput, PermissionRefused
 from koinon.names import DatasetName
 from koinon.v1 import services_pb2, services_pb2_grpc
+from koinon.v1.catalog_pb2 import DatasetStatus
 from koinon.v1.identity_pb2 import Role
 from node.application import Application
 from node.auth import require
@@ -50,8 +51,9 @@ class CatalogService(services_pb2_grpc.CatalogServiceServicer):
 class DatasetService(services_pb2_grpc.DatasetServiceServicer):
     """Operators of the node's own institution bring files to it, and nobody else does."""
 
-    def __init__(self, institution: str, datasets: DatasetStore) -> None:
+    def __init__(self, institution: str, application: Application, datasets: DatasetStore) -> None:
         self._institution = institution
+        self._application = application
         self._datasets = datasets
         self._one_at_a_time = asyncio.Lock()  # inspecting a table takes memory
 
@@ -69,7 +71,26 @@ class DatasetService(services_pb2_grpc.DatasetServiceServicer):
             )
         async with self._one_at_a_time:
             staged = await self._datasets.stage(first.header.format, _chunks(request_iterator))
+            self._datasets.sweep(self._referenced(), self._application.time_ms / 1000)
         return staged.response()
+
+    def _referenced(self) -> set[bytes]:
+        """Commitments of what this institution publishes, and of what open tasks still compute on.
+
+        Whatever else was staged a day of *block time* ago was not published: a node that is behind removes nothing
+        that the blocks it has not seen might publish.
+        """
+        published = [
+            dataset
+            for dataset in self._application.datasets()
+            if dataset.publisher == self._institution and dataset.status == DatasetStatus.DATASET_STATUS_PUBLISHED
+        ]
+        used = [
+            self._application.dataset(source.dataset, source.version)
+            for task in self._application.open_tasks()
+            for source in task.submitted.sources
+        ]
+        return {dataset.published.commitment for dataset in [*published, *used]}
 
 
 async def _chunks(parts: AsyncIterator[services_pb2.StageDatasetRequest]) -> AsyncIterator[bytes]:
