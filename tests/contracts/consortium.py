@@ -52,7 +52,11 @@ PLAN_HASH = bytes(range(32))
 ALL_OPERATIONS = (TASK_OPERATION_COUNT, TASK_OPERATION_SUM, TASK_OPERATION_AVG, TASK_OPERATION_GROUP_BY)
 
 # Every field of Operation's oneof, by the type of its message.
-_FIELDS = {item.message_type.name: item.name for item in Operation.DESCRIPTOR.oneofs_by_name["operation"].fields}
+_FIELDS = {
+    item.message_type.name: item.name
+    for item in Operation.DESCRIPTOR.oneofs_by_name["operation"].fields
+    if item.message_type is not None
+}
 
 
 def key(name: str) -> SigningKey:

@@ -205,8 +205,7 @@ def test_open_requests_and_active_tokens_are_bounded(consortium: Consortium, mon
     assert consortium.refused("iu/analyst", access_request(REVIEW)) == "too-many"
     consortium.do("um/operator", GrantAccess(request_id=first))
     consortium.do("iu/analyst", access_request(REVIEW))  # an answer makes room
-    for _ in range(2):
-        token = consortium.token(AUTO)
+    token, _ = (consortium.token(AUTO) for _ in range(2))
     assert consortium.refused("iu/analyst", access_request(AUTO)) == "too-many"
     consortium.do("um/operator", RevokeToken(token_id=token, reason="room"))
     consortium.token(AUTO)
