@@ -6,7 +6,7 @@ Nothing of the production arithmetic is imported: a mistake there must not hide 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nacl.exceptions import BadSignatureError
@@ -34,6 +34,7 @@ class Checkers:
         self.equivocations: set[tuple[str, int, int]] = set()  # that the faulty validator sent
         self.rounds: dict[int, int] = {}  # height: round in which it was decided
         self.included: set[bytes] = set()
+        self.on_first_decision: Callable[[SimNode], None] | None = None  # an adversary watches too
         self._chain_id = chain_id
         self._keys = {v.institution: VerifyKey(v.public_key) for v in validators}
         self._power = {v.institution: v.power for v in validators}
@@ -67,6 +68,8 @@ class Checkers:
             self._check_link(height, pb.Header.FromString(header_bytes))
             self._check_body(height, pb.Block.FromString(data))
             self.rounds[height] = commit.round
+            if self.on_first_decision is not None:
+                self.on_first_decision(node)
 
     def on_start(self, node: SimNode) -> None:
         """After a restart nothing that was announced may be missing."""

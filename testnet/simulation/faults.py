@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from koinon.v1 import peer_pb2
+from testnet.simulation.checkers import Checkers
 from testnet.simulation.nodes import Network, SimNode
 from testnet.simulation.world import Weather, World
 
@@ -12,9 +13,12 @@ from testnet.simulation.world import Weather, World
 class Faults:
     """All faults of one run. Which of them occur, and how hard, is drawn once from the seed."""
 
-    def __init__(self, world: World, network: Network, faulty: str | None, victim: SimNode | None) -> None:
+    def __init__(
+        self, world: World, network: Network, checkers: Checkers, faulty: str | None, victim: SimNode | None
+    ) -> None:
         self._world = world
         self._network = network
+        self._checkers = checkers
         self._nodes = list(network.nodes.values())
         self._faulty = faulty
         self._victim = victim  # of the loss of its signing state
@@ -32,6 +36,7 @@ class Faults:
             (0.2, self._crash_all, 4_000, 12_000),
             (0.5, self._skew_clock, 1_000, 10_000),
             (1.0 if faulty else 0.0, self._deform, 20, 300),
+            (0.6 if faulty else 0.0, self._trap, 1_000, 4_000),
         ]
         for probability, action, least_ms, most_ms in processes:
             if rng.random() < probability:
@@ -96,6 +101,29 @@ class Faults:
                 world.part(([alone], [name for name in names if name != alone]))
             case 2:  # one way only: some hear whom they cannot answer
                 world.severed.update((a, b) for a in names for b in names if a != b and rng.random() < 0.3)
+
+    def _trap(self) -> None:
+        """What the locks are there for: one decides with the help of a twin, and is then cut off together with it.
+
+        The others hold a quorum too, with the other twin, which knows nothing of the decision.
+        """
+        rng = self._world.rng
+        correct = [node.name for node in self._nodes if node.correct]
+        rng.shuffle(correct)
+        informed = correct[: 2 * len(correct) // 3]
+        ignorant = correct[len(informed) :]
+        here, there = (node.name for node in self._nodes if not node.correct)
+        self._world.severed.clear()
+        self._world.part(([*informed, here], [*ignorant, there]))
+
+        def spring(decider: SimNode) -> None:
+            self._checkers.on_first_decision = None
+            if self._active and decider.name in informed:
+                self._world.severed.clear()
+                rest = [name for name in correct if name != decider.name]
+                self._world.part(([decider.name, here], [*rest, there]))
+
+        self._checkers.on_first_decision = spring
 
     def _crash_one(self) -> None:
         self._world.rng.choice(self._nodes).crash_after(self._world.rng.randint(0, 60))

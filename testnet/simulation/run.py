@@ -82,7 +82,7 @@ def run(seed: int) -> Report:
         world.schedule(rng.randint(0, 500), node.start)
 
     world.run(600)
-    faults = Faults(world, network, None if faulty is None else f"v{faulty}", victim)
+    faults = Faults(world, network, checkers, None if faulty is None else f"v{faulty}", victim)
     world.run(rng.randint(5_000, 25_000))
     faults.heal()
     _demand_progress(world, faults, [node for node in nodes if node.correct], checkers)

@@ -48,6 +48,8 @@ class World:
 
     def run(self, duration_ms: int, until: Callable[[], bool] = lambda: False) -> bool:
         """Let this much time pass, or less if ``until`` comes true, which is what is returned."""
+        if until():
+            return True
         end_ms = self.now_ms + duration_ms
         while self._queue and self._queue[0][0] <= end_ms:
             self.now_ms, _, action = heapq.heappop(self._queue)
