@@ -115,6 +115,7 @@ class JobService:
         self._port = MpcPort()
         self._changes = Changes()
         self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
         self._done: set[str] = set()  # open tasks for which nothing is left to do here
 
     @property
@@ -130,6 +131,7 @@ class JobService:
 
     async def stop(self) -> None:
         """End everything; open tasks are failed by the next start, or by their deadlines."""
+        self._stopping = True
         for job in self._jobs.values():
             job.cancel()
         await asyncio.gather(*self._jobs.values(), return_exceptions=True)
@@ -142,6 +144,8 @@ class JobService:
 
     def on_committed(self) -> None:
         """Look at the ledger: begin what is new, end what is over."""
+        if self._stopping:
+            return
         mine = [task for task in self._ledger.open_tasks() if self._institution in task.submitted.committee]
         self._done &= {task.id for task in mine}
         for task_id in self._jobs.keys() - {task.id for task in mine}:

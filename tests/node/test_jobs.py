@@ -1,0 +1,209 @@
+"""Tasks from submission to report, with real workers; and every way in which one may end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from structlog.testing import capture_logs
+
+from koinon.v1.access_pb2 import RevokeToken
+from koinon.v1.task_pb2 import (
+    TASK_STATUS_CANCELLED,
+    TASK_STATUS_COMPLETED,
+    TASK_STATUS_EXPIRED,
+    TASK_STATUS_FAILED,
+    CancelTask,
+)
+from mpc.session import PREAMBLE_BYTES, parse_preamble
+from tests.contracts.consortium import MEMBERS
+from tests.node.task_network import SQL, TABLE, TaskNetwork
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TaskNetwork]:
+    async with TaskNetwork(tmp_path_factory.mktemp("network")) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left(network: TaskNetwork) -> AsyncIterator[None]:
+    """Whatever happened in a test, no worker outlives its task."""
+    yield
+    await network.watch(lambda: not network.workers())
+
+
+@pytest.mark.parametrize("owners", [MEMBERS, MEMBERS[1:], ("iu", "um"), ("um",)], ids=len)
+async def test_a_query_opens_what_its_cleartext_twin_opens(network: TaskNetwork, owners: tuple[str, ...]) -> None:
+    plan = network.plan(SQL, owners)
+    task = await network.ended(network.ask(plan))
+    assert task.status == TASK_STATUS_COMPLETED, task.reason
+    assert len(task.parties) == max(3, len(owners))
+    assert network.open(plan, task) == network.expected(plan)
+
+
+async def test_tasks_run_side_by_side(network: TaskNetwork) -> None:
+    plan = network.plan()
+    asked = [network.ask(plan) for _ in range(3)]
+    for task in [await network.ended(task_id) for task_id in asked]:
+        assert task.status == TASK_STATUS_COMPLETED, task.reason
+        assert network.open(plan, task) == network.expected(plan)
+
+
+async def test_neither_traffic_nor_logs_hold_a_value(network: TaskNetwork) -> None:
+    for tap in network.taps.values():
+        tap.streams.clear()
+    plan = network.plan()
+    with capture_logs() as logs:
+        task = await network.ended(network.ask(plan))
+    assert task.status == TASK_STATUS_COMPLETED, task.reason
+    values = {value for source in network.inputs(plan) for group in source for value in group if value > 10**6}
+    assert len(values) > 10
+    streams = [stream for tap in network.taps.values() for stream in tap.streams]
+    meetings = 0
+    for there, back in streams:
+        assert parse_preamble(bytes(there[:PREAMBLE_BYTES])) == task.id
+        for data in (bytes(there[PREAMBLE_BYTES:]), bytes(back)):
+            assert_all_is_tls(data)
+            for value in values:
+                assert str(value).encode() not in data
+                assert value.to_bytes(8, "big").lstrip(b"\0") not in data
+        meetings += len(back) > 10_000
+    assert meetings == 6  # every pair of four once
+    text = repr(logs)
+    assert "task computed" in text
+    assert not any(str(value) in text for value in values)
+
+
+def assert_all_is_tls(data: bytes) -> None:
+    """Records of TLS 1.2's outer form, as TLS 1.3 has them, and not one byte else."""
+    position = 0
+    while position < len(data):
+        kind, version = data[position], data[position + 1 : position + 3]
+        assert kind in (20, 21, 22, 23)
+        assert version in (b"\x03\x01", b"\x03\x03")
+        position += 5 + int.from_bytes(data[position + 3 : position + 5], "big")
+    assert position == len(data)
+
+
+async def test_a_killed_worker_fails_the_task_for_all(network: TaskNetwork) -> None:
+    task_id = network.ask(network.plan())
+    await network.running(task_id)
+    os.kill(network.workers()[0], signal.SIGKILL)
+    task = await network.ended(task_id)
+    assert task.status == TASK_STATUS_FAILED
+    assert task.rule in ("worker-crashed", "session-peer-lost")
+    assert network.consortium.app.token(network.tokens[f"um.{TABLE}"]).uses_left == uses_left(network)
+
+
+def uses_left(network: TaskNetwork) -> int:
+    """100, less what completed tasks took."""
+    completed = [record for record in network.consortium.records() if record.kind == "task.completed"]
+    return 100 - sum(f"token:{network.tokens[f'um.{TABLE}']}" in record.related for record in completed)
+
+
+async def test_a_stopped_worker_fails_the_task_by_its_deadline(network: TaskNetwork) -> None:
+    """It neither answers nor goes away; block time passes."""
+    task_id = network.ask(network.plan())
+    await network.running(task_id)
+    victim = network.workers()[0]
+    os.kill(victim, signal.SIGSTOP)
+    network.decide(after_ms=network.consortium.app.parameters().run_window_ms)
+    task = await network.ended(task_id)
+    assert (task.status, task.rule) == (TASK_STATUS_EXPIRED, "run-deadline")
+
+
+async def test_a_nursery_that_dies_is_replaced(network: TaskNetwork) -> None:
+    service = network.services["um"]
+    nursery = service._pool._nursery
+    assert nursery is not None
+    nursery.kill()
+    await nursery.wait()
+    plan = network.plan()
+    task = await network.ended(network.ask(plan))
+    assert task.status == TASK_STATUS_COMPLETED, task.reason
+
+
+async def test_cancellation_ends_the_workers(network: TaskNetwork) -> None:
+    task_id = network.ask(network.plan())
+    await network.running(task_id)
+    network.do("um/analyst", CancelTask(task_id=task_id, reason="never mind"))
+    assert network.task(task_id).status == TASK_STATUS_CANCELLED
+    await network.watch(lambda: not network.workers())
+
+
+async def test_a_node_that_restarts_fails_what_it_was_in_the_middle_of(network: TaskNetwork) -> None:
+    task_id = network.ask(network.plan())
+    await network.running(task_id)
+    await network.halt("iu")
+    await network.begin("iu")
+    task = await network.ended(task_id)
+    assert task.status == TASK_STATUS_FAILED
+    assert task.rule in ("node-restarted", "session-peer-lost")
+
+
+async def test_a_node_that_is_away_is_waited_for(network: TaskNetwork) -> None:
+    await network.halt("iu")
+    plan = network.plan()
+    task_id = network.ask(plan)
+    await network.until(lambda: sum(part.accepted for part in network.task(task_id).parties) == 3)
+    await network.begin("iu")
+    task = await network.ended(task_id)
+    assert task.status == TASK_STATUS_COMPLETED, task.reason
+    assert network.open(plan, task) == network.expected(plan)
+
+
+async def test_a_node_that_stays_away_lets_the_task_expire(network: TaskNetwork) -> None:
+    await network.halt("iu")
+    task_id = network.ask(network.plan())
+    await network.until(lambda: sum(part.accepted for part in network.task(task_id).parties) == 3)
+    network.decide(after_ms=network.consortium.app.parameters().accept_window_ms)
+    task = await network.ended(task_id)
+    assert (task.status, task.rule) == (TASK_STATUS_EXPIRED, "accept-deadline")
+    assert "iu" in task.reason
+    await network.begin("iu")
+
+
+async def test_a_report_that_was_not_heard_is_made_again_after_a_restart(network: TaskNetwork) -> None:
+    plan = network.plan()
+    task_id = network.ask(plan)
+    await network.running(task_id)
+    await network.watch(lambda: network.services["uk"].output(task_id) is not None)
+    await network.halt("uk")
+    await network.begin("uk")
+    task = await network.ended(task_id)
+    assert task.status == TASK_STATUS_COMPLETED, task.reason
+    assert network.open(plan, task) == network.expected(plan)
+
+
+async def test_another_plan_than_the_one_compiled_is_refused(network: TaskNetwork) -> None:
+    task = await network.ended(network.ask(network.plan(), plan_hash=bytes(32)))
+    assert (task.status, task.rule) == (TASK_STATUS_FAILED, "plan-mismatch")
+
+
+async def test_content_that_changed_is_refused(network: TaskNetwork) -> None:
+    (file,) = (network.directory / "case" / "datasets").glob("*/content")
+    original = file.read_bytes()
+    file.write_bytes(original.replace(b"31", b"32"))
+    task = await network.ended(network.ask(network.plan()))
+    file.write_bytes(original)
+    assert (task.status, task.rule) == (TASK_STATUS_FAILED, "dataset-changed")
+
+
+async def test_outputs_are_found_by_well_formed_ids_only(network: TaskNetwork) -> None:
+    for task_id in ("", "x", "../../um/outputs/a", "0" * 32, "0" * 31 + "/", "\0" * 32):
+        assert network.services["um"].output(task_id) is None
+
+
+async def test_a_token_revoked_meanwhile_ends_the_task(network: TaskNetwork) -> None:
+    token_id = network.tokens[f"um.{TABLE}"]
+    task_id = network.ask(network.plan())
+    await network.running(task_id)
+    network.do("um/operator", RevokeToken(token_id=token_id, reason="withdrawn consent"))
+    task = network.task(task_id)
+    assert (task.status, task.rule) == (TASK_STATUS_FAILED, "token-revoked")
