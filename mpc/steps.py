@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from koinon.v1.plan_pb2 import (
     OUTPUT_KIND_AVG,
+    OUTPUT_KIND_COUNT,
     OUTPUT_KIND_GROUP,
     OUTPUT_KIND_STDDEV_SAMP,
     OUTPUT_KIND_VAR_SAMP,
@@ -26,13 +27,23 @@ def describe(plan: Plan, groups: int) -> list[PlanStep]:
     per_source = groups * len(plan.aggregates)
     computed = [output for output in plan.outputs if output.kind != OUTPUT_KIND_GROUP]
     names = ", ".join(output.name for output in computed)
-    trust = f"any {plan.threshold} of these {len(plan.committee)} together learn nothing"
-    without = f"; {', '.join(helpers)} computes without input" if helpers else ""
-    each = f"{groups} groups" if plan.group_by else "all rows"
+    trust = (
+        f"any {plan.threshold} of them together learn nothing" if plan.threshold > 1 else "none alone learns anything"
+    )
+    without = f"; without input: {', '.join(helpers)}" if helpers else ""
+    numbers = (
+        f"{len(plan.aggregates)} numbers for each of {groups} groups"
+        if plan.group_by
+        else f"{len(plan.aggregates)} numbers"
+    )
+    took_part = f"are in each of {groups} groups" if plan.group_by else "take part"
+    # values are counted on their own only where they may be missing
+    sometimes = any(o.aggregate_indices[0] != 0 for o in computed if o.kind != OUTPUT_KIND_COUNT)
+    missing = f"; NULL where fewer than {plan.min_cohort} values entered" if sometimes else ""
     return [
         PlanStep(
             kind=PLAN_STEP_KIND_LOCAL,
-            description=f"each owner counts and sums its own rows, {len(plan.aggregates)} numbers for {each}",
+            description=f"each owner counts and sums its own rows: {numbers}",
             who=owners,
             values=per_source * len(plan.sources),
         ),
@@ -55,10 +66,7 @@ def describe(plan: Plan, groups: int) -> list[PlanStep]:
             kind=PLAN_STEP_KIND_OPENING,
             description="the committee seals its output shares to the asker, who alone puts them together",
             who=[ASKER],
-            learns=(
-                f"for {each}, whether at least {plan.min_cohort} rows are in it; if so {names}, "
-                f"NULL where fewer than {plan.min_cohort} values entered; how many rows or values failed, nobody learns"
-            ),
+            learns=f"whether at least {plan.min_cohort} rows {took_part} and, only then, {names}{missing}",
             values=groups * (1 + 2 * len(computed)),
         ),
     ]
