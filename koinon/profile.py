@@ -15,7 +15,6 @@ speaks to the holder of exactly that certificate, whatever the names in it or th
 
 from __future__ import annotations
 
-import json
 import os
 import tomllib
 from dataclasses import dataclass
@@ -41,18 +40,6 @@ class Profile:
     rpc_address: str  # host:port
     node_certificate: str  # PEM
     genesis: Path
-
-    def render(self) -> str:
-        """The profile as TOML, certificate inline."""
-        values = {
-            "institution": self.institution,
-            "person": str(self.person),
-            "key_file": str(self.key_file),
-            "rpc_address": self.rpc_address,
-            "node_certificate": self.node_certificate,
-            "genesis": str(self.genesis),
-        }
-        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
 
 
 def directory() -> Path:
