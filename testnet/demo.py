@@ -32,7 +32,7 @@ def demo(directory: Path | None) -> None:
     stage = Stage()
     stage.title(
         "Koinon: four hospitals reproduce a published trial",
-        "Elmunzer et al., N Engl J Med 2012;366:1414-22. No row leaves its hospital.",
+        "Elmunzer et al., N Engl J Med 2012;366:1414-22. No row leaves home.",
     )
     try:
         with ExitStack() as cleanup:
