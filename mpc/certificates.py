@@ -1,7 +1,8 @@
 """Certificates that live for one task, and TLS contexts that trust nothing else.
 
 A worker's certificate is self-signed and goes on the ledger with its institution's AcceptTask; that is what makes it
-trustworthy, so it carries neither a telling name nor useful dates. Its key never leaves the node's memory and the worker's.
+trustworthy, so it carries neither a telling name nor useful dates. Its key exists in memory only, the node's and the
+worker's.
 """
 
 from __future__ import annotations
