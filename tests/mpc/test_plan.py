@@ -129,7 +129,8 @@ def test_steps_say_who_learns_what() -> None:
     )
     some = compiled("SELECT COUNT(risk), AVG(risk) FROM ercp.indo_rct").steps[-1].learns
     assert some == (
-        "whether at least 5 rows take part and, only then, count(risk), avg(risk); NULL where fewer than 5 values entered"
+        "whether at least 5 rows take part and, only then, count(risk), avg(risk); "
+        "NULL where fewer than 5 values entered"
     )
     assert steps[0].values == 2 * 5 * 4
     assert steps[-1].values == 2 * (1 + 2 * 5)
