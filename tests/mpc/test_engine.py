@@ -150,7 +150,7 @@ def test_quantisation_is_to_the_nearest_millionth(tmp_path: Path) -> None:
     path.write_text("x\n0.0000014\n0.0000016\n-0.0000016\n1e-9\n0\n")
     entry, table = published(path, "um", {})
     plan = compile_plan("SELECT VAR_SAMP(x) FROM ercp.indo_rct", [entry], MEMBERS)
-    assert ENGINE.aggregate(table, plan, 0) == [[5, 5, 1 + 2 - 2, 1 + 4 + 4]]
+    assert ENGINE.aggregate(table, plan, 0) == [[5, 1 + 2 - 2, 1 + 4 + 4]]
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def secrets(tmp_path: Path) -> tuple[Source, TableFile]:
         ("SUM(CAST(secret AS INTEGER))", "expression-failed"),
         ("SUM(n // 0)", "expression-failed"),
         ("SUM(n * 999999999999999999)", "value-out-of-range"),
-        ("COUNT(n * 999999999999999999 * 999)", "expression-failed"),
+        ("COUNT(NULLIF(n, 0) * 999999999999999999 * 999)", "expression-failed"),
         ("COUNT(REGEXP_MATCHES(secret, '('))", "expression-failed"),
         ("SUM(DATE_DIFF('day', CAST(secret AS DATE), DATE '2020-01-01'))", "expression-failed"),
     ],
