@@ -17,12 +17,13 @@ After an error of a port (disk full, log damaged) the engine stops for good: a r
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
 from koinon.errors import Corrupt
+from koinon.limits import MAX_VOTES_PER_MESSAGE
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.validators import ValidatorSet, verify_commit
@@ -50,7 +51,7 @@ from node.consensus.messages import VoteType
 from node.intake import Forged, Intake, Message
 from node.journal import Journal
 from node.ledger import blocks, evidence
-from node.ledger.blocks import ChainState, ParsedBlock
+from node.ledger.blocks import ChainState, InvalidBlock, ParsedBlock
 from node.ports import Alarm, Clock, Listener, Log, Pool, Signer, Timers, Transport, Wake
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
@@ -58,6 +59,7 @@ from node.store.wal import WriteAheadLog
 
 _CHAIN_KEY = b"m/chain"
 _IDLE_GOSSIP_TURNS = 4  # while nothing is decided, speak only at every so many gossip intervals
+_ANSWERS_PER_INTERVAL = 4  # to one peer
 _NEARLY_THERE_BLOCKS = 4  # a peer this little behind is sent the blocks without asking
 
 
@@ -141,7 +143,7 @@ class Engine:
         self._halted = False
         self._gossip_turn = 0
         self._gossip_position: tuple[int, ...] = ()
-        self._answered: set[str] = set()  # peers whose status was answered in this gossip interval
+        self._answers: Counter[str] = Counter()  # by peer, in this gossip interval
         self._started = False  # is the height after the chain's being decided?
 
     def _open_chain(self) -> ChainState:
@@ -412,7 +414,7 @@ class Engine:
             case "proposal":
                 self._receive_proposal(peer, message.proposal)
             case "votes":
-                for vote in message.votes.votes:
+                for vote in message.votes.votes[:MAX_VOTES_PER_MESSAGE]:
                     if not self._receive_vote(peer, vote):
                         break  # one bad signature costs its sender the rest of the batch
             case "round_status":
@@ -467,7 +469,7 @@ class Engine:
 
     def _gossip(self) -> None:
         self._timers.schedule(self._config.gossip_ms, Wake(Alarm.GOSSIP, 0))
-        self._answered.clear()
+        self._answers.clear()
         self._gossip_turn += 1
         core = self._core
         position = (self.chain.height, core.round, core.step) if self._started else (self.chain.height,)
@@ -483,12 +485,11 @@ class Engine:
         return gossip.round_status(self.chain.height + 1, self._core)
 
     def _receive_status(self, peer: str, status: peer_pb2.RoundStatus) -> None:
-        """Send the peer what it lacks and we have; once per gossip interval, since it may be asking too much."""
+        """Send the peer what it lacks and we have."""
         height = self.chain.height + 1
         self._catch_up.heard(peer, status.height - 1)
-        if peer in self._answered or status.height > height:
+        if status.height > height or not self._may_answer(peer):
             return
-        self._answered.add(peer)
         if status.height == height:
             if self._core.is_deciding(height) and status.round <= self._core.round:
                 self._send_all(peer, gossip.missing(self._core, status))
@@ -497,6 +498,11 @@ class Engine:
         else:
             self._transport.send(peer, self._round_status())  # it will ask
 
+    def _may_answer(self, peer: str) -> bool:
+        """Answers are larger than questions, so a peer gets a few per gossip interval."""
+        self._answers[peer] += 1
+        return self._answers[peer] <= _ANSWERS_PER_INTERVAL
+
     def _send_all(self, peer: str, messages: Sequence[peer_pb2.DeliverRequest]) -> None:
         for message in messages:
             self._transport.send(peer, message)
@@ -504,7 +510,7 @@ class Engine:
     # --- block sync
 
     def _receive_block_request(self, peer: str, request: peer_pb2.BlockRequest) -> None:
-        if 1 <= request.from_height <= self.chain.height:
+        if 1 <= request.from_height <= self.chain.height and self._may_answer(peer):
             self._answer_with_blocks(peer, request.from_height, request.count)
 
     def _answer_with_blocks(self, peer: str, from_height: int, count: int) -> None:
@@ -531,8 +537,20 @@ class Engine:
                 self._log.warning("blocks dropped", sender=peer, reason=error.message)
                 self._catch_up.disbelieve(peer)
                 break
-            blocks.verify(self.chain, block)  # raises: a quorum decided what we cannot follow
-            self._commit(block, item.commit)
+            self._follow(block, item.commit)
             useful = True
         if useful and self._catch_up.answered(peer, self.chain.height):
             self._transport.send(peer, block_request(self.chain.height))
+
+    def _follow(self, block: ParsedBlock, commit: pb.Commit) -> None:
+        """Adopt a block that is decided. Raises Corrupt if it does not fit our state, which then is wrong."""
+        try:
+            blocks.verify(self.chain, block)
+        except InvalidBlock as error:
+            raise Corrupt(
+                f"this node has left the ledger that the others share: {error.message}",
+                rule=error.rule,
+                hint="keep a copy of the ledger directory for inquiry, remove it and start the node: "
+                "it fetches the ledger from its peers",
+            ) from error
+        self._commit(block, commit)

@@ -12,7 +12,6 @@ from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.v1.peer_pb2 import DeliverRequest
 from node.abci import Finalized
-from node.ledger.blocks import InvalidBlock
 from testnet.simulation.application import UNFIT
 from testnet.simulation.checkers import Checkers
 from testnet.simulation.nodes import TIMEOUTS, Network, SimNode
@@ -255,8 +254,9 @@ def test_a_node_whose_state_diverged_stops_instead_of_following() -> None:
     )
     net.world.run(2_000)
     net[3].start()
-    with pytest.raises(InvalidBlock) as trouble:
+    with pytest.raises(Corrupt) as trouble:
         net.world.run(3_000)
+    assert trouble.value.rule == "invalid-block"
     assert "state_commitment" in trouble.value.message
 
 
