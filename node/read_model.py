@@ -11,7 +11,7 @@ Arguments of questions come from outside; a malformed one is InvalidInput.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,52 +21,15 @@ from koinon.v1.access_pb2 import AccessRequest, Token
 from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.catalog_pb2 import DATASET_STATUS_WITHDRAWN, Dataset
 from koinon.v1.task_pb2 import Task
+from node import read_schema as schema
 from node.application import Application
 
-_SCHEMA_VERSION = 1
 _CHUNK_RECORDS = 2_000  # followed in one SQLite transaction
-
-# What a crash loses is read from the ledger again, and damage is noticed: no need to wait for the disk.
-_PRAGMA = "PRAGMA synchronous = OFF"
-
-_SCHEMA = f"""
-PRAGMA journal_mode = WAL;
-PRAGMA user_version = {_SCHEMA_VERSION};
-
-CREATE TABLE standing (chain TEXT NOT NULL, next_index INTEGER NOT NULL);
-
-CREATE TABLE records (idx INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL, actor TEXT NOT NULL);
-CREATE INDEX records_by_kind ON records (kind);
-CREATE INDEX records_by_actor ON records (actor);
-CREATE TABLE subjects (subject TEXT, idx INTEGER, PRIMARY KEY (subject, idx)) WITHOUT ROWID;
-
-CREATE TABLE datasets (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, institution TEXT NOT NULL, withdrawn INTEGER NOT NULL);
-CREATE TABLE columns (name TEXT COLLATE NOCASE, seq INTEGER, PRIMARY KEY (name, seq)) WITHOUT ROWID;
-CREATE INDEX columns_by_dataset ON columns (seq);
-CREATE VIRTUAL TABLE texts USING fts5 (
-    name, title, keywords, columns, description, tokenize = "unicode61 remove_diacritics 2"
-);
-
-CREATE TABLE requests (
-    seq INTEGER PRIMARY KEY, id TEXT UNIQUE, institution TEXT NOT NULL, requester TEXT NOT NULL, status INTEGER NOT NULL
-);
-CREATE INDEX requests_by_requester ON requests (requester);
-CREATE TABLE tokens (
-    seq INTEGER PRIMARY KEY, id TEXT UNIQUE, holder TEXT NOT NULL, dataset TEXT NOT NULL, status INTEGER NOT NULL
-);
-CREATE INDEX tokens_by_holder ON tokens (holder, dataset);
-CREATE INDEX tokens_by_dataset ON tokens (dataset);
-CREATE TABLE tasks (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, asker TEXT NOT NULL, status INTEGER NOT NULL);
-CREATE INDEX tasks_by_asker ON tasks (asker);
-CREATE TABLE parties (institution TEXT, seq INTEGER, PRIMARY KEY (institution, seq)) WITHOUT ROWID;
-"""
-# In every table of entities, seq is the index of the record that made the entity: unique, ascending in time,
-# the same however often the index is built; pages are stable because they continue after a seq.
-
 _LARGEST = 2**63 - 1  # of SQLite's integers
 
 T = TypeVar("T")
 Value = str | int
+_Rows = dict[str, list[tuple[Value, ...]]]
 
 
 class ReadModel:
@@ -112,8 +75,8 @@ class ReadModel:
             for suffix in ("", "-wal", "-shm"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
             self._database = self._connect()
-            self._database.execute(_PRAGMA)
-            self._database.executescript(_SCHEMA)
+            self._database.execute(schema.PRAGMA)
+            self._database.executescript(schema.SCHEMA)
             with self._database as database:
                 database.execute("INSERT INTO standing VALUES (?, 0)", (self._ledger.chain_id,))
         except (sqlite3.Error, OSError) as error:
@@ -130,8 +93,8 @@ class ReadModel:
     def _resume(self) -> bool:
         """Find where this file stands; False when it is empty, or not an index of this ledger."""
         execute = self._database.execute
-        execute(_PRAGMA)
-        if execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
+        execute(schema.PRAGMA)
+        if execute("PRAGMA user_version").fetchone()[0] != schema.SCHEMA_VERSION:
             return False
         if execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             return False
@@ -140,80 +103,66 @@ class ReadModel:
 
     def _take(self, indices: range) -> None:
         """Take in some records, and the present state of whatever they are about."""
-        records: list[tuple[int, int, str, str]] = []
-        subjects: list[tuple[str, int]] = []
-        first_seen: dict[str, int] = {}
+        rows: _Rows = {statement: [] for statement in schema.STATEMENTS}
+        first: dict[str, AuditRecord] = {}
         for index in indices:
             record = self._record(index)
-            records.append((index, record.time_ms, record.kind, record.actor))
-            subjects += [(subject, index) for subject in {record.subject, *record.related}]
-            first_seen.setdefault(record.subject, index)
+            rows[schema.INSERT_RECORD].append((index, record.time_ms, record.kind, record.actor))
+            rows[schema.INSERT_SUBJECT] += [(subject, index) for subject in {record.subject, *record.related}]
+            first.setdefault(record.subject, record)
+        for subject, record in first.items():
+            kind, _, name = subject.partition(":")
+            new = not record.from_state
+            match kind:
+                case "dataset":
+                    self._add_dataset(rows, name, record.index, new)
+                case "request":
+                    request = self._ledger.request(name)
+                    institution = request.requested.dataset.partition(".")[0]
+                    if new:
+                        row = (record.index, name, institution, request.requester, request.status)
+                        rows[schema.INSERT_REQUEST].append(row)
+                    else:
+                        rows[schema.UPDATE_REQUEST].append((request.status, name))
+                case "token":
+                    token = self._ledger.token(name)
+                    if new:
+                        rows[schema.INSERT_TOKEN].append(
+                            (record.index, name, token.holder, token.dataset, token.status)
+                        )
+                    else:
+                        rows[schema.UPDATE_TOKEN].append((token.status, name))
+                case "task":
+                    task = self._ledger.task(name)
+                    if new:
+                        rows[schema.INSERT_TASK].append((record.index, name, task.asker, task.status))
+                        rows[schema.INSERT_PARTY] += [(party, record.index) for party in task.submitted.committee]
+                    else:
+                        rows[schema.UPDATE_TASK].append((task.status, name))
         with self._database as database:
-            database.executemany("INSERT INTO records VALUES (?, ?, ?, ?)", records)
-            database.executemany("INSERT INTO subjects VALUES (?, ?)", subjects)
-            for subject, index in first_seen.items():
-                kind, _, name = subject.partition(":")
-                match kind:
-                    case "dataset":
-                        self._write_dataset(name, index)
-                    case "request":
-                        self._write_request(name, index)
-                    case "token":
-                        self._write_token(name, index)
-                    case "task":
-                        self._write_task(name, index)
+            for statement, values in rows.items():
+                database.executemany(statement, values)
             database.execute("UPDATE standing SET next_index = ?", (indices.stop,))
         self._next_index = indices.stop
 
-    def _write_dataset(self, name: str, index: int) -> None:
+    def _add_dataset(self, rows: _Rows, name: str, index: int, new: bool) -> None:
+        """A dataset's present descriptor in place of any earlier one."""
         dataset = self._ledger.dataset(name)
-        published = dataset.published
         withdrawn = dataset.status == DATASET_STATUS_WITHDRAWN
-        seq = self._upsert(
-            "INSERT INTO datasets VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET withdrawn = excluded.withdrawn RETURNING seq",
-            (index, name, dataset.publisher, withdrawn),
+        if new:
+            seq = index
+            rows[schema.INSERT_DATASET].append((seq, name, dataset.publisher, withdrawn))
+        else:
+            (seq,) = self._database.execute("SELECT seq FROM datasets WHERE id = ?", (name,)).fetchone()
+            rows[schema.UPDATE_DATASET].append((withdrawn, name))
+            rows[schema.DELETE_COLUMNS].append((seq,))
+            rows[schema.DELETE_TEXT].append((seq,))
+        published = dataset.published
+        columns = [column.name for column in published.columns]
+        rows[schema.INSERT_COLUMN] += [(column, seq) for column in columns]
+        rows[schema.INSERT_TEXT].append(
+            (seq, name, published.title, " ".join(published.keywords), " ".join(columns), published.description)
         )
-        names = [column.name for column in published.columns]
-        if seq != index:  # published before: its texts may have changed
-            self._database.execute("DELETE FROM columns WHERE seq = ?", (seq,))
-            self._database.execute("DELETE FROM texts WHERE rowid = ?", (seq,))
-        self._database.executemany("INSERT INTO columns VALUES (?, ?)", [(column, seq) for column in names])
-        self._database.execute(
-            "INSERT INTO texts (rowid, name, title, keywords, columns, description) VALUES (?, ?, ?, ?, ?, ?)",
-            (seq, name, published.title, " ".join(published.keywords), " ".join(names), published.description),
-        )
-
-    def _write_request(self, request_id: str, index: int) -> None:
-        request = self._ledger.request(request_id)
-        institution = request.requested.dataset.partition(".")[0]
-        self._upsert(
-            "INSERT INTO requests VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET status = excluded.status RETURNING seq",
-            (index, request_id, institution, request.requester, request.status),
-        )
-
-    def _write_token(self, token_id: str, index: int) -> None:
-        token = self._ledger.token(token_id)
-        self._upsert(
-            "INSERT INTO tokens VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET status = excluded.status RETURNING seq",
-            (index, token_id, token.holder, token.dataset, token.status),
-        )
-
-    def _write_task(self, task_id: str, index: int) -> None:
-        task = self._ledger.task(task_id)
-        seq = self._upsert(
-            "INSERT INTO tasks VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET status = excluded.status RETURNING seq",
-            (index, task_id, task.asker, task.status),
-        )
-        parties = [(institution, seq) for institution in task.submitted.committee]
-        self._database.executemany("INSERT OR IGNORE INTO parties VALUES (?, ?)", parties)
-
-    def _upsert(self, statement: str, row: Sequence[Value]) -> int:
-        """Insert an entity, or update what may change of it; returns its seq."""
-        return int(self._database.execute(statement, row).fetchone()[0])
 
     # --- questions
 

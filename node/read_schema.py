@@ -1,0 +1,77 @@
+"""Tables of the read model (``node.read_model``), and every statement that changes them."""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+
+# What a crash loses is read from the ledger again, and damage is noticed: no need to wait for the disk.
+PRAGMA = "PRAGMA synchronous = OFF"
+
+SCHEMA = f"""
+PRAGMA journal_mode = WAL;
+PRAGMA user_version = {SCHEMA_VERSION};
+
+CREATE TABLE standing (chain TEXT NOT NULL, next_index INTEGER NOT NULL);
+
+CREATE TABLE records (idx INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL, actor TEXT NOT NULL);
+CREATE INDEX records_by_kind ON records (kind);
+CREATE INDEX records_by_actor ON records (actor);
+CREATE TABLE subjects (subject TEXT, idx INTEGER, PRIMARY KEY (subject, idx)) WITHOUT ROWID;
+
+CREATE TABLE datasets (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, institution TEXT NOT NULL, withdrawn INTEGER NOT NULL);
+CREATE TABLE columns (name TEXT COLLATE NOCASE, seq INTEGER, PRIMARY KEY (name, seq)) WITHOUT ROWID;
+CREATE INDEX columns_by_dataset ON columns (seq);
+CREATE VIRTUAL TABLE texts USING fts5 (
+    name, title, keywords, columns, description, tokenize = "unicode61 remove_diacritics 2"
+);
+
+CREATE TABLE requests (
+    seq INTEGER PRIMARY KEY, id TEXT UNIQUE, institution TEXT NOT NULL, requester TEXT NOT NULL, status INTEGER NOT NULL
+);
+CREATE INDEX requests_by_requester ON requests (requester);
+CREATE TABLE tokens (
+    seq INTEGER PRIMARY KEY, id TEXT UNIQUE, holder TEXT NOT NULL, dataset TEXT NOT NULL, status INTEGER NOT NULL
+);
+CREATE INDEX tokens_by_holder ON tokens (holder, dataset);
+CREATE INDEX tokens_by_dataset ON tokens (dataset);
+CREATE TABLE tasks (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, asker TEXT NOT NULL, status INTEGER NOT NULL);
+CREATE INDEX tasks_by_asker ON tasks (asker);
+CREATE TABLE parties (institution TEXT, seq INTEGER, PRIMARY KEY (institution, seq)) WITHOUT ROWID;
+"""
+# In every table of entities, seq is the index of the record that made the entity: unique, ascending in time,
+# the same however often the index is built; pages are stable because they continue after a seq.
+
+INSERT_RECORD = "INSERT INTO records VALUES (?, ?, ?, ?)"
+INSERT_SUBJECT = "INSERT INTO subjects VALUES (?, ?)"
+INSERT_DATASET = "INSERT INTO datasets VALUES (?, ?, ?, ?)"
+UPDATE_DATASET = "UPDATE datasets SET withdrawn = ? WHERE id = ?"
+DELETE_COLUMNS = "DELETE FROM columns WHERE seq = ?"
+INSERT_COLUMN = "INSERT INTO columns VALUES (?, ?)"
+DELETE_TEXT = "DELETE FROM texts WHERE rowid = ?"
+INSERT_TEXT = "INSERT INTO texts (rowid, name, title, keywords, columns, description) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_REQUEST = "INSERT INTO requests VALUES (?, ?, ?, ?, ?)"
+UPDATE_REQUEST = "UPDATE requests SET status = ? WHERE id = ?"
+INSERT_TOKEN = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?)"  # noqa: S105  # a capability, no password
+UPDATE_TOKEN = "UPDATE tokens SET status = ? WHERE id = ?"  # noqa: S105
+INSERT_TASK = "INSERT INTO tasks VALUES (?, ?, ?, ?)"
+UPDATE_TASK = "UPDATE tasks SET status = ? WHERE id = ?"
+INSERT_PARTY = "INSERT INTO parties VALUES (?, ?)"
+
+# In the order in which they are executed for some records: what is replaced goes first.
+STATEMENTS = (
+    INSERT_RECORD,
+    INSERT_SUBJECT,
+    INSERT_DATASET,
+    UPDATE_DATASET,
+    DELETE_COLUMNS,
+    INSERT_COLUMN,
+    DELETE_TEXT,
+    INSERT_TEXT,
+    INSERT_REQUEST,
+    UPDATE_REQUEST,
+    INSERT_TOKEN,
+    UPDATE_TOKEN,
+    INSERT_TASK,
+    UPDATE_TASK,
+    INSERT_PARTY,
+)
