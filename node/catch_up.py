@@ -1,4 +1,4 @@
-"""Knowing who is ahead and asking them for blocks: no clock, no socket; the engine performs what comes out.
+"""Knowing who is ahead, and whom to ask for blocks. Pure.
 
 What peers say about their height is a claim. It decides only whom to ask: a block counts by its commit certificate
 alone. A liar costs one unanswered request per turn, because requests go round all who claim to be ahead.
@@ -6,10 +6,7 @@ alone. A liar costs one unanswered request per turn, because requests go round a
 
 from __future__ import annotations
 
-from koinon.limits import MAX_BLOCK_BYTES, MAX_SYNC_BLOCKS
-from koinon.v1 import peer_pb2
 from koinon.validators import ValidatorSet
-from node.store.blocks import BlockStore
 
 
 class CatchUp:
@@ -62,21 +59,3 @@ class CatchUp:
         self._claims.pop(peer, None)
         if self._asked == peer:
             self._asked = None
-
-
-def block_request(height: int) -> peer_pb2.DeliverRequest:
-    """Ask for what follows ``height``."""
-    return peer_pb2.DeliverRequest(block_request=peer_pb2.BlockRequest(from_height=height + 1, count=MAX_SYNC_BLOCKS))
-
-
-def block_response(store: BlockStore, from_height: int, count: int) -> peer_pb2.DeliverRequest | None:
-    """As many consecutive blocks as one message bears, at least one; None if we have none of them."""
-    response = peer_pb2.BlockResponse()
-    size = 0
-    for height in range(from_height, from_height + min(count, MAX_SYNC_BLOCKS)):
-        block, commit = store.block(height), store.commit(height)
-        if block is None or commit is None or (size and size + len(block) > MAX_BLOCK_BYTES):
-            break
-        size += len(block)
-        response.blocks.add(block=block, commit=commit)
-    return peer_pb2.DeliverRequest(block_response=response) if response.blocks else None

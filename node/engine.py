@@ -17,7 +17,7 @@ After an error of a port (disk full, log damaged) the engine stops for good: a r
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -30,7 +30,6 @@ from koinon.validators import ValidatorSet, verify_commit
 from node import gossip
 from node.abci import Application, DecidedBlock
 from node.author import Author
-from node.catch_up import CatchUp, block_request, block_response
 from node.consensus.core import Core
 from node.consensus.events import (
     Accuse,
@@ -45,22 +44,19 @@ from node.consensus.events import (
     TimedOut,
     Timeouts,
     Timer,
-    VoteReceived,
 )
 from node.consensus.messages import VoteType
 from node.intake import Forged, Intake, Message
 from node.journal import Journal
 from node.ledger import blocks, evidence
 from node.ledger.blocks import ChainState, InvalidBlock, ParsedBlock
+from node.neighbours import Neighbours
 from node.ports import Alarm, Clock, Listener, Log, Pool, Signer, Timers, Transport, Wake
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
 from node.store.wal import WriteAheadLog
 
 _CHAIN_KEY = b"m/chain"
-_IDLE_GOSSIP_TURNS = 4  # while nothing is decided, speak only at every so many gossip intervals
-_ANSWERS_PER_INTERVAL = 4  # to one peer
-_NEARLY_THERE_BLOCKS = 4  # a peer this little behind is sent the blocks without asking
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +119,7 @@ class Engine:
         self._journal = Journal(wal, signer.public_key, config.institution, clock.now_ms())
         self._core = Core(config.institution, config.timeouts)
         self._intake = Intake(self.chain, self._core, clock, app, log)
-        self._catch_up = CatchUp()
+        self._neighbours = Neighbours(self.chain, self._core, transport, self.blocks)
         self._evidence = evidence.PendingEvidence()
         self._author = Author(
             config.institution,
@@ -141,9 +137,6 @@ class Engine:
         self._inbox: deque[tuple[str, Message]] = deque()  # early ones whose time has come
         self._busy = False
         self._halted = False
-        self._gossip_turn = 0
-        self._gossip_position: tuple[int, ...] = ()
-        self._answers: Counter[str] = Counter()  # by peer, in this gossip interval
         self._started = False  # is the height after the chain's being decided?
 
     def _open_chain(self) -> ChainState:
@@ -175,7 +168,7 @@ class Engine:
 
     def on_connected(self, peer: str) -> None:
         """Our messages reach this member's node from now on: tell it where we stand, so that it can help."""
-        self._enter(lambda: self._transport.send(peer, self._round_status()))
+        self._enter(lambda: self._neighbours.greet(peer))
 
     def on_timer(self, timer: Timer | Wake) -> None:
         """A timer set through the Timers port is due."""
@@ -201,8 +194,8 @@ class Engine:
             step=core.step if self._started else 0,
             waiting_for_prevotes=silent(VoteType.PREVOTE),
             waiting_for_precommits=silent(VoteType.PRECOMMIT),
-            behind=self._catch_up.is_behind(self.chain.height, self.chain.validators),
-            highest_claim=self._catch_up.highest_claim(),
+            behind=self._neighbours.are_ahead(),
+            highest_claim=self._neighbours.highest_claim(),
             votes_from_height=self._journal.votes_from_height,
         )
 
@@ -222,7 +215,7 @@ class Engine:
     def _start(self) -> None:
         events = self._journal.replay(self.chain.height + 1)
         self._schedule_starts(proof=True)
-        self._timers.schedule(self._config.gossip_ms, Wake(Alarm.GOSSIP, 0))
+        self._schedule_gossip()
         if events is not None:
             self._started = True
             effects = self._core.handle(HeightStarted(self.chain.height + 1, self.chain.validators))
@@ -233,14 +226,15 @@ class Engine:
             # What the log holds of ours was signed before: the journal refuses to sign at or before it.
             for effect in effects:
                 self._perform(effect)
-        self._transport.broadcast(self._round_status())
+        self._neighbours.greet()
 
     def _on_timer(self, timer: Timer | Wake) -> None:
         match timer:
             case Timer():
                 self._events.append(TimedOut(timer))
             case Wake(Alarm.GOSSIP):
-                self._gossip()
+                self._schedule_gossip()
+                self._neighbours.interval_ended()
             case Wake(Alarm.START, height) if height == self.chain.height + 1:
                 self._start_height_for_transactions()
             case Wake(Alarm.PROOF | Alarm.HEARTBEAT, height) if height == self.chain.height + 1:
@@ -267,17 +261,7 @@ class Engine:
     def _is_current(self, event: Event) -> bool:
         """Is this about the height in hand? Blocks from peers may have overtaken it."""
         height = self.chain.height + 1
-        match event:
-            case HeightStarted():
-                return event.height == height
-            case ProposalReceived(proposal, _):
-                return proposal.height == height and self._core.is_deciding(height)
-            case VoteReceived(vote):
-                return vote.height == height and self._core.is_deciding(height)
-            case TimedOut(timer):
-                return timer.height == height and self._core.is_deciding(height)
-            case _:
-                assert_never(event)
+        return event.height == height and (isinstance(event, HeightStarted) or self._core.is_deciding(height))
 
     def _handle(self, event: Event) -> None:
         for effect in self._core.handle(event):
@@ -298,18 +282,9 @@ class Engine:
                 self._cast_vote(effect)
             case StartTimer(timer, delay_ms):
                 self._timers.schedule(delay_ms, timer)
-            case Decide(height, round_, value, precommits):
+            case Decide():
                 self._flush()  # others need our precommit now, and wait for nothing that we do next
-                commit = pb.Commit(
-                    height=height,
-                    round=round_,
-                    block_hash=value.block_hash,
-                    signatures=[
-                        pb.CommitSignature(institution=v.institution, time_ms=v.time_ms, signature=v.signature)
-                        for v in precommits
-                    ],
-                )
-                self._commit(self._intake.block(value.block_hash), commit)
+                self._commit(self._intake.block(effect.value.block_hash), effect.to_commit())
             case Accuse(first, second):
                 self._accuse(evidence.accuse(first, second))
             case _:
@@ -347,7 +322,7 @@ class Engine:
 
     def _start_height_if_current(self) -> None:
         """Begin the next height for a reason of our own, unless the network is past it."""
-        if not self._catch_up.is_behind(self.chain.height, self.chain.validators):
+        if not self._neighbours.are_ahead():
             self._start_height()
 
     def _start_height(self) -> None:
@@ -390,6 +365,7 @@ class Engine:
         self._evidence.remove(block.evidence)
         self._started = False
         self._intake.turn_to(chain)
+        self._neighbours.turn_to(chain)
         for listener in self._listeners:
             listener.on_committed(height, block, finalized)
         after = finalized.hashes
@@ -407,6 +383,9 @@ class Engine:
         if proof:
             self._timers.schedule(self._config.proof_delay_ms, Wake(Alarm.PROOF, height))
 
+    def _schedule_gossip(self) -> None:
+        self._timers.schedule(self._config.gossip_ms, Wake(Alarm.GOSSIP, self.chain.height + 1))
+
     # --- messages
 
     def _receive(self, peer: str, message: peer_pb2.DeliverRequest) -> None:
@@ -418,13 +397,13 @@ class Engine:
                     if not self._receive_vote(peer, vote):
                         break  # one bad signature costs its sender the rest of the batch
             case "round_status":
-                self._receive_status(peer, message.round_status)
+                self._neighbours.on_status(peer, message.round_status)
             case "block_request":
-                self._receive_block_request(peer, message.block_request)
+                self._neighbours.on_block_request(peer, message.block_request)
             case "block_response":
                 self._receive_blocks(peer, message.block_response)
             case "hello":
-                self._catch_up.heard(peer, message.hello.height)
+                self._neighbours.heard(peer, message.hello.height)
             case _:
                 pass  # transactions are the pool's; anything else is of a later version
 
@@ -460,63 +439,12 @@ class Engine:
         """Is this about the height to be decided? Keeps what is about the next one; notes who is further."""
         ahead = message.height - (self.chain.height + 1)
         if ahead > 0:
-            self._catch_up.heard(peer, message.height - 1)
+            self._neighbours.heard(peer, message.height - 1)
         if ahead == 1:
             self._intake.keep(peer, message)
         return ahead == 0
 
-    # --- gossip: what was lost on the way is sent again
-
-    def _gossip(self) -> None:
-        self._timers.schedule(self._config.gossip_ms, Wake(Alarm.GOSSIP, 0))
-        self._answers.clear()
-        self._gossip_turn += 1
-        core = self._core
-        position = (self.chain.height, core.round, core.step) if self._started else (self.chain.height,)
-        stalled = self._started and position == self._gossip_position
-        self._gossip_position = position
-        if stalled or self._gossip_turn % _IDLE_GOSSIP_TURNS == 0:
-            self._transport.broadcast(self._round_status())
-        peer = self._catch_up.tick(self.chain.height)
-        if peer is not None:
-            self._transport.send(peer, block_request(self.chain.height))
-
-    def _round_status(self) -> peer_pb2.DeliverRequest:
-        return gossip.round_status(self.chain.height + 1, self._core)
-
-    def _receive_status(self, peer: str, status: peer_pb2.RoundStatus) -> None:
-        """Send the peer what it lacks and we have."""
-        height = self.chain.height + 1
-        self._catch_up.heard(peer, status.height - 1)
-        if status.height > height or not self._may_answer(peer):
-            return
-        if status.height == height:
-            if self._core.is_deciding(height) and status.round <= self._core.round:
-                self._send_all(peer, gossip.missing(self._core, status))
-        elif status.height >= height - _NEARLY_THERE_BLOCKS:
-            self._answer_with_blocks(peer, status.height, _NEARLY_THERE_BLOCKS)
-        else:
-            self._transport.send(peer, self._round_status())  # it will ask
-
-    def _may_answer(self, peer: str) -> bool:
-        """Answers are larger than questions, so a peer gets a few per gossip interval."""
-        self._answers[peer] += 1
-        return self._answers[peer] <= _ANSWERS_PER_INTERVAL
-
-    def _send_all(self, peer: str, messages: Sequence[peer_pb2.DeliverRequest]) -> None:
-        for message in messages:
-            self._transport.send(peer, message)
-
     # --- block sync
-
-    def _receive_block_request(self, peer: str, request: peer_pb2.BlockRequest) -> None:
-        if 1 <= request.from_height <= self.chain.height and self._may_answer(peer):
-            self._answer_with_blocks(peer, request.from_height, request.count)
-
-    def _answer_with_blocks(self, peer: str, from_height: int, count: int) -> None:
-        response = block_response(self.blocks, from_height, count)
-        if response is not None:
-            self._transport.send(peer, response)
 
     def _receive_blocks(self, peer: str, response: peer_pb2.BlockResponse) -> None:
         """Adopt consecutive blocks, each proved by its certificate and equal to what we compute ourselves."""
@@ -535,12 +463,12 @@ class Engine:
                 )
             except Corrupt as error:
                 self._log.warning("blocks dropped", sender=peer, reason=error.message)
-                self._catch_up.disbelieve(peer)
+                self._neighbours.lied(peer)
                 break
             self._follow(block, item.commit)
             useful = True
-        if useful and self._catch_up.answered(peer, self.chain.height):
-            self._transport.send(peer, block_request(self.chain.height))
+        if useful:
+            self._neighbours.helped(peer)
 
     def _follow(self, block: ParsedBlock, commit: pb.Commit) -> None:
         """Adopt a block that is decided. Raises Corrupt if it does not fit our state, which then is wrong."""

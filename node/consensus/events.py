@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from koinon.v1 import consensus_pb2 as pb
 from koinon.validators import ValidatorSet
 from node.consensus.messages import Proposal, Value, Vote, VoteType
 
@@ -49,6 +50,10 @@ class ProposalReceived:
     proposal: Proposal
     valid: bool
 
+    @property
+    def height(self) -> int:
+        return self.proposal.height
+
 
 @dataclass(frozen=True, slots=True)
 class VoteReceived:
@@ -56,10 +61,20 @@ class VoteReceived:
 
     vote: Vote
 
+    @property
+    def height(self) -> int:
+        return self.vote.height
+
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
+    """A timer that the core started has run out."""
+
     timer: Timer
+
+    @property
+    def height(self) -> int:
+        return self.timer.height
 
 
 Event = HeightStarted | ProposalReceived | VoteReceived | TimedOut
@@ -101,6 +116,18 @@ class Decide:
     round: int
     value: Value
     precommits: tuple[Vote, ...]
+
+    def to_commit(self) -> pb.Commit:
+        """The certificate as it is stored and sent."""
+        return pb.Commit(
+            height=self.height,
+            round=self.round,
+            block_hash=self.value.block_hash,
+            signatures=[
+                pb.CommitSignature(institution=vote.institution, time_ms=vote.time_ms, signature=vote.signature)
+                for vote in self.precommits
+            ],
+        )
 
 
 @dataclass(frozen=True, slots=True)
