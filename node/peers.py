@@ -75,7 +75,7 @@ class Receiver(Protocol):
         ...
 
     def sealed_output(self, task_id: str) -> SealedOutput | None:
-        """What this node holds for the asker of a task."""
+        """What this node holds for the asker of a completed task."""
         ...
 
 
@@ -130,6 +130,7 @@ class Peers:
         await asyncio.gather(*(link.closed() for link in links))
         if self._server is not None:
             await self._server.stop(grace=0.2)
+            self._server = None
 
     def update(self, members: list[Member]) -> None:
         """Follow the ledger: dial who joined or moved, drop who left. Certificates count from the next handshake."""

@@ -104,7 +104,7 @@ class Testnet:
         for institution in institutions:
             check_institution(institution)
         directory = directory.absolute()
-        ports = _free_ports(3 * len(institutions))
+        ports = free_ports(3 * len(institutions))
         descriptors = []
         for number, institution in enumerate(institutions):
             addresses = [Address("127.0.0.1", port) for port in ports[3 * number : 3 * number + 3]]
@@ -388,7 +388,7 @@ def _write_profile(directory: Path, person: PersonId, rpc_address: str) -> None:
     files.write_new(directory / "profiles" / f"{name}.toml", text, "profile")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nothing listens on now. Raises Unavailable."""
     found: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):

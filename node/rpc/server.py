@@ -32,12 +32,20 @@ ADD: Mapping[str, Callable[[Any, aio.Server], None]] = {
 
 
 class RpcServer:
-    """Listens for clients. ``serving`` is what grpc.health.v1 answers."""
+    """Listens for clients from ``start`` to ``stop``."""
 
     def __init__(self, identity: tls.Identity, gate: Gate, services: Mapping[str, object]) -> None:
         """``services`` are servicers by the names of ``ADD``."""
-        self._server = aio.server(
-            interceptors=(gate,),
+        self._identity = identity
+        self._gate = gate
+        self._services = services
+        self._health = health.aio.HealthServicer()
+        self._server: aio.Server | None = None
+
+    async def start(self, listen: Address) -> None:
+        """Raises RuntimeError when the port cannot be bound."""
+        server = aio.server(
+            interceptors=(self._gate,),
             maximum_concurrent_rpcs=MAX_CALLS,
             options=(
                 ("grpc.max_receive_message_length", MAX_RPC_MESSAGE_BYTES),
@@ -45,30 +53,29 @@ class RpcServer:
                 ("grpc.so_reuseport", 0),
             ),
         )
-        for name, servicer in services.items():
-            ADD[name](servicer, self._server)
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        file = services_pb2.DESCRIPTOR
-        self._names = ["", *(file.services_by_name[name].full_name for name in services)]
-        reflection.enable_server_reflection(
-            (*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
-        self._credentials = grpc.ssl_server_credentials([(identity.key, identity.certificate)])
-
-    async def start(self, listen: Address) -> None:
-        """Raises RuntimeError when the port cannot be bound."""
-        self._server.add_secure_port(str(listen), self._credentials)
-        await self._server.start()
+        for name, servicer in self._services.items():
+            ADD[name](servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*self._names(), health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        pair = (self._identity.key, self._identity.certificate)
+        server.add_secure_port(str(listen), grpc.ssl_server_credentials([pair]))
         await self.set_serving(False)
+        await server.start()
+        self._server = server
 
     async def set_serving(self, serving: bool) -> None:
-        """SERVING while the node follows the ledger; NOT_SERVING while it catches up or stops."""
+        """What grpc.health.v1 answers: SERVING while the node follows the ledger."""
         status = health_pb2.HealthCheckResponse
-        for name in self._names:
+        for name in ("", *self._names()):
             await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self, grace_s: float) -> None:
         """Answer no new calls; those under way get so long to end."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
+        if self._server is not None:
+            await self._server.stop(grace_s)
+            self._server = None
+
+    def _names(self) -> list[str]:
+        file = services_pb2.DESCRIPTOR
+        return [file.services_by_name[name].full_name for name in self._services]

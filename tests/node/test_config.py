@@ -1,0 +1,82 @@
+"""A home's configuration: what is written is read, and every mistake is named with its remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from koinon.errors import InvalidFile
+from node import config
+from node.config import Address, Home, JobLimits, NodeConfig
+
+GOOD = """
+institution = "um"
+[listen]
+rpc = "127.0.0.1:7400"
+peer = "[::1]:7401"
+mpc = "um.example.org:7402"
+"""
+
+
+def load(home: Path, text: str) -> NodeConfig:
+    (home / "config.toml").write_text(text, encoding="utf-8")
+    return config.load(home)
+
+
+def test_what_is_rendered_loads_as_itself(tmp_path: Path) -> None:
+    settings = NodeConfig(
+        Home(tmp_path),
+        "um",
+        Address("127.0.0.1", 1),
+        Address("[::1]", 65535),
+        Address("um.example.org", 7402),
+        log_level="debug",
+        jobs=JobLimits(memory_mb=64, concurrent=64),
+    )
+    assert load(tmp_path, config.render(settings)) == settings
+
+
+def test_what_is_left_out_has_a_usual_value(tmp_path: Path) -> None:
+    loaded = load(tmp_path, GOOD)
+    assert (loaded.log_level, loaded.jobs) == ("info", JobLimits())
+    assert loaded.peer == Address("[::1]", 7401)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("institution = um", "not TOML"),
+        (GOOD.replace('um"', 'UM"'), "institution: 'UM' is not an institution id"),
+        (GOOD.replace("institution", "instituton"), "unknown key instituton"),
+        (GOOD.replace("rpc =", "rcp ="), "unknown key listen.rcp"),
+        (GOOD.replace('rpc = "127.0.0.1:7400"', ""), "listen.rpc is missing"),
+        (GOOD.replace("7400", "0"), "listen.rpc: '127.0.0.1:0' is not HOST:PORT"),
+        (GOOD.replace("7400", "65536"), "is not HOST:PORT"),
+        (GOOD.replace('"127.0.0.1:7400"', "7400"), "listen.rpc is not text"),
+        (GOOD + '[log]\nlevel = "loud"', "log.level is 'loud'"),
+        (GOOD + "[jobs]\nmemory_mb = 1", "jobs.memory_mb is 1"),
+        (GOOD + "[jobs]\nconcurrent = true", "jobs.concurrent is True"),
+        (GOOD + "[jobs]\nthreads = 1", "unknown key jobs.threads"),
+        ('listen = 1\ninstitution = "um"', "listen is not a table"),
+    ],
+)
+def test_a_mistake_is_named_with_file_and_remedy(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(InvalidFile) as refused:
+        load(tmp_path, text)
+    assert named in refused.value.message
+    assert str(tmp_path / "config.toml") in refused.value.message
+    assert refused.value.hint
+    assert refused.value.rule == "invalid-config"
+
+
+def test_a_directory_that_is_no_home_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFile, match="is not the home of a node") as refused:
+        config.load(tmp_path)
+    assert refused.value.hint == f"koinon init --home {tmp_path} makes one"
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidFile, match="not TOML"):
+        config.load(tmp_path)

@@ -1,0 +1,139 @@
+"""The pool: what enters, what is refused and why, what is told to peers, and that everything is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from koinon import envelope
+from koinon.envelope import SignedTransaction, identify
+from koinon.keys import SigningKey
+from koinon.v1.identity_pb2 import RevokePerson
+from koinon.v1.transaction_pb2 import Operation, Refusal
+from node import pool as pools
+from node.pool import PENDING, REJECTED, Pool
+
+CHAIN = "test-0123456789abcdef"
+KEYS = [SigningKey(bytes([number]) * 32) for number in range(3)]
+
+
+def signed(number: int, key: SigningKey = KEYS[0], expires_at_ms: int = 1_000, chain: str = CHAIN) -> bytes:
+    operation = Operation(revoke_person=RevokePerson(person_id="um/somebody"))
+    return envelope.sign(chain, [operation], key, expires_at_ms, number.to_bytes(16, "big"))
+
+
+class Host:
+    """Whoever owns the pool."""
+
+    def __init__(self) -> None:
+        self.announced: list[list[bytes]] = []
+        self.entered = 0
+        self.refuses: Callable[[SignedTransaction], Refusal | None] = lambda _: None
+        self.pool = Pool(CHAIN, lambda _, transaction: self.refuses(transaction), self.announced.append, self._enter)
+
+    def _enter(self) -> None:
+        self.entered += 1
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    made = Host()
+    yield made
+    made.pool.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+async def test_what_enters_waits_in_order_and_is_told_together(host: Host) -> None:
+    envelopes = [signed(number) for number in range(40)]
+    infos = await host.pool.submit(envelopes)
+    assert [info.status for info in infos] == [PENDING] * 40
+    assert [info.transaction_id for info in infos] == [identify(data) for data in envelopes]
+    assert host.pool.reap(1_000_000, 100) == envelopes
+    assert host.pool.reap(1_000_000, 3) == envelopes[:3]
+    assert host.pool.reap(len(envelopes[0]) + len(envelopes[1]), 100) == envelopes[:2]
+    await until(lambda: host.announced == [envelopes])
+    assert host.entered == 1
+
+
+async def test_what_a_peer_told_is_not_told_again(host: Host) -> None:
+    envelopes = [signed(number) for number in range(5)]
+    host.pool.receive(envelopes)
+    await until(lambda: len(host.pool) == 5 and host.entered > 0)
+    again = await host.pool.submit(envelopes)
+    assert [info.status for info in again] == [PENDING] * 5
+    assert len(host.pool) == 5
+    assert host.announced == []
+
+
+async def test_garbage_from_a_peer_costs_nothing_but_its_check(host: Host) -> None:
+    host.pool.receive([b"", b"garbage", signed(1, chain="other-0123456789abcdef"), signed(2)])
+    await until(lambda: len(host.pool) == 1)
+    assert host.pool.reap(1_000_000, 100) == [signed(2)]
+
+
+async def test_every_envelope_is_answered_for_itself(host: Host) -> None:
+    host.refuses = lambda transaction: (
+        Refusal(rule="unknown-key") if transaction.sender_key != KEYS[0].public_key else None
+    )
+    forged = bytearray(signed(3))
+    forged[-1] ^= 1
+    infos = await host.pool.submit([signed(1), b"garbage", signed(2, KEYS[1]), bytes(forged), signed(4)])
+    assert [info.status for info in infos] == [PENDING, REJECTED, REJECTED, REJECTED, PENDING]
+    assert [info.refusal.rule for info in infos[1:4]] == ["malformed-transaction", "unknown-key", "bad-signature"]
+    refused = host.pool.status(infos[2].transaction_id)
+    assert refused is not None
+    assert refused.refusal.rule == "unknown-key"
+
+
+async def test_what_a_block_decided_leaves_and_so_does_what_it_made_too_old(host: Host) -> None:
+    decided, expired, waiting = signed(1), signed(2, expires_at_ms=500), signed(3, expires_at_ms=501)
+    await host.pool.submit([decided, expired, waiting])
+    host.pool.committed([identify(decided), b"unknown here".ljust(32)], time_ms=500)
+    assert host.pool.reap(1_000_000, 100) == [waiting]
+    assert host.pool.status(identify(decided)) is None
+    info = host.pool.status(identify(expired))
+    assert info is not None
+    assert info.refusal.rule == "transaction-expired"
+
+
+async def test_no_sender_and_no_flood_fills_the_pool_beyond_its_bounds(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "MAX_POOL_PER_SENDER", 3)
+    monkeypatch.setattr(pools, "MAX_POOL_TRANSACTIONS", 5)
+    infos = await host.pool.submit([signed(number) for number in range(4)])
+    assert [info.refusal.rule for info in infos] == ["", "", "", "pool-full"]
+    infos = await host.pool.submit([signed(number, KEYS[1 + number % 2]) for number in range(4)])
+    assert [info.refusal.rule for info in infos] == ["", "", "pool-full", "pool-full"]
+    host.pool.committed([identify(signed(0))], time_ms=0)
+    (info,) = await host.pool.submit([signed(9)])
+    assert info.status == PENDING
+
+
+async def test_refusals_and_backlog_are_forgotten_oldest_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "MAX_REFUSALS_REMEMBERED", 2)
+    host.refuses = lambda _: Refusal(rule="unknown-key")
+    infos = await host.pool.submit([signed(number) for number in range(3)])
+    known = [host.pool.status(info.transaction_id) is not None for info in infos]
+    assert known == [False, True, True]
+
+
+async def test_bytes_are_bounded_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "MAX_POOL_BYTES", 2 * len(signed(0)))
+    infos = await host.pool.submit([signed(number) for number in range(3)])
+    assert [info.refusal.rule for info in infos] == ["", "", "pool-full"]
+
+
+async def test_large_batches_are_told_in_bounded_messages(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "MAX_GOSSIP_BYTES", 3 * len(signed(0)))
+    envelopes = [signed(number) for number in range(7)]
+    await host.pool.submit(envelopes)
+    await until(lambda: sum(map(len, host.announced)) == 7)
+    assert host.announced == [envelopes[:3], envelopes[3:6], envelopes[6:]]

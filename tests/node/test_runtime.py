@@ -1,0 +1,126 @@
+"""One node in this process: a validator alone, on real disk and ports, failing where a test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+
+import koinon
+from koinon import genesis as genesis_file
+from koinon.aio import Client
+from koinon.errors import Exhausted, KoinonError, Unavailable
+from koinon.keys import SigningKey
+from node import config as configs
+from node import credentials as credential_files
+from node import home as homes
+from node.config import Address, Home
+from node.engine import Engine
+from node.ports import Alarm, Wake
+from node.runtime import Node
+from node.store.leveldb import LevelStore
+from testnet.network import free_ports
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "um")
+    endpoints = homes.Endpoints(*(Address("127.0.0.1", port) for port in free_ports(3)))
+    descriptor = homes.create(made, "um", "Michigan", endpoints, passphrase=None)
+    genesis_file.save(made.genesis, genesis_file.join("alone", time.time_ns() // 1_000_000, [descriptor]))
+    return made
+
+
+def open_node(home: Home) -> Node:
+    config, genesis = configs.load(home.path), genesis_file.load(home.genesis)
+    return Node(config, genesis, credential_files.load(config, genesis, None), structlog.get_logger())
+
+
+@asynccontextmanager
+async def running(home: Home) -> AsyncIterator[tuple[Client, Node, asyncio.Task[None]]]:
+    """A node, its operator's client once it answers, and what waits for its end; stopped afterwards."""
+    node = open_node(home)
+    task = asyncio.create_task(node.run())
+    try:
+        async with await koinon.aio.connect(home.people / "operator.toml") as client:
+            async with asyncio.timeout(20):
+                while not await _answers(client):
+                    await asyncio.sleep(0.02)
+            yield client, node, task
+    finally:
+        node.stop()
+        await asyncio.wait([task])
+
+
+async def _answers(client: Client) -> bool:
+    try:
+        await client.status()
+    except Unavailable:
+        return False
+    return True
+
+
+async def register(client: Client, name: str) -> None:
+    await client.members.register(f"um/{name}", SigningKey.generate().public_key, ["analyst"])
+
+
+async def test_a_validator_alone_decides_and_remembers(home: Home) -> None:
+    async with running(home) as (client, _, _):
+        await register(client, "first")
+    async with running(home) as (client, _, _):
+        await register(client, "second")
+        people = {person.id for person in await client.members.people()}
+    assert people == {"um/first", "um/operator", "um/second"}
+
+
+async def test_a_full_disk_ends_the_node_with_the_reason_and_loses_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(home) as (client, _, task):
+        await register(client, "first")
+
+        def full(*_: object, **__: object) -> None:
+            raise Exhausted("no space left on the disk of um", rule="disk-full", hint="free some space, then restart")
+
+        monkeypatch.setattr(LevelStore, "write", full)
+        lost = asyncio.create_task(register(client, "second"))
+        with pytest.raises(Exhausted, match="no space left on the disk"):
+            await task
+        lost.cancel()
+        await asyncio.wait([lost])
+    monkeypatch.undo()
+    async with running(home) as (client, _, _):
+        await register(client, "third")
+        assert "um/first" in {person.id for person in await client.members.people()}
+
+
+async def test_a_bug_in_the_engine_ends_the_node_and_says_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(home) as (_, node, task):
+        monkeypatch.setattr(Engine, "on_timer", _bug)
+        node.schedule(0, Wake(Alarm.GOSSIP, 0))
+        with pytest.raises(KoinonError, match="the engine failed: impossible"):
+            await task
+
+
+def _bug(*_: object) -> None:
+    raise ZeroDivisionError("impossible")
+
+
+async def test_an_index_that_was_lost_is_made_again(home: Home) -> None:
+    async def subjects() -> list[str]:
+        async with running(home) as (client, _, _):
+            return [record.subject for record in await client.audit.list()]
+
+    async with running(home) as (client, _, _):
+        await register(client, "first")
+    before = await subjects()
+    assert "person:um/first" in before
+    home.read_model.write_bytes(b"no database")
+    assert await subjects() == before
+    home.read_model.unlink()
+    assert await subjects() == before
