@@ -69,6 +69,8 @@ def _work(nursery: int, control: int, sockets: int) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         asyncio.run(_serve(socket.socket(fileno=control), socket.socket(fileno=sockets)))
+    except EOFError:  # the node lost interest, or is gone
+        pass
     except BaseException as error:  # noqa: BLE001 - the process ends here, whatever it was
         _report(error)
     finally:

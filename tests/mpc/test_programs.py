@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from koinon.v1.plan_pb2 import (
     GroupColumn,
     LocalAggregate,
     OutputColumn,
+    OutputKind,
     Plan,
 )
 from mpc.cleartext import evaluate
@@ -30,7 +32,10 @@ from mpc.programs import joint_query
 from mpc.shamir import Shamir
 from tests.mpc.local_network import LocalNetwork, run
 
-ALL_OUTPUTS = [
+Rows = list[list[int]]
+Output = tuple["OutputKind.ValueType", list[int]]
+
+ALL_OUTPUTS: list[Output] = [
     (OUTPUT_KIND_GROUP, []),
     (OUTPUT_KIND_COUNT, [0]),
     (OUTPUT_KIND_COUNT, [1]),
@@ -49,10 +54,9 @@ KINDS = [
     AGGREGATE_KIND_SUM,
 ]
 LARGEST = 10**15  # limits.MAX_VALUE at scale 10^6
-Rows = list[list[int]]
 
 
-def plan(groups: int, cohort: int, outputs: list[tuple[int, list[int]]]) -> Plan:
+def plan(groups: int, cohort: int, outputs: Sequence[Output]) -> Plan:
     return Plan(
         group_by=[GroupColumn(name="g", codes=[str(code) for code in range(groups)])],
         aggregates=[LocalAggregate(kind=kind) for kind in KINDS],
@@ -90,7 +94,7 @@ VALUES = st.lists(
 @st.composite
 def queries(draw: st.DrawFn) -> tuple[int, list[int], int, list[Rows]]:
     """Party count, owners, minimum cohort, inputs of two groups."""
-    parties = draw(st.integers(3, 7))
+    parties = draw(st.sampled_from([3, 3, 4, 4, 5, 6, 7]))
     owners = sorted(draw(st.sets(st.integers(0, parties - 1), min_size=1, max_size=parties)))
     inputs = []
     for _ in owners:
@@ -103,7 +107,7 @@ def queries(draw: st.DrawFn) -> tuple[int, list[int], int, list[Rows]]:
     return parties, owners, draw(st.integers(1, 6)), inputs
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(queries())
 def test_equal_to_the_cleartext_twin(query: tuple[int, list[int], int, list[Rows]]) -> None:
     parties, owners, cohort, inputs = query
@@ -112,7 +116,7 @@ def test_equal_to_the_cleartext_twin(query: tuple[int, list[int], int, list[Rows
 
 
 @pytest.mark.parametrize("outputs", [[output] for output in ALL_OUTPUTS[1:]], ids=str)
-def test_each_output_alone(outputs: list[tuple[int, list[int]]]) -> None:
+def test_each_output_alone(outputs: list[Output]) -> None:
     inputs = [[totals([3, 5, 5, -9], 6, [4, 4, 5])], [totals([1_000_000], 1, [])]]
     a_plan = plan(1, 2, outputs)
     assert secure(3, a_plan, [0, 2], inputs) == clear(a_plan, inputs)

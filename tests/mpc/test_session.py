@@ -110,7 +110,7 @@ async def test_large_messages_in_both_directions_do_not_block_each_other() -> No
         received = await asyncio.gather(
             first.exchange({1: load}, {1: len(load)}), second.exchange({0: load}, {0: len(load)})
         )
-        assert received == [{1: load}, {0: load}]
+        assert list(received) == [{1: load}, {0: load}]
 
 
 async def test_oversized_messages_are_not_sent_either() -> None:

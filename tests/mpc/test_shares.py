@@ -75,9 +75,9 @@ def test_one_output_more_than_needed_is_enough() -> None:
         case = Case(4)
         del case.outputs[left_out]
         assert case.open() == VALUES
-    for left_out in itertools.combinations(range(4), 2):
+    for both in itertools.combinations(range(4), 2):
         case = Case(4)
-        case.outputs = [output for output in case.outputs if output.party not in left_out]
+        case.outputs = [output for output in case.outputs if output.party not in both]
         with pytest.raises(Unavailable, match="out of reach"):
             case.open()
 
