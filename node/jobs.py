@@ -17,23 +17,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
 from koinon import canonical, envelope
-from koinon.errors import KoinonError, Refused
+from koinon.errors import KoinonError, NotFound, Refused
 from koinon.keys import SigningKey
 from koinon.limits import MAX_TEXT, NONCE_BYTES
 from koinon.v1.access_pb2 import TOKEN_STATUS_EXPIRED, TOKEN_STATUS_REVOKED, Token
 from koinon.v1.catalog_pb2 import DATASET_STATUS_PUBLISHED, Dataset
-from koinon.v1.identity_pb2 import Institution, Parameters
+from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, Institution, Parameters
 from koinon.v1.plan_pb2 import Plan
 from koinon.v1.services_pb2 import TransactionInfo
 from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.task_pb2 import (
+    TASK_STATUS_COMPLETED,
     TASK_STATUS_RUNNING,
     TASK_STATUS_SUBMITTED,
     AcceptTask,
@@ -46,7 +47,7 @@ from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_REJECTED, Operation
 from mpc import certificates
 from mpc.engines import TableFile
 from mpc.job import Job
-from mpc.plan import Source, compile_plan, plan_hash
+from mpc.plan import Source, compile_plan, task_for
 from mpc.session import Identity
 from node.changes import Changes
 from node.config import JobLimits
@@ -66,6 +67,7 @@ class Ledger(Protocol):
     def time_ms(self) -> int: ...
     def parameters(self) -> Parameters: ...
     def institution(self, institution_id: str) -> Institution: ...
+    def institutions(self) -> list[Institution]: ...
     def dataset(self, name: str, version: int = 0) -> Dataset: ...
     def token(self, token_id: str) -> Token: ...
     def task(self, task_id: str) -> Task: ...
@@ -94,6 +96,7 @@ class JobService:
         submit: Submit,
         tables: Tables,
         outputs: Path,
+        reachable: Callable[[], Collection[str]],
         *,
         institution: str,
         node_key: SigningKey,
@@ -101,11 +104,15 @@ class JobService:
         limits: JobLimits,
         log: FilteringBoundLogger,
     ) -> None:
-        """``outputs`` is a directory of its own. Raises OSError when it cannot be made."""
+        """``outputs`` is a directory of its own; ``reachable`` are the members whose nodes are connected to this one.
+
+        Raises OSError when the directory cannot be made.
+        """
         self._ledger = ledger
         self._submit = submit
         self._tables = tables
         self._outputs = OutputStore(outputs)
+        self._reachable = reachable
         self._institution = institution
         self._node_key = node_key
         self._chain_id = chain_id
@@ -139,8 +146,15 @@ class JobService:
         await self._pool.stop()
 
     def output(self, task_id: str) -> SealedOutput | None:
-        """This party's sealed output, of use to its asker only; None when there is none. Any text is accepted."""
-        return self._outputs.load(task_id)
+        """This party's sealed output of a completed task, of use to its asker only; else None. Any text is accepted.
+
+        Not a moment earlier: an asker with enough outputs could open them, let the task fail, and have its uses back.
+        """
+        try:
+            completed = self._ledger.task(task_id).status == TASK_STATUS_COMPLETED
+        except NotFound:
+            return None
+        return self._outputs.load(task_id) if completed else None
 
     def on_committed(self) -> None:
         """Look at the ledger: begin what is new, end what is over."""
@@ -244,7 +258,11 @@ class JobService:
         return output
 
     async def _recompile(self, task: Task) -> Plan:
-        """The plan as this party compiles it, which must be the one submitted. Raises KoinonError."""
+        """The plan as this party compiles it, whose task must be the one submitted. Raises KoinonError.
+
+        Consensus checked the submitted sources, and nothing but this comparison ties them to the SQL. Nor may the asker
+        choose who computes: an owner accepts that a member was passed over only if it cannot reach that member itself.
+        """
         sources = []
         for used in task.submitted.sources:
             dataset = self._ledger.dataset(used.dataset)
@@ -254,15 +272,29 @@ class JobService:
                 )
             sources.append(Source(dataset, self._ledger.token(used.token_id)))
         parameters = self._ledger.parameters()
+        committee = list(task.submitted.committee)
+        able = {*committee, *(self._reachable() if self._part(task).owner else ())}
+        members = [
+            item.descriptor.id
+            for item in self._ledger.institutions()
+            if item.status == MEMBER_STATUS_ACTIVE and item.descriptor.id in able
+        ]
         plan = await asyncio.to_thread(  # hostile SQL may take a while: consensus must not wait for it
             compile_plan,
             task.submitted.sql,
             sources,
-            list(task.submitted.committee),
+            members,
             min_committee=parameters.min_committee,
             max_committee=parameters.max_committee,
         )
-        if plan_hash(plan) != task.submitted.plan_hash or list(plan.committee) != list(task.submitted.committee):
+        if list(plan.committee) != committee:
+            raise Refused(
+                f"{self._institution} can reach {', '.join(plan.committee)}, who come before {', '.join(committee)}",
+                rule="committee",
+            )
+        expected = task_for(plan)
+        expected.result_key = task.submitted.result_key
+        if expected != task.submitted:
             raise Refused(f"{self._institution} compiles the query to another plan", rule="plan-mismatch")
         return plan
 

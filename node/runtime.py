@@ -214,6 +214,7 @@ class Node:
                 self._pool.submit,
                 self._datasets,
                 self._config.home.outputs,
+                self._reachable,
                 institution=self._config.institution,
                 node_key=self._credentials.node,
                 chain_id=self._chain_id,
@@ -299,6 +300,9 @@ class Node:
             Member(item.descriptor.id, item.descriptor.peer_address, item.descriptor.tls_certificate)
             for item in self._application.institutions()
         ]
+
+    def _reachable(self) -> list[str]:
+        return [peer.institution for peer in self._peers.status() if peer.connected]
 
     def _status(self) -> services_pb2.GetStatusResponse:
         chain, engine = self._engine.chain, self._engine.status()

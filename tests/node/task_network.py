@@ -133,6 +133,7 @@ class TaskNetwork:
             self.submit,
             DatasetStore(self.directory / member / "datasets"),
             self.directory / member / "outputs",
+            lambda: MEMBERS,
             institution=member,
             node_key=key(member),
             chain_id=self.consortium.chain_id,
@@ -229,6 +230,10 @@ class TaskNetwork:
 
     def task(self, task_id: str) -> Task:
         return self.consortium.app.task(task_id)
+
+    def stored(self, member: str, task_id: str) -> Path:
+        """Where a member keeps its sealed output of a task."""
+        return self.directory / member / "outputs" / f"{task_id}.sealed"
 
     def outputs(self, task: Task) -> list[SealedOutput]:
         found = (self.services[party.institution].output(task.id) for party in task.parties)

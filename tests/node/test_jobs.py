@@ -11,6 +11,7 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from koinon.v1.access_pb2 import RevokeToken
+from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT
 from koinon.v1.task_pb2 import (
     TASK_STATUS_CANCELLED,
     TASK_STATUS_COMPLETED,
@@ -18,6 +19,7 @@ from koinon.v1.task_pb2 import (
     TASK_STATUS_FAILED,
     CancelTask,
 )
+from mpc.plan import Source, compile_plan, task_for
 from mpc.session import PREAMBLE_BYTES, parse_preamble
 from tests.contracts.consortium import MEMBERS
 from tests.node.task_network import SQL, TABLE, TaskNetwork
@@ -173,7 +175,7 @@ async def test_a_report_that_was_not_heard_is_made_again_after_a_restart(network
     plan = network.plan()
     task_id = network.ask(plan)
     await network.running(task_id)
-    await network.watch(lambda: network.services["uk"].output(task_id) is not None)
+    await network.watch(network.stored("uk", task_id).exists)
     await network.halt("uk")
     await network.begin("uk")
     task = await network.ended(task_id)
@@ -184,6 +186,38 @@ async def test_a_report_that_was_not_heard_is_made_again_after_a_restart(network
 async def test_another_plan_than_the_one_compiled_is_refused(network: TaskNetwork) -> None:
     task = await network.ended(network.ask(network.plan(), plan_hash=bytes(32)))
     assert (task.status, task.rule) == (TASK_STATUS_FAILED, "plan-mismatch")
+
+
+async def test_sources_on_the_ledger_are_those_of_the_plan(network: TaskNetwork) -> None:
+    """Consensus checks what the asker says its query uses; each party, that the query uses nothing else."""
+    task = task_for(network.plan())
+    task.result_key = network.result_key.public_key
+    for source in task.sources:
+        source.operations[:] = [TASK_OPERATION_COUNT]
+    ended = await network.ended(network.do("um/analyst", task))
+    assert (ended.status, ended.rule) == (TASK_STATUS_FAILED, "plan-mismatch")
+
+
+async def test_the_asker_does_not_choose_who_computes(network: TaskNetwork) -> None:
+    """Case comes before uk, and can be reached: only an asker who wants uk to compute would pass it over."""
+    app = network.consortium.app
+    name = f"um.{TABLE}"
+    sources = [Source(app.dataset(name), app.token(network.tokens[name]))]
+    plan = compile_plan(SQL, sources, ["iu", "uk", "um"], min_committee=3, max_committee=7)
+    assert list(plan.committee) == ["iu", "uk", "um"]
+    task = await network.ended(network.ask(plan))
+    assert (task.status, task.rule) == (TASK_STATUS_FAILED, "committee")
+    assert "case, iu, um" in task.reason
+
+
+async def test_no_output_is_given_out_before_the_task_completed(network: TaskNetwork) -> None:
+    """Else an asker could open it, let the task fail, and have the uses of its tokens back."""
+    task_id = network.ask(network.plan())
+    await network.watch(network.stored("uk", task_id).exists)
+    assert network.services["uk"].output(task_id) is None
+    task = await network.ended(task_id)
+    assert task.status == TASK_STATUS_COMPLETED, task.reason
+    assert network.services["uk"].output(task_id) is not None
 
 
 async def test_content_that_changed_is_refused(network: TaskNetwork) -> None:
