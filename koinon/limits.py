@@ -37,6 +37,7 @@ MAX_PEER_MESSAGE_BYTES = MAX_BLOCK_BYTES + 512 * 1024  # a proposal with its blo
 MAX_SYNC_BLOCKS = 64  # per BlockResponse
 PROTOCOL_VERSION = 1  # of messages between nodes; others are refused in the Hello
 MAX_PEER_QUEUE = 1_000  # messages waiting for one slow peer, of consensus and of gossip each
+MAX_PEER_BLOCKS = 8  # of those, messages with blocks: a peer that asks and does not read must not fill our memory
 PEER_HELLO_MS = 5_000  # a new stream must introduce itself within this
 PEER_RETRY_MIN_MS = 100  # first pause before dialling again
 PEER_RETRY_MAX_MS = 2_000  # the pause grows no further: a peer that returns is found soon

@@ -5,8 +5,8 @@ others dialled. Both ends show the certificate that the ledger pins to their ins
 certificates are the only roots of the handshake, so that a stranger does not get past TLS. Which
 member speaks is read from the certificate's fingerprint, never from what the peer claims.
 
-Sending never waits: each link has a queue for consensus and one for gossip, both bounded. A full
-queue drops its oldest message, because the engine repeats what a peer turns out to lack.
+Sending never waits: each link has a queue for votes and the like, one for blocks and one for gossip, all
+bounded. A full queue drops its oldest message, because the engine repeats what a peer turns out to lack.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from structlog.typing import FilteringBoundLogger
 
 from koinon.errors import NotFound, Unavailable
 from koinon.limits import (
+    MAX_PEER_BLOCKS,
     MAX_PEER_MESSAGE_BYTES,
     MAX_PEER_QUEUE,
     PEER_HELLO_MS,
@@ -317,6 +318,7 @@ class _Link:
         self._on_connected = on_connected
         self._log = log
         self._urgent: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
+        self._blocks: deque[DeliverRequest] = deque(maxlen=MAX_PEER_BLOCKS)
         self._gossip: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
         self._wake = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"link to {member.institution}")
@@ -324,9 +326,17 @@ class _Link:
     def put(self, message: DeliverRequest) -> None:
         """Queue; forgotten while there is no connection, since the engine resends what is needed then."""
         if self.connected:
-            queue = self._gossip if message.WhichOneof("message") == "transactions" else self._urgent
-            queue.append(message)
+            self._queue_of(message).append(message)
             self._wake.set()
+
+    def _queue_of(self, message: DeliverRequest) -> deque[DeliverRequest]:
+        match message.WhichOneof("message"):
+            case "transactions":
+                return self._gossip
+            case "proposal" | "block_response":
+                return self._blocks
+            case _:
+                return self._urgent
 
     def close(self) -> None:
         """Start to close; ``closed`` waits for the end."""
@@ -358,8 +368,8 @@ class _Link:
 
     async def _hold(self) -> str:
         """Hold one stream until it ends; returns the peer's reason. Raises AioRpcError."""
-        self._urgent.clear()
-        self._gossip.clear()
+        for queue in (self._urgent, self._blocks, self._gossip):
+            queue.clear()
         call = peer_pb2_grpc.PeerServiceStub(self.channel).Deliver()
         call.add_done_callback(lambda _: self._wake.set())
         try:
@@ -383,9 +393,10 @@ class _Link:
         return response.reason or "the peer ended the stream"
 
     def _next(self) -> DeliverRequest | None:
-        """Consensus before gossip; votes that queued up travel as one message."""
+        """Votes before blocks before gossip; votes that queued up travel as one message."""
         if not self._urgent:
-            return self._gossip.popleft() if self._gossip else None
+            queue = self._blocks or self._gossip
+            return queue.popleft() if queue else None
         message = self._urgent.popleft()
         if message.WhichOneof("message") != "votes":
             return message

@@ -12,7 +12,7 @@ import structlog
 from grpc import aio
 
 from koinon.errors import NotFound, Unavailable
-from koinon.limits import MAX_PEER_MESSAGE_BYTES
+from koinon.limits import MAX_PEER_BLOCKS, MAX_PEER_MESSAGE_BYTES
 from koinon.names import tls_name
 from koinon.v1 import peer_pb2, peer_pb2_grpc
 from koinon.v1.consensus_pb2 import Vote
@@ -96,6 +96,20 @@ async def test_messages_arrive_in_order_and_votes_travel_together(pair: tuple[No
     assert len(iu.inbox.messages) < 10
     await until(lambda: um.inbox.messages == [("iu", votes(99))])
     assert um.peers.status()[0].height == 7
+
+
+async def test_few_blocks_wait_for_a_peer_that_does_not_read_them(pair: tuple[Node, Node]) -> None:
+    um, iu = pair
+    for height in range(10 * MAX_PEER_BLOCKS):  # within one turn of the loop: nothing is sent meanwhile
+        answer = peer_pb2.BlockResponse(blocks=[peer_pb2.CommittedBlock(block=b"block %d" % height)])
+        um.peers.send("iu", DeliverRequest(block_response=answer))
+    um.peers.send("iu", votes(1))
+    await until(lambda: len(iu.inbox.messages) > MAX_PEER_BLOCKS)
+    first, *blocks = [message for _, message in iu.inbox.messages]
+    assert first == votes(1)
+    assert [int(message.block_response.blocks[0].block[6:]) for message in blocks] == list(
+        range(9 * MAX_PEER_BLOCKS, 10 * MAX_PEER_BLOCKS)
+    )
 
 
 async def test_a_peer_that_returns_is_found_again(pair: tuple[Node, Node]) -> None:
