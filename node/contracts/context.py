@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from governance import permissions
 from governance.permissions import Subject
 from koinon import canonical
 from koinon.errors import PermissionRefused, Unauthenticated
 from koinon.v1.audit_pb2 import AuditRecord
-from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, ROLE_NODE, Parameters, Role
+from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, ROLE_NODE, Institution, Parameters, Person, Role
 from node.contracts import tables
 from node.contracts.transitions import Machine, Stateful
 from node.ledger.state import State
@@ -113,13 +114,20 @@ def sender_of(state: State, public_key: bytes) -> Sender:
             rule="unknown-key",
             hint="ask an operator of your institution to register it",
         )
+    institution = tables.INSTITUTIONS.data(state, owner.partition("/")[0])
+    return _sender(public_key, owner, institution or b"", tables.PEOPLE.data(state, owner) or b"")
+
+
+@lru_cache(maxsize=10_000)  # asked several times for every transaction; pure, so nothing has to be forgotten
+def _sender(public_key: bytes, owner: str, institution_data: bytes, person_data: bytes) -> Sender:
+    """The sender that these entries make. Raises Unauthenticated."""
     institution_id = owner.partition("/")[0]
-    institution = tables.INSTITUTIONS.get(state, institution_id)
+    institution, person = Institution.FromString(institution_data), Person.FromString(person_data)
+    roles: tuple[Role.ValueType, ...]
     if owner == institution_id:
-        current, roles = institution.descriptor.node_key == public_key, [ROLE_NODE]
+        current, roles = institution.descriptor.node_key == public_key, (ROLE_NODE,)
     else:
-        person = tables.PEOPLE.get(state, owner)
-        current, roles = person.public_key == public_key and not person.revoked, list(person.roles)
+        current, roles = person.public_key == public_key and not person.revoked, tuple(person.roles)
     if not current:
         raise Unauthenticated(
             f"the key of {owner} was revoked or replaced", rule="revoked-key", hint="use the key registered last"

@@ -61,8 +61,12 @@ class Table(Generic[M]):
         self._message = message
         self._noun = noun
 
+    def data(self, state: State, key: str) -> bytes | None:
+        """The message as stored."""
+        return state.get(self._prefix + key.encode())
+
     def find(self, state: State, key: str) -> M | None:
-        data = state.get(self._prefix + key.encode())
+        data = self.data(state, key)
         return None if data is None else self._message.FromString(data)
 
     def get(self, state: State, key: str) -> M:
