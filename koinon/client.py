@@ -188,6 +188,7 @@ class Client(_Twin):
         return self._twin.profile
 
     status = _blocking(aio.Client.status)
+    why_stalled = _blocking(aio.Client.why_stalled)
     transaction = _blocking(aio.Client.transaction)
     resend = _blocking(aio.Client.resend)
     plan = _blocking(aio.Client.plan)

@@ -80,6 +80,8 @@ class EngineStatus:
     deciding: bool  # is height + 1 being decided?
     round: int
     step: int
+    proposer: str  # of this round; empty while nothing is being decided
+    proposed: bool  # its proposal has come
     waiting_for_prevotes: tuple[str, ...]  # validators not heard in this round
     waiting_for_precommits: tuple[str, ...]
     behind: bool  # peers say they are ahead: blocks are being fetched
@@ -192,6 +194,8 @@ class Engine:
             deciding=self._started,
             round=core.round if self._started else 0,
             step=core.step if self._started else 0,
+            proposer=core.validators.proposer(core.height, core.round) if self._started else "",
+            proposed=self._started and core.proposal(core.round) is not None,
             waiting_for_prevotes=silent(VoteType.PREVOTE),
             waiting_for_precommits=silent(VoteType.PRECOMMIT),
             behind=self._neighbours.are_ahead(),

@@ -220,6 +220,8 @@ class Peers:
                 height = message.hello.height
             case "round_status":
                 height = max(height, message.round_status.height - 1)
+            case "votes":
+                height = max([height, *(vote.height - 1 for vote in message.votes.votes[:1])])
         self._heard[institution] = (height, time.time_ns() // 1_000_000)
         self._receiver.received(institution, message)
 

@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,6 @@ from structlog.typing import FilteringBoundLogger
 from koinon import genesis as genesis_file
 from koinon.errors import Exhausted, InvalidFile, KoinonError, Unavailable
 from koinon.key_files import AskPassphrase
-from koinon.v1 import services_pb2
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.peer_pb2 import DeliverRequest, TransactionBatch
 from koinon.v1.session_pb2 import SealedOutput
@@ -45,10 +44,13 @@ from node.credentials import Credentials
 from node.datasets import DatasetStore
 from node.engine import Engine, EngineConfig
 from node.ledger.blocks import ParsedBlock
+from node.metering import TimedWal
 from node.peers import Member, Peers
 from node.pool import Pool
 from node.ports import Wake
+from node.progress import Progress
 from node.read_model import ReadModel
+from node.report import Report, monotonic_ms
 from node.rpc.access import AccessService
 from node.rpc.audit import AuditService, EventService
 from node.rpc.catalog import CatalogService, DatasetService
@@ -108,8 +110,9 @@ class Node:
         self._stopping = asyncio.Event()
         self._changes = Changes()
         self._chain_id = genesis_file.chain_id(genesis)
+        self._progress = Progress(monotonic_ms())
         self._store = LevelStore(config.home.ledger)
-        self._wal = FileWal(config.home.wal)
+        self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)
         self._read_model = ReadModel(config.home.read_model, self._application)
         self._datasets = DatasetStore(config.home.datasets, inspection_memory_mb=config.jobs.memory_mb)
@@ -130,6 +133,15 @@ class Node:
             log=log,
             listeners=(self,),
         )
+        self._report = Report(
+            config,
+            self._chain_id,
+            genesis.parameters.heartbeat_ms,
+            self._engine,
+            self._pool,
+            self._peers,
+            self._progress,
+        )
         self._rpc = RpcServer(
             credentials.identity,
             Gate(self._chain_id, tls.pem_to_der(credentials.identity.certificate), self._application, log),
@@ -143,7 +155,7 @@ class Node:
         """What the client port offers, by the names of services.proto."""
         application, read_model, changes = self._application, self._read_model, self._changes
         return {
-            "NodeService": NodeService(self._status),
+            "NodeService": NodeService(self._report),
             "TransactionService": TransactionService(self._pool, application, changes),
             "MemberService": MemberService(application),
             "CatalogService": CatalogService(application, read_model),
@@ -251,10 +263,13 @@ class Node:
         return time.time_ns() // 1_000_000
 
     def schedule(self, delay_ms: int, timer: Timer | Wake) -> None:
+        if isinstance(timer, Timer) and timer.step is Step.PROPOSE:  # what every round begins with
+            self._progress.round_began(timer.height, monotonic_ms())
         asyncio.get_running_loop().call_later(delay_ms / 1000, self._drive, lambda: self._engine.on_timer(timer))
 
     def on_committed(self, height: int, block: ParsedBlock, finalized: Finalized) -> None:
         self._pool.committed((result.transaction_id for result in finalized.results), block.header.time_ms)
+        self._progress.committed(monotonic_ms())
         if any(record.kind in _ADDRESS_KINDS for record in finalized.records):
             self._peers.update(self._members())
         asyncio.get_running_loop().call_soon(self._drive, self._publish)
@@ -277,13 +292,21 @@ class Node:
         self._drive(lambda: self._engine.on_connected(institution))
 
     def received(self, institution: str, message: DeliverRequest) -> None:
-        if message.WhichOneof("message") == "transactions":
+        kind = message.WhichOneof("message")
+        if kind == "transactions":
             self._pool.receive(message.transactions.envelopes)
-        else:
-            self._drive(lambda: self._engine.on_message(institution, message))
+            return
+        if kind == "votes" and message.votes.votes and message.votes.votes[0].institution == institution:
+            self._progress.heard_vote(institution, message.votes.votes[0].time_ms - self.now_ms())
+        self._drive(lambda: self._engine.on_message(institution, message))
 
     def sealed_output(self, task_id: str) -> SealedOutput | None:
         return self._jobs.output(task_id) if self._jobs is not None else None
+
+    # --- the write-ahead log's
+
+    def _synced(self, took_s: float) -> None:
+        self._progress.synced(int(took_s * 1000), monotonic_ms())
 
     # --- the pool's
 
@@ -303,32 +326,6 @@ class Node:
 
     def _reachable(self) -> list[str]:
         return [peer.institution for peer in self._peers.status() if peer.connected]
-
-    def _status(self) -> services_pb2.GetStatusResponse:
-        chain, engine = self._engine.chain, self._engine.status()
-        return services_pb2.GetStatusResponse(
-            institution=self._config.institution,
-            chain_id=self._chain_id,
-            version=metadata.version("koinon"),
-            height=chain.height,
-            block_time_ms=chain.time_ms,
-            block_hash=chain.block_hash,
-            round=engine.round,
-            step=Step(engine.step).name.lower() if engine.deciding else "idle",
-            pending_transactions=len(self._pool),
-            peers=[
-                services_pb2.PeerStatus(
-                    institution=peer.institution,
-                    connected=peer.connected,
-                    height=peer.height,
-                    last_seen_ms=peer.last_seen_ms,
-                )
-                for peer in self._peers.status()
-            ],
-            faults_tolerated=chain.validators.faults_tolerated,
-            validators=chain.validators.to_proto(),
-            syncing=engine.behind,
-        )
 
 
 def _check_ports(config: NodeConfig) -> None:

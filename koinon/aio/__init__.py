@@ -31,7 +31,13 @@ from koinon.planned import PlannedQuery
 from koinon.profile import Profile
 from koinon.result import Result
 from koinon.rpc import Connection
-from koinon.v1.services_pb2 import GetStatusRequest, GetStatusResponse, TransactionInfo
+from koinon.v1.services_pb2 import (
+    DiagnoseStallRequest,
+    DiagnoseStallResponse,
+    GetStatusRequest,
+    GetStatusResponse,
+    TransactionInfo,
+)
 
 __all__ = ["Client", "Progress", "connect"]
 
@@ -56,6 +62,11 @@ class Client:
         """What the node is doing: height, peers, validators. Raises Unavailable."""
         connection = self._session.connection
         return await connection.call(connection.node.GetStatus, GetStatusRequest())
+
+    async def why_stalled(self) -> DiagnoseStallResponse:
+        """Whether decisions have stopped, who is missing and what to do, as the node sees it. Raises Unavailable."""
+        connection = self._session.connection
+        return await connection.call(connection.node.DiagnoseStall, DiagnoseStallRequest())
 
     async def transaction(self, transaction_id: bytes | str, *, wait_ms: int = 0) -> TransactionInfo:
         """What became of a transaction, by its id (hex or bytes); waits up to ``wait_ms`` until it is final."""

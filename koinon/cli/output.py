@@ -75,6 +75,15 @@ def say_error(message: str, rule: str, hint: str) -> None:
         console.print(Text.assemble(("hint:", "bold"), f" {printable(hint)}"), soft_wrap=True)
 
 
+def show_finding(weight: str, text: str, hint: str) -> None:
+    """Data for a person: one thing found, and on a second line what to do about it."""
+    style = {"problem": "bold red", "warning": "bold yellow", "ok": "bold green"}[weight]
+    console = out()
+    console.print(Text.assemble((f"{weight}:", style), f" {printable(text)}"), soft_wrap=True)
+    if hint:
+        console.print(Text.assemble(("hint:", "bold"), f" {printable(hint)}"), soft_wrap=True)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
     """A table of texts from anywhere; columns named in ``right`` are aligned there."""
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)

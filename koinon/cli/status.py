@@ -6,6 +6,7 @@ import click
 
 from koinon.cli import output
 from koinon.cli.app import invocation
+from koinon.cli.stall import lasted
 from koinon.display import plain, when
 from koinon.submission import refusal_error
 from koinon.v1.services_pb2 import GetStatusResponse, TransactionInfo
@@ -34,20 +35,40 @@ def status(transaction: str | None) -> None:
                 ("Institution", answer.institution),
                 ("Chain", answer.chain_id),
                 ("Version", answer.version),
-                ("Height", f"{answer.height}, decided {when(answer.block_time_ms)}"),
+                ("Height", f"{answer.height}, decided {when(answer.block_time_ms)}, {lasted(answer.quiet_ms)} ago"),
                 ("Deciding", f"height {answer.height + 1}, round {answer.round}, {answer.step or 'waiting'}"),
                 ("Pending", f"{answer.pending_transactions} transactions"),
                 ("Validators", f"{len(answer.validators)}; {_tolerance(answer)}"),
-                ("State", "catching up with the others" if answer.syncing else "in step"),
+                ("State", _state(answer)),
+                ("Missing", ", ".join(peer.institution for peer in answer.peers if not peer.connected)),
             ]
         )
     )
     if answer.peers:
         rows = [
-            (peer.institution, "yes" if peer.connected else "no", str(peer.height), when(peer.last_seen_ms))
+            (
+                peer.institution,
+                "yes" if peer.connected else "no",
+                str(peer.height),
+                str(_lag(answer.height, peer.height)),
+                when(peer.last_seen_ms),
+            )
             for peer in answer.peers
         ]
-        output.show(output.table(("Peer", "Connected", "Height", "Last heard"), rows, right=("Height",)))
+        output.show(output.table(("Peer", "Connected", "Height", "Lag", "Last heard"), rows, right=("Height", "Lag")))
+
+
+def _lag(height: int, heard: int) -> int:
+    """Blocks that a node is behind. A validator last heard deciding our last block has committed it by now."""
+    behind = height - heard
+    return behind if behind > 1 else 0
+
+
+def _state(answer: GetStatusResponse) -> str:
+    if answer.syncing:
+        return f"catching up: {answer.highest_claim - answer.height} blocks behind the others"
+    stands_still = answer.step != "idle" and answer.quiet_ms > 10_000
+    return "no decision for some time: koinon why-stalled says why" if stands_still else "in step"
 
 
 def _tolerance(answer: GetStatusResponse) -> str:

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from koinon.v1 import consensus_pb2 as _consensus_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,27 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReceiptKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReceiptKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReceiptKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECEIPT_KIND_UNSPECIFIED: _ReceiptKind.ValueType  # 0
+    """an audit record: from before there were kinds"""
+    RECEIPT_KIND_RECORD: _ReceiptKind.ValueType  # 1
+    RECEIPT_KIND_TRANSACTION: _ReceiptKind.ValueType  # 2
+    RECEIPT_KIND_TOKEN: _ReceiptKind.ValueType  # 3
+
+class ReceiptKind(_ReceiptKind, metaclass=_ReceiptKindEnumTypeWrapper): ...
+
+RECEIPT_KIND_UNSPECIFIED: ReceiptKind.ValueType  # 0
+"""an audit record: from before there were kinds"""
+RECEIPT_KIND_RECORD: ReceiptKind.ValueType  # 1
+RECEIPT_KIND_TRANSACTION: ReceiptKind.ValueType  # 2
+RECEIPT_KIND_TOKEN: ReceiptKind.ValueType  # 3
+Global___ReceiptKind: _TypeAlias = ReceiptKind  # noqa: Y015
 
 @_typing.final
 class AuditRecord(_message.Message):
@@ -114,7 +136,7 @@ Global___SignedHeader: _TypeAlias = SignedHeader  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
-    """Proves one audit record from the genesis file alone (koinon.receipt)."""
+    """Proves something that the ledger holds from the genesis file alone (koinon.receipt, docs/receipts.md)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -125,23 +147,37 @@ class Receipt(_message.Message):
     HEAD_FIELD_NUMBER: _builtins.int
     VALIDATOR_CHANGES_FIELD_NUMBER: _builtins.int
     GENESIS_HASH_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TRANSACTION_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     record: _builtins.bytes
-    """serialised AuditRecord"""
+    """An audit record; of a token, the one that granted it.
+    serialised AuditRecord
+    """
     index: _builtins.int
     tree_size: _builtins.int
     genesis_hash: _builtins.str
     """hex, for a helpful message; never trusted"""
+    kind: Global___ReceiptKind.ValueType
     @_builtins.property
     def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """RFC 6962 inclusion proof, leaf to root"""
 
     @_builtins.property
     def head(self) -> Global___SignedHeader:
-        """commits to the root at tree_size"""
+        """commits to the root at tree_size, or to the transaction's result"""
 
     @_builtins.property
     def validator_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedHeader]:
         """ascending; each the last block of a set"""
+
+    @_builtins.property
+    def transaction(self) -> Global___TransactionProof:
+        """of a transaction only"""
+
+    @_builtins.property
+    def end(self) -> Global___RecordProof:
+        """of a token only, once it ended: revoked, expired or used up"""
 
     def __init__(
         self,
@@ -153,11 +189,95 @@ class Receipt(_message.Message):
         head: Global___SignedHeader | None = ...,
         validator_changes: _abc.Iterable[Global___SignedHeader] | None = ...,
         genesis_hash: _builtins.str = ...,
+        kind: Global___ReceiptKind.ValueType = ...,
+        transaction: Global___TransactionProof | None = ...,
+        end: Global___RecordProof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "head", b"head", "transaction", b"transaction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis_hash", b"genesis_hash", "head", b"head", "index", b"index", "path", b"path", "record", b"record", "tree_size", b"tree_size", "validator_changes", b"validator_changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "genesis_hash", b"genesis_hash", "head", b"head", "index", b"index", "kind", b"kind", "path", b"path", "record", b"record", "transaction", b"transaction", "tree_size", b"tree_size", "validator_changes", b"validator_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class RecordProof(_message.Message):
+    """A second record of the same log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    record: _builtins.bytes
+    """serialised AuditRecord"""
+    index: _builtins.int
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """as in Receipt, to the same root"""
+
+    def __init__(
+        self,
+        *,
+        record: _builtins.bytes = ...,
+        index: _builtins.int = ...,
+        path: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "path", b"path", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordProof: _TypeAlias = RecordProof  # noqa: Y015
+
+@_typing.final
+class TransactionProof(_message.Message):
+    """A transaction in one block, and its result under the header of the next one, which is the receipt's head."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    RESULT_PATH_FIELD_NUMBER: _builtins.int
+    envelope: _builtins.bytes
+    """serialised Envelope"""
+    header: _builtins.bytes
+    """serialised Header of its block"""
+    index: _builtins.int
+    """in that block"""
+    size: _builtins.int
+    """number of transactions there"""
+    result: _builtins.bytes
+    """serialised TransactionResult"""
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """to the header's transactions_root"""
+
+    @_builtins.property
+    def result_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """to the head's results_root"""
+
+    def __init__(
+        self,
+        *,
+        envelope: _builtins.bytes = ...,
+        header: _builtins.bytes = ...,
+        index: _builtins.int = ...,
+        size: _builtins.int = ...,
+        path: _abc.Iterable[_builtins.bytes] | None = ...,
+        result: _builtins.bytes = ...,
+        result_path: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "header", b"header", "index", b"index", "path", b"path", "result", b"result", "result_path", b"result_path", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransactionProof: _TypeAlias = TransactionProof  # noqa: Y015

@@ -90,6 +90,8 @@ class GetStatusResponse(_message.Message):
     FAULTS_TOLERATED_FIELD_NUMBER: _builtins.int
     VALIDATORS_FIELD_NUMBER: _builtins.int
     SYNCING_FIELD_NUMBER: _builtins.int
+    QUIET_MS_FIELD_NUMBER: _builtins.int
+    HIGHEST_CLAIM_FIELD_NUMBER: _builtins.int
     institution: _builtins.str
     chain_id: _builtins.str
     version: _builtins.str
@@ -104,6 +106,10 @@ class GetStatusResponse(_message.Message):
     faults_tolerated: _builtins.int
     """f"""
     syncing: _builtins.bool
+    quiet_ms: _builtins.int
+    """since this node's last block, or its start"""
+    highest_claim: _builtins.int
+    """the greatest height that any peer claims"""
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]: ...
     @_builtins.property
@@ -124,10 +130,12 @@ class GetStatusResponse(_message.Message):
         faults_tolerated: _builtins.int = ...,
         validators: _abc.Iterable[_consensus_pb2.Validator] | None = ...,
         syncing: _builtins.bool = ...,
+        quiet_ms: _builtins.int = ...,
+        highest_claim: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash", "block_time_ms", b"block_time_ms", "chain_id", b"chain_id", "faults_tolerated", b"faults_tolerated", "height", b"height", "institution", b"institution", "peers", b"peers", "pending_transactions", b"pending_transactions", "round", b"round", "step", b"step", "syncing", b"syncing", "validators", b"validators", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash", "block_time_ms", b"block_time_ms", "chain_id", b"chain_id", "faults_tolerated", b"faults_tolerated", "height", b"height", "highest_claim", b"highest_claim", "institution", b"institution", "peers", b"peers", "pending_transactions", b"pending_transactions", "quiet_ms", b"quiet_ms", "round", b"round", "step", b"step", "syncing", b"syncing", "validators", b"validators", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -162,6 +170,195 @@ class PeerStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PeerStatus: _TypeAlias = PeerStatus  # noqa: Y015
+
+@_typing.final
+class DiagnoseStallRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseStallRequest: _TypeAlias = DiagnoseStallRequest  # noqa: Y015
+
+@_typing.final
+class DiagnoseStallResponse(_message.Message):
+    """Why nothing is decided, or that all is well: as this node sees it, which may be wrong about others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STALLED_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    DECIDING_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    PROPOSER_FIELD_NUMBER: _builtins.int
+    PROPOSED_FIELD_NUMBER: _builtins.int
+    QUIET_MS_FIELD_NUMBER: _builtins.int
+    DECIDING_MS_FIELD_NUMBER: _builtins.int
+    ROUND_MS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
+    PENDING_TRANSACTIONS_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    REACHABLE_POWER_FIELD_NUMBER: _builtins.int
+    VALIDATORS_FIELD_NUMBER: _builtins.int
+    SYNCING_FIELD_NUMBER: _builtins.int
+    HIGHEST_CLAIM_FIELD_NUMBER: _builtins.int
+    SIGNING_STATE_LOST_FIELD_NUMBER: _builtins.int
+    VOTES_FROM_HEIGHT_FIELD_NUMBER: _builtins.int
+    DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    SLOWEST_SYNC_MS_FIELD_NUMBER: _builtins.int
+    stalled: _builtins.bool
+    height: _builtins.int
+    """being decided, or next"""
+    deciding: _builtins.bool
+    """has it begun here?"""
+    round: _builtins.int
+    step: _builtins.str
+    proposer: _builtins.str
+    """of this round"""
+    proposed: _builtins.bool
+    """its proposal has come"""
+    quiet_ms: _builtins.int
+    """since this node's last block, or its start"""
+    deciding_ms: _builtins.int
+    """since this height began here"""
+    round_ms: _builtins.int
+    """since this round began here"""
+    heartbeat_ms: _builtins.int
+    """the longest that the ledger rests while all is well"""
+    pending_transactions: _builtins.int
+    quorum: _builtins.int
+    """voting power that a decision takes"""
+    reachable_power: _builtins.int
+    """of connected validators and this node"""
+    syncing: _builtins.bool
+    highest_claim: _builtins.int
+    signing_state_lost: _builtins.bool
+    votes_from_height: _builtins.int
+    """while the signing state is lost: 0 until a safe height is known"""
+    disk_free_bytes: _builtins.int
+    slowest_sync_ms: _builtins.int
+    """of the write-ahead log, within the last minute"""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """the weightiest first"""
+
+    @_builtins.property
+    def validators(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidatorStanding]: ...
+    def __init__(
+        self,
+        *,
+        stalled: _builtins.bool = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        height: _builtins.int = ...,
+        deciding: _builtins.bool = ...,
+        round: _builtins.int = ...,
+        step: _builtins.str = ...,
+        proposer: _builtins.str = ...,
+        proposed: _builtins.bool = ...,
+        quiet_ms: _builtins.int = ...,
+        deciding_ms: _builtins.int = ...,
+        round_ms: _builtins.int = ...,
+        heartbeat_ms: _builtins.int = ...,
+        pending_transactions: _builtins.int = ...,
+        quorum: _builtins.int = ...,
+        reachable_power: _builtins.int = ...,
+        validators: _abc.Iterable[Global___ValidatorStanding] | None = ...,
+        syncing: _builtins.bool = ...,
+        highest_claim: _builtins.int = ...,
+        signing_state_lost: _builtins.bool = ...,
+        votes_from_height: _builtins.int = ...,
+        disk_free_bytes: _builtins.int = ...,
+        slowest_sync_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deciding", b"deciding", "deciding_ms", b"deciding_ms", "disk_free_bytes", b"disk_free_bytes", "findings", b"findings", "heartbeat_ms", b"heartbeat_ms", "height", b"height", "highest_claim", b"highest_claim", "pending_transactions", b"pending_transactions", "proposed", b"proposed", "proposer", b"proposer", "quiet_ms", b"quiet_ms", "quorum", b"quorum", "reachable_power", b"reachable_power", "round", b"round", "round_ms", b"round_ms", "signing_state_lost", b"signing_state_lost", "slowest_sync_ms", b"slowest_sync_ms", "stalled", b"stalled", "step", b"step", "syncing", b"syncing", "validators", b"validators", "votes_from_height", b"votes_from_height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiagnoseStallResponse: _TypeAlias = DiagnoseStallResponse  # noqa: Y015
+
+@_typing.final
+class ValidatorStanding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTITUTION_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_MS_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    PREVOTED_FIELD_NUMBER: _builtins.int
+    PRECOMMITTED_FIELD_NUMBER: _builtins.int
+    CLOCK_AHEAD_MS_FIELD_NUMBER: _builtins.int
+    institution: _builtins.str
+    power: _builtins.int
+    connected: _builtins.bool
+    """this node itself: true"""
+    last_seen_ms: _builtins.int
+    """Unix time of this node's clock; 0: never"""
+    height: _builtins.int
+    """last heard"""
+    prevoted: _builtins.bool
+    """in this round"""
+    precommitted: _builtins.bool
+    clock_ahead_ms: _builtins.int
+    """of our clock, by its latest votes; 0 where none came"""
+    def __init__(
+        self,
+        *,
+        institution: _builtins.str = ...,
+        power: _builtins.int = ...,
+        connected: _builtins.bool = ...,
+        last_seen_ms: _builtins.int = ...,
+        height: _builtins.int = ...,
+        prevoted: _builtins.bool = ...,
+        precommitted: _builtins.bool = ...,
+        clock_ahead_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ahead_ms", b"clock_ahead_ms", "connected", b"connected", "height", b"height", "institution", b"institution", "last_seen_ms", b"last_seen_ms", "power", b"power", "precommitted", b"precommitted", "prevoted", b"prevoted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidatorStanding: _TypeAlias = ValidatorStanding  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """One thing that is wrong, or looks so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
+    problem: _builtins.bool
+    """else a warning: it does not stop the ledger"""
+    text: _builtins.str
+    hint: _builtins.str
+    """what to do"""
+    def __init__(
+        self,
+        *,
+        problem: _builtins.bool = ...,
+        text: _builtins.str = ...,
+        hint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hint", b"hint", "problem", b"problem", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class SubmitRequest(_message.Message):
@@ -961,17 +1158,26 @@ class GetReceiptRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
+    TRANSACTION_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
     index: _builtins.int
+    """of an audit record"""
+    transaction_id: _builtins.bytes
+    token_id: _builtins.str
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
+        transaction_id: _builtins.bytes = ...,
+        token_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "subject", b"subject", "token_id", b"token_id", "transaction_id", b"transaction_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "subject", b"subject", "token_id", b"token_id", "transaction_id", b"transaction_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["index", "transaction_id", "token_id"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
 
 Global___GetReceiptRequest: _TypeAlias = GetReceiptRequest  # noqa: Y015
 
@@ -994,6 +1200,48 @@ class GetReceiptResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetReceiptResponse: _TypeAlias = GetReceiptResponse  # noqa: Y015
+
+@_typing.final
+class GetSignedHeaderRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """0: the newest"""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSignedHeaderRequest: _TypeAlias = GetSignedHeaderRequest  # noqa: Y015
+
+@_typing.final
+class GetSignedHeaderResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> _audit_pb2.SignedHeader:
+        """to be verified by the caller (koinon.light_client)"""
+
+    def __init__(
+        self,
+        *,
+        header: _audit_pb2.SignedHeader | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSignedHeaderResponse: _TypeAlias = GetSignedHeaderResponse  # noqa: Y015
 
 @_typing.final
 class GetConsistencyProofRequest(_message.Message):

@@ -39,12 +39,23 @@ class NodeServiceStub:
                 request_serializer=koinon_dot_v1_dot_services__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=koinon_dot_v1_dot_services__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.DiagnoseStall = channel.unary_unary(
+                '/koinon.v1.NodeService/DiagnoseStall',
+                request_serializer=koinon_dot_v1_dot_services__pb2.DiagnoseStallRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.DiagnoseStallResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GetStatus(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiagnoseStall(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,6 +68,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=koinon_dot_v1_dot_services__pb2.GetStatusRequest.FromString,
                     response_serializer=koinon_dot_v1_dot_services__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'DiagnoseStall': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiagnoseStall,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.DiagnoseStallRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.DiagnoseStallResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +102,33 @@ class NodeService:
             '/koinon.v1.NodeService/GetStatus',
             koinon_dot_v1_dot_services__pb2.GetStatusRequest.SerializeToString,
             koinon_dot_v1_dot_services__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiagnoseStall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.NodeService/DiagnoseStall',
+            koinon_dot_v1_dot_services__pb2.DiagnoseStallRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.DiagnoseStallResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -881,6 +924,11 @@ class AuditServiceStub:
                 request_serializer=koinon_dot_v1_dot_services__pb2.GetReceiptRequest.SerializeToString,
                 response_deserializer=koinon_dot_v1_dot_services__pb2.GetReceiptResponse.FromString,
                 _registered_method=True)
+        self.GetSignedHeader = channel.unary_unary(
+                '/koinon.v1.AuditService/GetSignedHeader',
+                request_serializer=koinon_dot_v1_dot_services__pb2.GetSignedHeaderRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.GetSignedHeaderResponse.FromString,
+                _registered_method=True)
         self.GetConsistencyProof = channel.unary_unary(
                 '/koinon.v1.AuditService/GetConsistencyProof',
                 request_serializer=koinon_dot_v1_dot_services__pb2.GetConsistencyProofRequest.SerializeToString,
@@ -898,6 +946,12 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetReceipt(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSignedHeader(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -921,6 +975,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetReceipt,
                     request_deserializer=koinon_dot_v1_dot_services__pb2.GetReceiptRequest.FromString,
                     response_serializer=koinon_dot_v1_dot_services__pb2.GetReceiptResponse.SerializeToString,
+            ),
+            'GetSignedHeader': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSignedHeader,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.GetSignedHeaderRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.GetSignedHeaderResponse.SerializeToString,
             ),
             'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConsistencyProof,
@@ -982,6 +1041,33 @@ class AuditService:
             '/koinon.v1.AuditService/GetReceipt',
             koinon_dot_v1_dot_services__pb2.GetReceiptRequest.SerializeToString,
             koinon_dot_v1_dot_services__pb2.GetReceiptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSignedHeader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.AuditService/GetSignedHeader',
+            koinon_dot_v1_dot_services__pb2.GetSignedHeaderRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.GetSignedHeaderResponse.FromString,
             options,
             channel_credentials,
             insecure,

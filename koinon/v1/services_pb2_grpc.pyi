@@ -34,11 +34,13 @@ class NodeServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> NodeServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetStatusRequest, _services_pb2.GetStatusResponse]
+    DiagnoseStall: _grpc.UnaryUnaryMultiCallable[_services_pb2.DiagnoseStallRequest, _services_pb2.DiagnoseStallResponse]
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_services_pb2.GetStatusRequest, _services_pb2.GetStatusResponse]  # type: ignore[assignment]
+    DiagnoseStall: _aio.UnaryUnaryMultiCallable[_services_pb2.DiagnoseStallRequest, _services_pb2.DiagnoseStallResponse]  # type: ignore[assignment]
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -47,6 +49,13 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _services_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_services_pb2.GetStatusResponse, _abc.Awaitable[_services_pb2.GetStatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DiagnoseStall(
+        self,
+        request: _services_pb2.DiagnoseStallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.DiagnoseStallResponse, _abc.Awaitable[_services_pb2.DiagnoseStallResponse]]: ...
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -271,6 +280,7 @@ class AuditServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListRecords: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListRecordsRequest, _services_pb2.ListRecordsResponse]
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetReceiptRequest, _services_pb2.GetReceiptResponse]
+    GetSignedHeader: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetSignedHeaderRequest, _services_pb2.GetSignedHeaderResponse]
     GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetConsistencyProofRequest, _services_pb2.GetConsistencyProofResponse]
 
 @_typing.type_check_only
@@ -278,6 +288,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRecords: _aio.UnaryUnaryMultiCallable[_services_pb2.ListRecordsRequest, _services_pb2.ListRecordsResponse]  # type: ignore[assignment]
     GetReceipt: _aio.UnaryUnaryMultiCallable[_services_pb2.GetReceiptRequest, _services_pb2.GetReceiptResponse]  # type: ignore[assignment]
+    GetSignedHeader: _aio.UnaryUnaryMultiCallable[_services_pb2.GetSignedHeaderRequest, _services_pb2.GetSignedHeaderResponse]  # type: ignore[assignment]
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_services_pb2.GetConsistencyProofRequest, _services_pb2.GetConsistencyProofResponse]  # type: ignore[assignment]
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -294,6 +305,13 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _services_pb2.GetReceiptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_services_pb2.GetReceiptResponse, _abc.Awaitable[_services_pb2.GetReceiptResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetSignedHeader(
+        self,
+        request: _services_pb2.GetSignedHeaderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.GetSignedHeaderResponse, _abc.Awaitable[_services_pb2.GetSignedHeaderResponse]]: ...
 
     @_abc_1.abstractmethod
     def GetConsistencyProof(

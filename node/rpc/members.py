@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from grpc import aio
 
 from koinon.v1 import services_pb2, services_pb2_grpc
 from node.application import Application
+from node.report import Report
 
 Context = aio.ServicerContext[Any, Any]
 
 
 class NodeService(services_pb2_grpc.NodeServiceServicer):
-    """``status`` puts together what the parts of the node know."""
+    """The node's report on itself."""
 
-    def __init__(self, status: Callable[[], services_pb2.GetStatusResponse]) -> None:
-        self._status = status
+    def __init__(self, report: Report) -> None:
+        self._report = report
 
     async def GetStatus(
         self, request: services_pb2.GetStatusRequest, context: Context
     ) -> services_pb2.GetStatusResponse:
-        return self._status()
+        return self._report.status()
+
+    async def DiagnoseStall(
+        self, request: services_pb2.DiagnoseStallRequest, context: Context
+    ) -> services_pb2.DiagnoseStallResponse:
+        return self._report.stall()
 
 
 class MemberService(services_pb2_grpc.MemberServiceServicer):
