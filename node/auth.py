@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import grpc
 from grpc import aio
@@ -96,7 +96,12 @@ class Gate(aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or method.startswith(_OPEN):
             return handler
-        return self._guard(handler, method.rpartition("/")[2])
+        name = method.rpartition("/")[2]
+        try:
+            who = self.authenticate(handler_call_details.invocation_metadata or ())
+        except Unauthenticated as error:
+            return self._turn_away(name, error)
+        return self._guard(handler, name, who)
 
     def authenticate(self, metadata: grpc.aio.Metadata | tuple[tuple[str, str | bytes], ...]) -> Caller:
         """Whose ticket came with a call. Raises Unauthenticated."""
@@ -118,14 +123,22 @@ class Gate(aio.ServerInterceptor):
             self._verified.popitem(last=False)
         return key
 
-    def _guard(self, handler: Handler, method: str) -> Handler:
+    def _turn_away(self, method: str, error: KoinonError) -> Handler:
+        """Answers a call without reading its request: a stranger's megabytes stay outside."""
+
+        async def refuse(requests: AsyncIterator[bytes], context: aio.ServicerContext[Any, Any]) -> None:
+            await self._refuse(context, method, error)
+
+        return grpc.stream_unary_rpc_method_handler(cast("Any", refuse))
+
+    def _guard(self, handler: Handler, method: str, who: Caller) -> Handler:
         codec = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_stream is not None:
             serve_stream: Any = handler.unary_stream  # typed for grpc's threads, served by grpc.aio
 
             async def guarded_stream(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
                 try:
-                    _caller.set(self.authenticate(context.invocation_metadata() or ()))
+                    _caller.set(who)
                     async for response in serve_stream(request, context):
                         yield response
                 except KoinonError as error:
@@ -137,7 +150,7 @@ class Gate(aio.ServerInterceptor):
 
         async def guarded(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             try:
-                _caller.set(self.authenticate(context.invocation_metadata() or ()))
+                _caller.set(who)
                 return await serve(request, context)
             except KoinonError as error:
                 await self._refuse(context, method, error)

@@ -1,0 +1,101 @@
+"""The gate of the client port: who is let in, and what a stranger may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+from grpc import aio
+
+from koinon import ticket
+from koinon.names import tls_name
+from koinon.rpc import RULE_KEY
+from koinon.v1 import services_pb2, services_pb2_grpc
+from node import tls
+from node.auth import Gate, caller
+from node.config import Address
+from node.rpc.server import RpcServer
+from tests.contracts.consortium import Consortium, key
+from tests.node.test_peers import free_port
+
+Metadata = tuple[tuple[str, bytes], ...]
+MINUTE_MS = 60_000
+
+
+class Echo(services_pb2_grpc.NodeServiceServicer):
+    """Says who asked."""
+
+    async def GetStatus(  # noqa: N802 - the name in services.proto
+        self, request: services_pb2.GetStatusRequest, context: aio.ServicerContext[Any, Any]
+    ) -> services_pb2.GetStatusResponse:
+        return services_pb2.GetStatusResponse(institution=caller().person)
+
+
+class Door:
+    """A client port, and tickets for it."""
+
+    def __init__(self) -> None:
+        self.identity = tls.create_identity("um")
+        self.consortium = Consortium()
+        certificate = tls.pem_to_der(self.identity.certificate)
+        gate = Gate(self.consortium.chain_id, certificate, self.consortium.app, structlog.get_logger())
+        self.server = RpcServer(self.identity, gate, {"NodeService": Echo()})
+        self.address = Address("127.0.0.1", free_port())
+
+    def ticket(self, person: str, certificate: bytes = b"") -> Metadata:
+        shown = certificate or tls.pem_to_der(self.identity.certificate)
+        expires_at_ms = time.time_ns() // 1_000_000 + MINUTE_MS
+        return ((ticket.METADATA_KEY, ticket.make(self.consortium.chain_id, shown, key(person), expires_at_ms)),)
+
+    async def ask(self, metadata: Metadata, requests: AsyncIterator[bytes]) -> str:
+        """Who the node says is asking. Raises AioRpcError."""
+        channel = aio.secure_channel(
+            str(self.address),
+            grpc.ssl_channel_credentials(self.identity.certificate),
+            options=(("grpc.ssl_target_name_override", tls_name("um")),),
+        )
+        async with channel:
+            call: Any = channel.stream_unary("/koinon.v1.NodeService/GetStatus")
+            answer = await call(requests, metadata=metadata, timeout=20)
+        return services_pb2.GetStatusResponse.FromString(answer).institution
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Door]:
+    made = Door()
+    await made.server.start(made.address)
+    yield made
+    await made.server.stop(0)
+
+
+async def empty_request() -> AsyncIterator[bytes]:
+    yield b""
+
+
+async def request_that_never_comes() -> AsyncIterator[bytes]:
+    await asyncio.Event().wait()
+    yield b""
+
+
+async def test_a_ticket_lets_its_holder_in(door: Door) -> None:
+    assert await door.ask(door.ticket("um/analyst"), empty_request()) == "um/analyst"
+
+
+async def test_strangers_are_turned_away_before_their_request_is_read(door: Door) -> None:
+    """A thousand strangers with eight megabytes each would fill the node's memory."""
+    elsewhere = tls.pem_to_der(tls.create_identity("iu").certificate)
+    for metadata, rule in (
+        ((), b"bad-ticket"),
+        (((ticket.METADATA_KEY, b"nonsense"),), b"bad-ticket"),
+        (door.ticket("um/analyst", elsewhere), b"bad-ticket"),  # of another node
+        (door.ticket("nobody"), b"unknown-key"),
+    ):
+        with pytest.raises(aio.AioRpcError) as refused:
+            await door.ask(metadata, request_that_never_comes())
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert dict(refused.value.trailing_metadata())[RULE_KEY] == rule
