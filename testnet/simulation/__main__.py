@@ -46,8 +46,7 @@ COUNTED = {
     "height": "blocks",
     "later_rounds": "decided after round 0",
     "crashes": "crashes",
-    "lost": "lost signing states",
-    "regained": "votes regained",
+    "regained": "signing states lost and outlived",
     "equivocations": "equivocations",
     "accused": "of them on the ledger",
 }

@@ -87,5 +87,14 @@ class ChainApplication:
         return self._store.get(_SEEN + _digest(envelope)) is not None
 
 
+class FoulApplication(ChainApplication):
+    """What a faulty proposer has: at every third height it proposes what no correct one would."""
+
+    def prepare_proposal(self, height: int, time_ms: int, candidates: Sequence[bytes], max_bytes: int) -> list[bytes]:
+        if height % 3:
+            return super().prepare_proposal(height, time_ms, candidates, max_bytes)
+        return [*candidates, UNFIT]
+
+
 def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()

@@ -43,12 +43,14 @@ class SimNode:
         network: Network,
         *,
         correct: bool,
+        application: type[ChainApplication],
     ) -> None:
         self.world = world
         self.name = name
         self.institution = institution
         self.correct = correct
         self.crashes = 0
+        self._application = application
         self.clock_skew_ms = 0
         self.committed: list[bytes] = []  # block hashes announced by this node, by height
         self.engine: Engine | None = None
@@ -77,7 +79,7 @@ class SimNode:
         self._store.reopen()
 
         def make() -> None:
-            app = ChainApplication(self._store, self._validators)
+            app = self._application(self._store, self._validators)
             self.engine = Engine(
                 self._config,
                 transport=self,
@@ -202,7 +204,7 @@ class SimNode:
 
     def _admit(self, envelopes: Iterable[bytes]) -> None:
         if self.engine is not None:
-            app = ChainApplication(self._store, self._validators)
+            app = self._application(self._store, self._validators)
             self._pool.update(dict.fromkeys(e for e in envelopes if app.check_tx(e) is None))
             self.engine.on_transactions()
 

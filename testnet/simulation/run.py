@@ -10,6 +10,7 @@ from itertools import pairwise
 from koinon.keys import SigningKey
 from koinon.v1.consensus_pb2 import Validator
 from node.engine import EngineConfig
+from testnet.simulation.application import ChainApplication, FoulApplication
 from testnet.simulation.checkers import Checkers, Violation
 from testnet.simulation.faults import Faults
 from testnet.simulation.nodes import TIMEOUTS, Network, SimNode
@@ -34,8 +35,7 @@ class Report:
     crashes: int
     equivocations: int  # that were sent
     accused: int  # offences on the ledger
-    lost: int  # nodes that lost their signing state
-    regained: int  # and of those that were waited for, vote again
+    regained: int  # nodes that lost their signing state and vote again
 
 
 def consortium(world: World, powers: Sequence[int], faulty: int | None = None) -> tuple[Network, Checkers]:
@@ -58,9 +58,22 @@ def consortium(world: World, powers: Sequence[int], faulty: int | None = None) -
             gossip_ms=200,
             timeouts=TIMEOUTS,
         )
-        for process in (f"{name}-a", f"{name}-b") if i == faulty else (name,):
-            correct = i != faulty
-            network.add(SimNode(world, process, name, key, validators, config, checkers, network, correct=correct))
+        twins = ((f"{name}-a", ChainApplication), (f"{name}-b", FoulApplication))
+        for process, application in twins if i == faulty else ((name, ChainApplication),):
+            network.add(
+                SimNode(
+                    world,
+                    process,
+                    name,
+                    key,
+                    validators,
+                    config,
+                    checkers,
+                    network,
+                    correct=i != faulty,
+                    application=application,
+                )
+            )
     return network, checkers
 
 
@@ -86,7 +99,7 @@ def run(seed: int) -> Report:
     world.run(rng.randint(5_000, 25_000))
     faults.heal()
     _demand_progress(world, faults, [node for node in nodes if node.correct], checkers)
-    regained = _demand_votes(world, victim) if victim and rng.random() < 0.5 else 0
+    regained = _demand_votes(world, victim) if victim else 0
     _compare(nodes)
     return Report(
         seed=seed,
@@ -98,7 +111,6 @@ def run(seed: int) -> Report:
         crashes=sum(node.crashes for node in nodes),
         equivocations=len(checkers.equivocations),
         accused=len(checkers.accused),
-        lost=int(victim is not None),
         regained=regained,
     )
 
