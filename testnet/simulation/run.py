@@ -99,7 +99,7 @@ def run(seed: int) -> Report:
     world.run(rng.randint(5_000, 25_000))
     faults.heal()
     _demand_progress(world, faults, [node for node in nodes if node.correct], checkers)
-    regained = _demand_votes(world, victim) if victim else 0
+    regained = _demand_votes(world, victim) if victim is not None else 0
     _compare(nodes)
     return Report(
         seed=seed,
