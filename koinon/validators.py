@@ -96,6 +96,11 @@ class ValidatorSet:
         return (self.total_power + 2) // 3
 
     @cached_property
+    def more_than_third(self) -> int:
+        """The least power that is more than one third of the total: what light clients ask of a voucher."""
+        return self.total_power // 3 + 1
+
+    @cached_property
     def faults_tolerated(self) -> int:
         """How many validators may be faulty at once, whichever they are: ⌊(n - 1) / 3⌋ when powers are equal."""
         faulty = count = 0
