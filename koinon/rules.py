@@ -9,7 +9,7 @@ from __future__ import annotations
 RULES: dict[str, str] = {
     # --- transactions (consensus)
     "malformed-transaction": "the bytes are not an envelope with a body of this version",
-    "oversized-transaction": "an envelope may have at most limits.MAX_ENVELOPE_BYTES bytes and MAX_OPERATIONS operations",
+    "oversized-transaction": "an envelope has at most limits.MAX_ENVELOPE_BYTES bytes and MAX_OPERATIONS operations",
     "wrong-chain": "the transaction was signed for another chain",
     "bad-signature": "the signature does not fit the key and the bytes",
     "unknown-key": "the key belongs to no registered person or node",
@@ -83,7 +83,6 @@ RULES: dict[str, str] = {
     "malformed-block": "the bytes are not a block within the limits",
     "invalid-block": "a block's header must equal what every validator computes from its own state",
     "invalid-evidence": "evidence is two signatures of one validator on messages that exclude each other",
-    "signing-state": "a validator that lost its signing state does not vote until a safe height",
     # --- clients and calls
     "internal": "something that should not happen did; a bug in Koinon",
     "refused": "a rule of the consortium says no",

@@ -125,6 +125,6 @@ def matches(wanted: tuple[str, ...] | list[str], actual: list[str]) -> bool:
 
 
 def environment(bin_directory: Path) -> dict[str, str]:
-    """The environment of a reader with nothing set but the path to the commands, and a terminal of this width."""
+    """The environment of a reader with nothing set but the path to the commands; lines come in a terminal's order."""
     keep = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
-    return keep | {"PATH": f"{bin_directory}:{os.environ['PATH']}", "PYTHONUTF8": "1"}
+    return keep | {"PATH": f"{bin_directory}:{os.environ['PATH']}", "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}

@@ -28,15 +28,27 @@ def _texts(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
+def _chosen(value: ast.expr) -> Iterator[str]:
+    """The texts that an expression may be, as far as it names them itself."""
+    if isinstance(value, ast.Constant) and isinstance(value.value, str):
+        yield value.value
+    elif isinstance(value, ast.IfExp):
+        yield from _chosen(value.body)
+        yield from _chosen(value.orelse)
+    elif isinstance(value, ast.BoolOp):
+        for part in value.values:
+            yield from _chosen(part)
+
+
 def _named_rules(tree: ast.AST) -> Iterator[str]:
     """Words given as ``rule=…`` or ``default_rule = …``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg == "rule":
-            yield from _texts(node.value)
+            yield from _chosen(node.value)
         elif isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(target, ast.Name) and target.id == "default_rule" for target in targets):
-                yield from _texts(node.value)
+                yield from _chosen(node.value)
 
 
 def test_every_rule_named_in_the_code_is_in_the_list() -> None:
