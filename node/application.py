@@ -149,10 +149,15 @@ class Application(Reads):
             return error.refusal
         return self.check_verified(envelope, transaction)
 
-    def check_verified(self, envelope: bytes, transaction: SignedTransaction) -> Refusal | None:
-        """``check_tx`` for an envelope that the caller verified with ``koinon.envelope``, on a thread of its own."""
+    def check_verified(self, envelope: bytes, transaction: SignedTransaction, clock_ms: int = 0) -> Refusal | None:
+        """``check_tx`` for an envelope that the caller verified with ``koinon.envelope``, on a thread of its own.
+
+        ``clock_ms`` is the caller's clock, if it has one: after a standstill the last block's time is long past, and
+        what its clock finds near enough waits in the pool for the first block whose time has caught up.
+        """
+        time_ms = self._standing.time_ms
         try:
-            _admit(self._state, transaction, self._standing.time_ms)
+            _admit(self._state, transaction, time_ms, max(time_ms, clock_ms))
         except _REFUSALS as error:
             return _refusal(error)
         self._remember(envelope, transaction)
@@ -221,17 +226,23 @@ class Application(Reads):
         """Time of the last committed block."""
         return self._standing.time_ms
 
+    def result(self, transaction_id: bytes) -> tuple[int, bytes] | None:
+        """Height and serialised result, a leaf of the next header's results_root, of a decided transaction."""
+        data = self._store.get(_TRANSACTIONS + transaction_id)
+        return None if data is None else (int.from_bytes(data[:8], "big"), data[8:])
+
     def transaction(self, transaction_id: bytes) -> TransactionInfo | None:
         """What became of a transaction; None while no block has decided it."""
-        data = self._store.get(_TRANSACTIONS + transaction_id)
-        if data is None:
+        found = self.result(transaction_id)
+        if found is None:
             return None
-        result = TransactionResult.FromString(data[8:])
+        height, data = found
+        result = TransactionResult.FromString(data)
         return TransactionInfo(
             transaction_id=transaction_id,
             status=result.status,
             refusal=result.refusal if result.HasField("refusal") else None,
-            height=int.from_bytes(data[:8], "big"),
+            height=height,
             created=result.created,
         )
 
@@ -338,8 +349,10 @@ class Application(Reads):
             self._verified_bytes -= len(envelope)
 
 
-def _admit(state: State, transaction: SignedTransaction, time_ms: int) -> Sender:
+def _admit(state: State, transaction: SignedTransaction, time_ms: int, latest_ms: int | None = None) -> Sender:
     """May a block of this time hold the transaction, as far as the state says? Returns its sender.
+
+    With ``latest_ms``: may a block of some time between the two?
 
     Raises Refused with rule ``transaction-expired``, ``expiry-too-far`` or ``replayed-transaction``, and
     Unauthenticated as ``sender_of`` does.
@@ -351,11 +364,11 @@ def _admit(state: State, transaction: SignedTransaction, time_ms: int) -> Sender
             rule="transaction-expired",
             hint="sign it again; if this repeats, compare the clock of this machine with the ledger's time",
         )
-    if expires_at_ms > time_ms + MAX_EXPIRY_MS:
+    if expires_at_ms > (latest_ms or time_ms) + MAX_EXPIRY_MS:
         raise Refused(
             f"the transaction expires {expires_at_ms - time_ms} ms after the ledger's time, more than {MAX_EXPIRY_MS}",
             rule="expiry-too-far",
-            hint="compare the clock of this machine with the ledger's time; after a standstill wait for the next block",
+            hint="compare the clock of this machine with the ledger's time; then sign it again",
         )
     if tables.SEEN.contains(state, expires_at_ms, transaction.id):
         raise _replayed(transaction.id)

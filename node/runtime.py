@@ -26,11 +26,13 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 from structlog.typing import FilteringBoundLogger
 
 from koinon import genesis as genesis_file
+from koinon.envelope import SignedTransaction
 from koinon.errors import Exhausted, InvalidFile, KoinonError, Unavailable
 from koinon.key_files import AskPassphrase
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.peer_pb2 import DeliverRequest, TransactionBatch
 from koinon.v1.session_pb2 import SealedOutput
+from koinon.v1.transaction_pb2 import Refusal
 from node import config as configs
 from node import credentials as credential_files
 from node import logging, tls
@@ -116,7 +118,7 @@ class Node:
         self._application = Application(self._store, genesis)
         self._read_model = ReadModel(config.home.read_model, self._application)
         self._datasets = DatasetStore(config.home.datasets, inspection_memory_mb=config.jobs.memory_mb)
-        self._pool = Pool(self._chain_id, self._application.check_verified, self._announce, self._on_entered)
+        self._pool = Pool(self._chain_id, self._check, self._announce, self._on_entered)
         self._peers = Peers(config.institution, credentials.identity, genesis_file.genesis_hash(genesis), self, log)
         self._engine = Engine(
             EngineConfig(
@@ -309,6 +311,9 @@ class Node:
         self._progress.synced(int(took_s * 1000), monotonic_ms())
 
     # --- the pool's
+
+    def _check(self, envelope: bytes, transaction: SignedTransaction) -> Refusal | None:
+        return self._application.check_verified(envelope, transaction, self.now_ms())
 
     def _announce(self, envelopes: list[bytes]) -> None:
         self._peers.broadcast(DeliverRequest(transactions=TransactionBatch(envelopes=envelopes)))

@@ -78,6 +78,16 @@ async def test_a_validator_alone_decides_and_remembers(home: Home) -> None:
     assert people == {"um/first", "um/operator", "um/second"}
 
 
+async def test_after_a_standstill_of_hours_the_first_transaction_is_taken(home: Home) -> None:
+    descriptor = genesis_file.load(home.genesis).institutions[0]
+    home.genesis.unlink()
+    long_ago_ms = time.time_ns() // 1_000_000 - 5 * 3_600_000
+    genesis_file.save(home.genesis, genesis_file.join("alone", long_ago_ms, [descriptor]))
+    async with running(home) as (client, _, _):
+        await register(client, "first")
+        assert "um/first" in {person.id for person in await client.members.people()}
+
+
 async def test_a_full_disk_ends_the_node_with_the_reason_and_loses_nothing(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
