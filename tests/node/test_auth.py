@@ -27,13 +27,13 @@ Metadata = tuple[tuple[str, bytes], ...]
 MINUTE_MS = 60_000
 
 
-class Echo(services_pb2_grpc.NodeServiceServicer):
+class Echo(services_pb2_grpc.QueryServiceServicer):
     """Says who asked."""
 
-    async def GetStatus(  # noqa: N802 - the name in services.proto
-        self, request: services_pb2.GetStatusRequest, context: aio.ServicerContext[Any, Any]
-    ) -> services_pb2.GetStatusResponse:
-        return services_pb2.GetStatusResponse(institution=caller().person)
+    async def PlanQuery(  # noqa: N802 - the name in services.proto
+        self, request: services_pb2.PlanQueryRequest, context: aio.ServicerContext[Any, Any]
+    ) -> services_pb2.PlanQueryResponse:
+        return services_pb2.PlanQueryResponse(plan_hash=caller().person.encode())
 
 
 class Door:
@@ -44,7 +44,7 @@ class Door:
         self.consortium = Consortium()
         certificate = tls.pem_to_der(self.identity.certificate)
         gate = Gate(self.consortium.chain_id, certificate, self.consortium.app, structlog.get_logger())
-        self.server = RpcServer(self.identity, gate, {"NodeService": Echo()})
+        self.server = RpcServer(self.identity, gate, {"QueryService": Echo()})
         self.address = Address("127.0.0.1", free_port())
 
     def ticket(self, person: str, certificate: bytes = b"") -> Metadata:
@@ -60,9 +60,9 @@ class Door:
             options=(("grpc.ssl_target_name_override", tls_name("um")),),
         )
         async with channel:
-            call: Any = channel.stream_unary("/koinon.v1.NodeService/GetStatus")
+            call: Any = channel.stream_unary("/koinon.v1.QueryService/PlanQuery")
             answer = await call(requests, metadata=metadata, timeout=20)
-        return services_pb2.GetStatusResponse.FromString(answer).institution
+        return services_pb2.PlanQueryResponse.FromString(answer).plan_hash.decode()
 
 
 @pytest.fixture
