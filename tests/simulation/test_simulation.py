@@ -52,7 +52,7 @@ def test_a_broken_rule_is_found(rule: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(owner, name, broken)
 
     def search() -> None:
-        for seed in range(40):
+        for seed in (9, *range(40)):  # a lock matters at 9; the others are for when the simulation changes
             run(seed)
 
     with pytest.raises(Violation):
