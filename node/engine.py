@@ -56,7 +56,8 @@ from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
 from node.store.wal import WriteAheadLog
 
-_CHAIN_KEY = b"m/chain"
+CHAIN_KEY = b"m/chain"
+"""Where a store keeps the ChainState of its last block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class Engine:
 
     def _open_chain(self) -> ChainState:
         info = self._app.info()
-        data = self._store.get(_CHAIN_KEY)
+        data = self._store.get(CHAIN_KEY)
         if data is None:
             chain = ChainState.genesis(
                 self._config.chain_id, self._config.genesis_time_ms, ValidatorSet.of(info.validators), info.hashes
@@ -220,6 +221,8 @@ class Engine:
         events = self._journal.replay(self.chain.height + 1)
         self._schedule_starts(proof=True)
         self._schedule_gossip()
+        if self._journal.votes_from_height is None:
+            self._log.warning("signing state lost", rule="signing-state", until="a height is safe: about a minute")
         if events is not None:
             self._started = True
             effects = self._core.handle(HeightStarted(self.chain.height + 1, self.chain.validators))
@@ -362,10 +365,11 @@ class Engine:
         )
         before, chain = self.chain.hashes, self.chain.after(block, finalized)
         writes = [*finalized.writes, *self.blocks.writes(height, block.value.block, commit)]
-        self._store.write([*writes, (_CHAIN_KEY, chain.to_bytes())], sync=True)
+        self._store.write([*writes, (CHAIN_KEY, chain.to_bytes())], sync=True)
         self._app.commit()
         self.chain = chain
-        self._journal.observe(height, header.time_ms)
+        if self._journal.observe(height, header.time_ms):
+            self._log.info("signing again", from_height=height + 1)
         self._evidence.remove(block.evidence)
         self._started = False
         self._intake.turn_to(chain)

@@ -196,11 +196,13 @@ class Journal:
         """Can a vote of this type and round conflict with nothing that was ever signed?"""
         return height >= self._from_height and (height, round_, vote_type) > self._last_signed
 
-    def observe(self, height: int, time_ms: int) -> None:
-        """Note that a block was decided; a validator that lost its signing state may find a safe height by it."""
-        if self._from_height == _NEVER and time_ms > self._since_ms + MAX_CLOCK_DRIFT_MS:
-            self._from_height = height + 1
-            self._wal.append(self._standing())
+    def observe(self, height: int, time_ms: int) -> bool:
+        """Note that a block was decided. Returns whether a validator without signing state is safe from the next on."""
+        if self._from_height < _NEVER or time_ms <= self._since_ms + MAX_CLOCK_DRIFT_MS:
+            return False
+        self._from_height = height + 1
+        self._wal.append(self._standing())
+        return True
 
     def _standing(self) -> bytes:
         return _standing(self._public_key, self._since_ms, self._from_height)
