@@ -157,6 +157,7 @@ class Audit(_Twin):
     list = _blocking(AsyncAudit.list)
     receipt = _blocking(AsyncAudit.receipt)
     verify = _blocking(AsyncAudit.verify)
+    header = _blocking(AsyncAudit.header)
     watch = _iterating(AsyncAudit.watch)
 
 

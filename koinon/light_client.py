@@ -159,13 +159,19 @@ class LightClient:
 
     def verify(self, height: int) -> Generator[int, SignedHeader, TrustedHeader]:
         """The trusted header at a height of at least 1. Yields and raises as ``follow``."""
-        place = bisect_right(self._trusted, height, key=lambda item: item.height)
-        nearest = self._trusted[place - 1]
+        nearest = self._trusted[self._place(height) - 1]
         if nearest.height == height:
             return nearest
         way = yield from follow(nearest, height)
-        self._trusted[place:place] = way
+        for found in way:  # meanwhile another question may have found it too
+            place = self._place(found.height)
+            if self._trusted[place - 1].height != found.height:
+                self._trusted.insert(place, found)
         return way[-1]
+
+    def _place(self, height: int) -> int:
+        """Behind the last one of at most this height."""
+        return bisect_right(self._trusted, height, key=lambda item: item.height)
 
 
 def _vouching_power(known: ValidatorSet, signing: ValidatorSet, signers: tuple[str, ...]) -> int:

@@ -1,55 +1,131 @@
-"""Receipts: one audit record, with everything needed to verify it offline from the genesis file alone.
+"""Receipts: something on the ledger, with all it takes to verify it offline from the genesis file alone.
 
-Verification, in the order in which it is done:
+A receipt is of one of three kinds: an audit **record**; a **transaction**, with its result; a **token**, by
+the record that granted it and, once it ended, the record of that. Verification, in the order in which it is done:
 
-1. The receipt is for the chain that this genesis starts.
+1. The receipt is for the chain that this genesis starts, and holds what its kind says and nothing else.
 2. The first validators are those of the genesis. Each header in ``validator_changes`` is signed by more
    than two thirds of the validators trusted so far, and names the hash of the next ones, who are
    trusted from there on.
 3. The head is a header of the same chain, signed by more than two thirds of the validators reached.
+
+Of a record or a token:
+
 4. The head commits to the audit log: to its size and its Merkle root.
 5. The inclusion path leads from the record's exact bytes, at its index, to that root (RFC 9162).
-6. The record says the same index, and a height before the head's, whose root covers only what was executed.
+6. The record says the same index, and a height before the head's, whose root covers only what was executed. For a
+   token, it is the one that granted it.
+7. The end of a token, if there is one, stands as 5 and 6 say in the same log, after the grant, for the same token.
 
-**What it proves**: validators holding more than two thirds of the voting power declared this record final,
-at this place in the log. Believing it takes the genesis file from someone you trust, and that at no time
-a third of the voting power, or more, signed two histories; validators who left long ago count, as long as
-their old keys can sign. No node, network or clock is trusted or used. It does not prove that the log is
-complete, or that what people wrote into it is true.
+Of a transaction:
+
+4. The header given is that of the block before the head: the head names its hash.
+5. The inclusion path leads from the envelope's exact bytes to that header's ``transactions_root``.
+6. The same place in the head's ``results_root`` holds the result.
+7. The envelope is signed, for this chain; and the result names this transaction.
+
+**What it proves**: validators holding more than two thirds of the voting power declared this final. Believing it takes
+the genesis file from someone you trust, and that at no time a third of the voting power, or more, signed two
+histories; validators who left long ago count, as long as their old keys can sign. No node, network or clock
+is trusted or used.
+
+**What it does not prove**: that the log is complete, or that what people wrote into it is true. Above all, *that a
+token was not revoked*: a receipt without an end says only that whoever made it showed none.
+
+Byte by byte in docs/receipts.md. Receipts from before there were kinds have none, and are of a record.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from koinon import canonical, json_form, merkle
+from koinon import canonical, envelope, json_form, light_client, merkle
 from koinon import genesis as genesis_file
-from koinon.errors import Corrupt, InvalidInput
+from koinon.envelope import InvalidTransaction, SignedTransaction
+from koinon.errors import Corrupt
 from koinon.files import read_text, write_new
-from koinon.limits import MAX_RECEIPT_BYTES
-from koinon.v1.audit_pb2 import AuditRecord, Receipt, SignedHeader
+from koinon.light_client import TrustedHeader, UntrustedHeader
+from koinon.limits import MAX_BLOCK_TRANSACTIONS, MAX_RECEIPT_BYTES
+from koinon.v1.audit_pb2 import (
+    RECEIPT_KIND_RECORD,
+    RECEIPT_KIND_TOKEN,
+    RECEIPT_KIND_TRANSACTION,
+    RECEIPT_KIND_UNSPECIFIED,
+    AuditRecord,
+    Receipt,
+    ReceiptKind,
+    SignedHeader,
+)
 from koinon.v1.consensus_pb2 import Header
 from koinon.v1.identity_pb2 import Genesis
-from koinon.validators import ValidatorSet, verify_commit
+from koinon.v1.transaction_pb2 import TransactionResult
 
 FORMAT = "koinon-receipt/1"
+
+TOKEN_ENDS = ("token.revoked", "token.expired", "token.used_up")
+"""Kinds of the record that ends a token."""
+
+_RECORD_FIELDS = ("record", "index", "tree_size", "path")
+_FOREIGN: dict[ReceiptKind.ValueType, tuple[str, ...]] = {
+    RECEIPT_KIND_UNSPECIFIED: ("transaction", "end"),
+    RECEIPT_KIND_RECORD: ("transaction", "end"),
+    RECEIPT_KIND_TRANSACTION: (*_RECORD_FIELDS, "end"),
+    RECEIPT_KIND_TOKEN: ("transaction",),
+}
+"""What a receipt of each kind must not hold: nobody may take for verified what nothing looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What proved it: the head of a receipt."""
+
+    chain_id: str
+    height: int
+    block_hash: bytes
+    time_ms: int
+    signers: tuple[str, ...]  # institutions that signed it
+    validator_changes: int  # sets of validators between the genesis and the head
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedRecord:
-    """A record that was proved, and by what."""
+    """A record that was proved."""
 
     record: AuditRecord
-    chain_id: str
     tree_size: int  # records in the log when it was proved
-    height: int  # of the header that proves it
-    block_hash: bytes  # of that header
-    time_ms: int  # of that header; the record has its own
-    signers: tuple[str, ...]  # institutions that signed it
-    validator_changes: int  # sets of validators between the genesis and that header
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedTransaction:
+    """A transaction that was proved to be final, and what became of it. Whose key signed it, the ledger says."""
+
+    transaction: SignedTransaction
+    result: TransactionResult
+    height: int  # of its block
+    time_ms: int  # of its block
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
+    """A token that was proved to be granted. Without ``end`` nothing is known of how, or whether, it ended."""
+
+    granted: AuditRecord
+    end: AuditRecord | None
+    tree_size: int  # records in the log when it was proved
+    proof: Proof
+
+    @property
+    def token_id(self) -> str:
+        return self.granted.subject.removeprefix("token:")
+
+
+Verified = VerifiedRecord | VerifiedTransaction | VerifiedToken
 
 
 def load(path: Path) -> Receipt:
@@ -72,9 +148,9 @@ def parse(text: str) -> Receipt:
     return json_form.parse(text, Receipt, FORMAT, "receipt")
 
 
-def verify(receipt: Receipt, genesis: Genesis) -> VerifiedRecord:
+def verify(receipt: Receipt, genesis: Genesis) -> Verified:
     """Prove a receipt from anywhere, trusting a valid genesis alone. Raises Corrupt, naming the step that failed."""
-    # 1. this chain
+    # 1. this chain, this kind
     chain_id = genesis_file.chain_id(genesis)
     if receipt.genesis_hash != genesis_file.genesis_hash(genesis).hex():
         raise Corrupt(
@@ -82,76 +158,126 @@ def verify(receipt: Receipt, genesis: Genesis) -> VerifiedRecord:
             rule="invalid-receipt",
             hint="use the genesis file of the network that issued it",
         )
+    if receipt.kind not in _FOREIGN:
+        raise _failed(1, f"receipts of kind {receipt.kind} are not known to this version")
+    present = {field.name for field, _ in receipt.ListFields()}
+    if foreign := present.intersection(_FOREIGN[receipt.kind]):
+        raise _failed(1, f"a receipt of its kind holds no {min(foreign)!r}")
 
     # 2. from the first validators to those of the head
-    validators_hash = genesis_file.validators(genesis).hash()
-    height = 0
+    trusted = light_client.root(genesis)
     for change in receipt.validator_changes:
-        header, _ = _verify_header(2, change, chain_id, validators_hash, height)
-        if header.next_validators_hash == validators_hash:
-            raise _failed(2, f"block {header.height} changes no validators")
-        validators_hash, height = header.next_validators_hash, header.height
+        trusted = _advance(2, trusted, change)
+        if trusted.header.next_validators_hash == trusted.header.validators_hash:
+            raise _failed(2, f"block {trusted.height} changes no validators")
 
     # 3. the head
-    head, block_hash = _verify_header(3, receipt.head, chain_id, validators_hash, height)
-
-    # 4. what it says about the log
-    if receipt.tree_size != head.audit_size:
-        raise _failed(4, f"the log had {head.audit_size} records at block {head.height}, not {receipt.tree_size}")
-
-    # 5. the record is in the log
-    leaf = merkle.leaf_hash(receipt.record)
-    if not merkle.verify_inclusion(leaf, receipt.index, receipt.tree_size, receipt.path, head.audit_root):
-        raise _failed(5, f"the record is not number {receipt.index} under the root of block {head.height}")
-
-    # 6. the record agrees with its place
-    try:
-        record = AuditRecord.FromString(receipt.record)
-    except DecodeError:
-        raise _failed(6, "the record is not an audit record of this version") from None
-    if record.index != receipt.index:
-        raise _failed(6, f"the record says it is number {record.index}, but it is number {receipt.index}")
-    if record.height >= head.height:
-        raise _failed(6, f"the record is of block {record.height}, which block {head.height} cannot cover")
-
-    return VerifiedRecord(
-        record=record,
+    head = _advance(3, trusted, receipt.head)
+    proof = Proof(
         chain_id=chain_id,
-        tree_size=head.audit_size,
         height=head.height,
-        block_hash=block_hash,
-        time_ms=head.time_ms,
-        signers=tuple(signature.institution for signature in receipt.head.commit.signatures),
+        block_hash=head.block_hash,
+        time_ms=head.header.time_ms,
+        signers=head.signers,
         validator_changes=len(receipt.validator_changes),
     )
+    match receipt.kind:
+        case ReceiptKind.RECEIPT_KIND_TRANSACTION:
+            return _verify_transaction(receipt, head.header, proof)
+        case ReceiptKind.RECEIPT_KIND_TOKEN:
+            return _verify_token(receipt, head.header, proof)
+        case _:
+            return VerifiedRecord(_verify_first_record(receipt, head.header), head.header.audit_size, proof)
 
 
-def _verify_header(
-    step: int, signed: SignedHeader, chain_id: str, validators_hash: bytes, after_height: int
-) -> tuple[Header, bytes]:
-    """The header and its block hash, once the validators with this hash are seen to have signed it. Raises Corrupt."""
+# --- records and tokens
+
+
+def _verify_first_record(receipt: Receipt, head: Header) -> AuditRecord:
+    """Steps 4 to 6."""
+    if receipt.tree_size != head.audit_size:
+        raise _failed(4, f"the log had {head.audit_size} records at block {head.height}, not {receipt.tree_size}")
+    return _verify_record(5, 6, receipt.record, receipt.index, receipt.path, head)
+
+
+def _verify_record(place: int, sense: int, data: bytes, index: int, path: Sequence[bytes], head: Header) -> AuditRecord:
+    """The record at this place in the head's log. Fails as step ``place``, or ``sense`` where the place is right."""
+    if not merkle.verify_inclusion(merkle.leaf_hash(data), index, head.audit_size, path, head.audit_root):
+        raise _failed(place, f"the record is not number {index} under the root of block {head.height}")
     try:
-        validators = ValidatorSet.of(signed.validators)
-    except InvalidInput as error:
-        raise _failed(step, error.message) from error
-    if validators.hash() != validators_hash:
-        raise _failed(step, "the validators given are not those that the chain names")
-    block_hash = canonical.block_hash(signed.header)
-    try:
-        verify_commit(chain_id, validators, signed.commit, block_hash, signed.commit.height)
-    except Corrupt as error:
-        raise _failed(step, error.message) from error
-    try:  # only now: more than two thirds signed these bytes
-        header = Header.FromString(signed.header)
+        record = AuditRecord.FromString(data)
     except DecodeError:
-        raise _failed(step, "the signed bytes are not a header of this version") from None
-    if header.chain_id != chain_id or header.height != signed.commit.height:
-        raise _failed(step, "the header is of another chain or height than its signatures")
-    if header.validators_hash != validators_hash:
-        raise _failed(step, f"block {header.height} names other validators than those who signed it")
-    if header.height <= after_height:
-        raise _failed(step, f"block {header.height} does not come after block {after_height}")
-    return header, block_hash
+        raise _failed(sense, "the record is not an audit record of this version") from None
+    if record.index != index:
+        raise _failed(sense, f"the record says it is number {record.index}, but it is number {index}")
+    if record.height >= head.height:
+        raise _failed(sense, f"the record is of block {record.height}, which block {head.height} cannot cover")
+    return record
+
+
+def _verify_token(receipt: Receipt, head: Header, proof: Proof) -> VerifiedToken:
+    granted = _verify_first_record(receipt, head)
+    if granted.kind != "token.granted" or not granted.subject.startswith("token:"):
+        raise _failed(6, f"the record is of {granted.kind!r} and grants no token")
+    end = None
+    if receipt.HasField("end"):
+        end = _verify_record(7, 7, receipt.end.record, receipt.end.index, receipt.end.path, head)
+        if end.subject != granted.subject:
+            raise _failed(7, f"the second record is about {end.subject!r}, not about {granted.subject!r}")
+        if end.kind not in TOKEN_ENDS or end.index <= granted.index:
+            raise _failed(7, f"the second record, {end.kind!r}, ends no token")
+    return VerifiedToken(granted, end, head.audit_size, proof)
+
+
+# --- transactions
+
+
+def _verify_transaction(receipt: Receipt, head: Header, proof: Proof) -> VerifiedTransaction:
+    claimed = receipt.transaction
+    # 4. its block
+    if canonical.block_hash(claimed.header) != head.previous_block_hash:
+        raise _failed(4, f"the header given is not that of the block before block {head.height}")
+    try:
+        header = Header.FromString(claimed.header)
+    except DecodeError:
+        raise _failed(4, "the header given is not a header of this version") from None
+
+    # 5. it is in the block. The size is not in any header; it cannot move a leaf, and the two trees are of one shape.
+    index, size = claimed.index, claimed.size
+    leaf = merkle.leaf_hash(claimed.envelope)
+    if size > MAX_BLOCK_TRANSACTIONS or not merkle.verify_inclusion(
+        leaf, index, size, claimed.path, header.transactions_root
+    ):
+        raise _failed(5, f"the transaction is not number {index} of {size} in block {header.height}")
+
+    # 6. its result
+    leaf = merkle.leaf_hash(claimed.result)
+    if not merkle.verify_inclusion(leaf, index, size, claimed.result_path, head.results_root):
+        raise _failed(6, f"the result is not number {index} of {size} of what block {head.height} says about the last")
+    try:
+        result = TransactionResult.FromString(claimed.result)
+    except DecodeError:
+        raise _failed(6, "the result is not one of this version") from None
+
+    # 7. both are of one transaction
+    try:
+        transaction = envelope.verify(proof.chain_id, claimed.envelope)
+    except InvalidTransaction as error:
+        raise _failed(7, error.message) from error
+    if result.transaction_id != transaction.id:
+        raise _failed(7, "the result is that of another transaction")
+    return VerifiedTransaction(transaction, result, int(header.height), header.time_ms, proof)
+
+
+# --- every kind
+
+
+def _advance(step: int, trusted: TrustedHeader, signed: SignedHeader) -> TrustedHeader:
+    """By name only, never by voucher: so a record under a head has one receipt, and not many."""
+    try:
+        return light_client.advance(trusted, signed, skip=False)
+    except UntrustedHeader as error:
+        raise _failed(step, error.message) from error
 
 
 def _failed(step: int, problem: str) -> Corrupt:

@@ -79,7 +79,7 @@ RULES: dict[str, str] = {
     # --- consensus
     "validator-set": "validators are 1 to limits.MAX_VALIDATORS, ascending, with distinct keys and bounded power",
     "commit-certificate": "a block counts as decided with valid precommits of more than two thirds of the power",
-    "untrusted-header": "a header counts when validators whom an earlier trusted header names, or vouches for, signed it",
+    "untrusted-header": "a header counts when validators signed it whom an earlier trusted one names or vouches for",
     "malformed-block": "the bytes are not a block within the limits",
     "invalid-block": "a block's header must equal what every validator computes from its own state",
     "invalid-evidence": "evidence is two signatures of one validator on messages that exclude each other",

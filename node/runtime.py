@@ -52,6 +52,7 @@ from node.pool import Pool
 from node.ports import Wake
 from node.progress import Progress
 from node.read_model import ReadModel
+from node.receipts import Receipts
 from node.report import Report, monotonic_ms
 from node.rpc.access import AccessService
 from node.rpc.audit import AuditService, EventService
@@ -61,6 +62,7 @@ from node.rpc.server import RpcServer
 from node.rpc.tasks import QueryService, TaskService
 from node.rpc.transactions import TransactionService
 from node.store.leveldb import LevelStore
+from node.store.validator_history import ValidatorHistory
 from node.store.wal import FileWal
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ class Node:
         self._store = LevelStore(config.home.ledger)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)
+        self._validators = ValidatorHistory(self._store, genesis_file.validators(genesis))
         self._read_model = ReadModel(config.home.read_model, self._application)
         self._datasets = DatasetStore(config.home.datasets, inspection_memory_mb=config.jobs.memory_mb)
         self._pool = Pool(self._chain_id, self._check, self._announce, self._on_entered)
@@ -133,8 +136,9 @@ class Node:
             pool=self._pool,
             signer=credentials.validator,
             log=log,
-            listeners=(self,),
+            listeners=(self, self._validators),
         )
+        self._validators.adopt(self._engine.chain)
         self._report = Report(
             config,
             self._chain_id,
@@ -170,9 +174,7 @@ class Node:
             "AuditService": AuditService(
                 application,
                 read_model,
-                self._engine.blocks,
-                genesis_file.validators(genesis),
-                genesis_file.genesis_hash(genesis),
+                Receipts(application, self._engine.blocks, self._validators, genesis),
                 changes,
             ),
             "EventService": EventService(application, changes),

@@ -248,10 +248,11 @@ class Story:
             stage.say(("$ koinon audit verify receipt.json --genesis genesis.json", "bold"))
             chain = genesis.load(network.dir / "genesis.json")
             proved = receipt.verify(receipt.load(path), chain)
-            _expect(proved.record.kind == "token.revoked", "the receipt proves the revocation")
+            kind = proved.record.kind if isinstance(proved, receipt.VerifiedRecord) else ""
+            _expect(kind == "token.revoked", "the receipt proves the revocation")
             stage.say(
-                f"{proved.record.kind} of {printable(proved.record.subject)[:14]}… is final: "
-                f"under block {proved.height}, signed by {', '.join(proved.signers)}."
+                f"{kind} of {printable(revoked.subject)[:14]}… is final: "
+                f"under block {proved.proof.height}, signed by {', '.join(proved.proof.signers)}."
             )
             forged = receipt.load(path)
             forged.record = forged.record.replace(b"um/operator", b"iu/operator")

@@ -8,12 +8,11 @@ import click
 
 from koinon import genesis as genesis_file
 from koinon import profile, receipt
-from koinon.cli import output
+from koinon.cli import output, proofs
 from koinon.cli.app import invocation
 from koinon.cli.arguments import limit_option, moment
 from koinon.display import plain, printable, when
 from koinon.errors import InvalidInput
-from koinon.receipt import VerifiedRecord
 from koinon.v1.audit_pb2 import AuditRecord
 
 
@@ -62,17 +61,28 @@ def list_(
 
 
 @audit.command("receipt")
-@click.argument("index", type=click.IntRange(min=0))
+@click.argument("of", metavar="INDEX|tx:ID|token:ID")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="A new file.  [default: stdout]")
-def receipt_(index: int, out: Path | None) -> None:
-    """Take a receipt for the record at INDEX: a file that proves it to anyone who holds the genesis."""
-    found = invocation().client.audit.receipt(index)
+def receipt_(of: str, out: Path | None) -> None:
+    """Take a receipt: a file that proves something to anyone who holds the genesis.
+
+    \b
+    INDEX      an audit record
+    tx:ID      a transaction, and what became of it
+    token:ID   that a token was granted and, if so, how it ended
+
+    \b
+    Examples:
+      koinon audit receipt 25 --out receipt.json
+      koinon audit receipt token:4f1c9a0b6d --out token.json
+    """
+    found = invocation().client.audit.receipt(of)
     if out is None:
         output.show_text(receipt.render(found))
         return
     receipt.save(out, found)
     if invocation().json:
-        output.show_json({"index": index, "file": str(out)})
+        output.show_json({"of": of, "file": str(out)})
     else:
         output.show_text(f"{printable(str(out))}\n")
     output.say(f"verify it offline: koinon audit verify {out} --genesis genesis.json")
@@ -91,24 +101,35 @@ def verify(file: Path, genesis: Path | None) -> None:
     trusted = genesis_file.load(genesis or profile.load(invocation().profile).genesis)
     proved = receipt.verify(receipt.load(file), trusted)
     if invocation().json:
-        output.show_json(_proof(proved))
+        output.show_json(proofs.as_json(proved))
+    else:
+        output.show_text("verified: the consortium recorded this\n")
+        output.show(output.facts(proofs.as_facts(proved)))
+
+
+@audit.command()
+@click.option("--height", type=click.IntRange(min=1), metavar="N", help="Of this block.  [default: the newest]")
+def head(height: int | None) -> None:
+    """Verify a block header of the node's from the genesis on, believing nothing that the node says.
+
+    Changes of validators are followed from header to header. Two people who see the same hash at a height see the
+    same ledger up to there.
+    """
+    found = invocation().client.audit.header(height or 0)
+    if invocation().json:
+        output.show_json({"block_hash": found.block_hash.hex(), "signers": found.signers, **plain(found.header)})
         return
-    record = proved.record
-    output.show_text("verified: the consortium recorded this\n")
+    header = found.header
+    output.show_text("verified: the consortium decided this block\n")
     output.show(
         output.facts(
             [
-                ("Record", f"number {record.index}, counted from 0; the log had {proved.tree_size}"),
-                ("Time", when(record.time_ms)),
-                ("Kind", record.kind),
-                ("Actor", record.actor),
-                ("Subject", record.subject),
-                ("Related", ", ".join(record.related)),
-                ("Change", _change(record)),
-                ("Detail", record.detail),
-                ("Chain", proved.chain_id),
-                ("Proved by", f"block {proved.height} ({proved.block_hash.hex()[:16]}…), {when(proved.time_ms)}"),
-                ("Signed by", ", ".join(proved.signers)),
+                ("Block", f"{header.height}, {when(header.time_ms)}"),
+                ("Hash", found.block_hash.hex()),
+                ("Chain", header.chain_id),
+                ("Signed by", ", ".join(found.signers)),
+                ("State", header.state_commitment.hex()),
+                ("Audit log", f"{header.audit_size} records, root {header.audit_root.hex()}"),
             ]
         )
     )
@@ -130,24 +151,6 @@ def _subject(text: str) -> str:
     raise InvalidInput(f"{text!a} is no subject", hint=f"write KIND:ID, with KIND one of {', '.join(_KINDS)}")
 
 
-def _proof(proved: VerifiedRecord) -> dict[str, object]:
-    return {
-        "verified": True,
-        "record": plain(proved.record),
-        "chain_id": proved.chain_id,
-        "tree_size": proved.tree_size,
-        "height": proved.height,
-        "block_hash": proved.block_hash.hex(),
-        "time_ms": proved.time_ms,
-        "signers": list(proved.signers),
-    }
-
-
-def _change(record: AuditRecord) -> str:
-    before = "" if record.from_state == record.to_state else record.from_state
-    return " → ".join(filter(None, (before, record.to_state)))
-
-
 def _cells(record: AuditRecord) -> tuple[str, ...]:
     return (
         str(record.index),
@@ -155,7 +158,7 @@ def _cells(record: AuditRecord) -> tuple[str, ...]:
         record.kind,
         record.actor,
         record.subject,
-        _change(record),
+        proofs.change(record),
         record.detail,
     )
 

@@ -483,3 +483,27 @@ class ChainRecord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChainRecord: _TypeAlias = ChainRecord  # noqa: Y015
+
+@_typing.final
+class ValidatorSetRecord(_message.Message):
+    """Who votes from some height on. Stored, never sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def validators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Validator]:
+        """ascending by institution"""
+
+    def __init__(
+        self,
+        *,
+        validators: _abc.Iterable[Global___Validator] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["validators", b"validators"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidatorSetRecord: _TypeAlias = ValidatorSetRecord  # noqa: Y015

@@ -12,19 +12,19 @@ from typing import Any
 
 from grpc import aio
 
-from koinon.errors import Exhausted, InvalidInput, NotFound, PermissionRefused, Unavailable
+from koinon.errors import Exhausted, InvalidInput, NotFound, PermissionRefused, Unauthenticated, Unavailable
 from koinon.limits import MAX_SUBSCRIPTIONS, RECEIPT_WAIT_MS
+from koinon.receipt import TOKEN_ENDS
 from koinon.v1 import services_pb2, services_pb2_grpc
-from koinon.v1.audit_pb2 import AuditRecord, Receipt, SignedHeader
-from koinon.v1.consensus_pb2 import Block, Header
+from koinon.v1.audit_pb2 import AuditRecord, Receipt
 from koinon.v1.identity_pb2 import Role
-from koinon.validators import ValidatorSet
+from koinon.v1.transaction_pb2 import Envelope
 from node.application import Application
 from node.auth import Caller, caller
 from node.changes import Changes
 from node.read_model import ReadModel
+from node.receipts import Receipts
 from node.rpc.bounds import page_size
-from node.store.blocks import BlockStore
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -44,19 +44,24 @@ class Trail:
             self._is_of(who.person, subject) for subject in (record.subject, *record.related)
         )
 
+    def may_see_transaction(self, who: Caller, envelope: bytes) -> bool:
+        """``envelope`` is from a block."""
+        if who.is_any(Role.ROLE_REGULATOR, Role.ROLE_OPERATOR):
+            return True
+        try:
+            return self._application.sender(Envelope.FromString(envelope).public_key).id == who.person
+        except Unauthenticated:  # revoked since, or never known
+            return False
+
     def record(self, index: int) -> AuditRecord:
         """Raises NotFound."""
-        return AuditRecord.FromString(self.leaf(index))
-
-    def leaf(self, index: int) -> bytes:
-        """The record's exact bytes. Raises NotFound."""
-        data = self._application.audit_log.record(index)
-        if data is None:
+        record = self._application.record(index)
+        if record is None:
             raise NotFound(
                 f"the audit log has no record {index}",
                 hint=f"its last one is {self._application.audit_log.size - 1}; koinon audit list shows them",
             )
-        return data
+        return record
 
     def records_from(self, index: int) -> Iterator[AuditRecord]:
         """Every record from ``index`` to the present end."""
@@ -88,18 +93,13 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
         self,
         application: Application,
         read_model: ReadModel,
-        blocks: BlockStore,
-        validators: ValidatorSet,
-        genesis_hash: bytes,
+        receipts: Receipts,
         changes: Changes,
     ) -> None:
-        """``validators`` are the genesis': no transaction of this version changes them."""
         self._application = application
         self._trail = Trail(application)
         self._read_model = read_model
-        self._blocks = blocks
-        self._validators = validators
-        self._genesis_hash = genesis_hash
+        self._receipts = receipts
         self._changes = changes
 
     async def ListRecords(
@@ -122,30 +122,25 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
     async def GetReceipt(
         self, request: services_pb2.GetReceiptRequest, context: Context
     ) -> services_pb2.GetReceiptResponse:
-        record = self._trail.record(request.index)
-        if not self._trail.may_see(caller(), record):
-            raise PermissionRefused(
-                f"record {request.index} does not concern {caller().person}",
-                hint="regulators and operators see every record",
-            )
-        # The root over what block h did is in the header of block h + 1.
-        if not await self._changes.until(lambda: self._application.info().height > record.height, RECEIPT_WAIT_MS):
-            raise Unavailable(
-                f"the block after {record.height}, which proves the record, is not decided yet",
-                hint="koinon status shows why blocks are slow; then ask again",
-            )
-        height = self._application.info().height
-        header, signed = self._signed_header(height)
-        return services_pb2.GetReceiptResponse(
-            receipt=Receipt(
-                record=self._trail.leaf(request.index),
-                index=request.index,
-                tree_size=header.audit_size,
-                path=self._application.audit_log.inclusion_proof(request.index, header.audit_size),
-                head=signed,
-                genesis_hash=self._genesis_hash.hex(),
-            )
-        )
+        match request.WhichOneof("subject"):
+            case "transaction_id":
+                receipt = await self._of_transaction(request.transaction_id)
+            case "token_id":
+                receipt = await self._of_token(request.token_id)
+            case _:
+                record = self._trail.record(request.index)
+                await self._check(record)
+                receipt = self._receipts.record(record.index)
+        return services_pb2.GetReceiptResponse(receipt=receipt)
+
+    async def GetSignedHeader(
+        self, request: services_pb2.GetSignedHeaderRequest, context: Context
+    ) -> services_pb2.GetSignedHeaderResponse:
+        newest = self._application.info().height
+        height = request.height or newest
+        if not 1 <= height <= newest:
+            raise NotFound(f"there is no block {height} yet", hint=f"the newest one is {newest}")
+        return services_pb2.GetSignedHeaderResponse(header=self._receipts.signed_header(height))
 
     async def GetConsistencyProof(
         self, request: services_pb2.GetConsistencyProofRequest, context: Context
@@ -162,14 +157,51 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
             second_root=log.root_at(request.second_size),
         )
 
-    def _signed_header(self, height: int) -> tuple[Header, SignedHeader]:
-        block, commit = self._blocks.block(height), self._blocks.commit(height)
-        if block is None or commit is None:
-            raise Unavailable(f"block {height} is not kept here", hint="ask another member's node")
-        header = Block.FromString(block).header
-        return Header.FromString(header), SignedHeader(
-            header=header, commit=commit, validators=self._validators.to_proto()
-        )
+    async def _of_transaction(self, transaction_id: bytes) -> Receipt:
+        """Raises NotFound, PermissionRefused or Unavailable."""
+        info = self._application.transaction(transaction_id)
+        if info is None:
+            raise NotFound(
+                f"no block holds a transaction {transaction_id.hex()}",
+                hint="koinon status --transaction ID tells whether it waits for one",
+            )
+        await self._wait_for_header(info.height)
+        receipt = self._receipts.transaction(transaction_id)
+        if not self._trail.may_see_transaction(caller(), receipt.transaction.envelope):
+            raise PermissionRefused(
+                f"{caller().person} did not sign transaction {transaction_id.hex()}",
+                hint="regulators and operators get receipts for all",
+            )
+        return receipt
+
+    async def _of_token(self, token_id: str) -> Receipt:
+        """Raises NotFound, PermissionRefused or Unavailable."""
+        subject = f"token:{self._application.token(token_id).id}"
+        records = [
+            record
+            for kind in ("token.granted", *TOKEN_ENDS)
+            for record in self._read_model.records(subject=subject, kind=kind, limit=1)[0]
+        ]
+        await self._check(*records)
+        return self._receipts.token(records[0].index, records[1].index if len(records) > 1 else None)
+
+    async def _check(self, *records: AuditRecord) -> None:
+        """May the caller see these? Then waits for a header over them. Raises PermissionRefused, Unavailable."""
+        for record in records:
+            if not self._trail.may_see(caller(), record):
+                raise PermissionRefused(
+                    f"record {record.index} does not concern {caller().person}",
+                    hint="regulators and operators see every record",
+                )
+        await self._wait_for_header(max(record.height for record in records))
+
+    async def _wait_for_header(self, height: int) -> None:
+        """What block h did is under the header of block h + 1. Raises Unavailable."""
+        if not await self._changes.until(lambda: self._application.info().height > height, RECEIPT_WAIT_MS):
+            raise Unavailable(
+                f"the block after {height}, which proves it, is not decided yet",
+                hint="koinon status shows why blocks are slow; then ask again",
+            )
 
 
 class EventService(services_pb2_grpc.EventServiceServicer):

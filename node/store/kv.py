@@ -8,6 +8,7 @@ b/     blocks, by height
 c/     the commit for each block, by height
 l/     audit log: records and complete subtrees
 t/     transaction index
+v/     validators, by the height from which they vote
 m/     meta: where the application stands
 =====  =================================================================
 """
