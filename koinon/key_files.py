@@ -107,6 +107,11 @@ def public_key(path: Path, kind: Kind) -> bytes:
     return _read(path, kind).public_key
 
 
+def is_encrypted(path: Path, kind: Kind) -> bool:
+    """Does the key take a passphrase? Raises InvalidFile."""
+    return _read(path, kind).encrypted
+
+
 def _read(path: Path, kind: Kind) -> _KeyFile:
     text = read_text(path, "key file", MAX_KEY_FILE_BYTES)
     try:

@@ -1,17 +1,21 @@
-"""What an institution types: `koinon init`, `koinon genesis`, `koinon node run`."""
+"""What an institution types: `koinon init`, `koinon genesis`, `koinon node run`, `koinon doctor`."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from koinon import genesis as genesis_file
+from koinon.cli import output
+from koinon.cli.app import invocation
 from koinon.errors import InvalidFile, InvalidInput
 from koinon.key_files import ENVIRONMENT as PASSPHRASE
+from koinon.key_files import AskPassphrase
 from koinon.v1.identity_pb2 import Parameters, Role
 from node import home as homes
 from node import tls
@@ -116,7 +120,28 @@ def run(home: Path, log_file: bool) -> None:
     serve(home.absolute(), ask_passphrase if sys.stdin.isatty() else None, log_file=log_file)
 
 
-commands = [init, genesis, node]
+@click.command()
+@click.option("--home", required=True, type=_PATH, help="The directory made by koinon init.")
+def doctor(home: Path) -> int:
+    """Examine a node's home and machine, before the start or while the node runs.
+
+    Configuration, genesis, ledger, keys, certificate, disk, clock, signing state, ports, and whether the other
+    members' nodes can be reached. Changes nothing. The exit code is 1 when there is a problem; warnings do not count.
+    """
+    from node.doctor import examine
+
+    ask = ask_passphrase if sys.stdin.isatty() else None
+    findings = []
+    for finding in examine(home.absolute(), ask or _environment_passphrase()):
+        findings.append(finding)
+        if not invocation().json:
+            output.show_finding(finding.weight, f"{finding.check}: {finding.text}", finding.hint)
+    if invocation().json:
+        output.show_json([asdict(finding) for finding in findings])
+    return int(any(finding.weight == "problem" for finding in findings))
+
+
+commands = [init, genesis, node, doctor]
 """What the koinon command gains where the node is installed."""
 
 
@@ -124,6 +149,11 @@ def ask_passphrase(prompt: str) -> str:
     """Ask at the terminal, without echo."""
     answer: str = click.prompt(prompt, hide_input=True, err=True)
     return answer
+
+
+def _environment_passphrase() -> AskPassphrase | None:
+    """Opens keys where the passphrase is in the environment, which is looked at first; else they stay closed."""
+    return (lambda _: "") if os.environ.get(PASSPHRASE) else None
 
 
 def _new_passphrase() -> str:

@@ -119,13 +119,19 @@ class NodeConfig:
     rpc: Address
     peer: Address
     mpc: Address
+    metrics: Address | None = None  # None: off
     log_level: str = "info"
     jobs: JobLimits = JobLimits()
+
+    def listening(self) -> dict[str, Address]:
+        """Every address that the node binds, by its name in ``[listen]``."""
+        own = {"rpc": self.rpc, "peer": self.peer, "mpc": self.mpc}
+        return own if self.metrics is None else {**own, "metrics": self.metrics}
 
 
 _LEVELS = ("debug", "info", "warning", "error")
 _TOP = ("institution", "listen", "log", "jobs")
-_LISTEN = ("rpc", "peer", "mpc")
+_LISTEN = ("rpc", "peer", "mpc", "metrics")
 _LOG = ("level",)
 _JOBS = {"memory_mb": (64, 1024 * 1024), "concurrent": (1, 64)}  # least, most
 
@@ -166,6 +172,7 @@ def load(home: Path) -> NodeConfig:
         rpc=_address(source, listen, "rpc"),
         peer=_address(source, listen, "peer"),
         mpc=_address(source, listen, "mpc"),
+        metrics=_metrics(source, listen),
         log_level=level,
         jobs=JobLimits(
             **{key: _number(source, "jobs", jobs, key, *bounds) for key, bounds in _JOBS.items() if key in jobs}
@@ -184,6 +191,7 @@ institution = "{config.institution}"
 rpc = "{config.rpc}"    # clients
 peer = "{config.peer}"    # consensus between nodes
 mpc = "{config.mpc}"    # joint computation between workers
+metrics = "{config.metrics or ""}"    # for Prometheus, without authentication; "7403" is 127.0.0.1:7403, empty is off
 
 [log]
 level = "{config.log_level}"    # {", ".join(_LEVELS)}
@@ -225,6 +233,14 @@ def _address(source: Path, table: dict[str, object], key: str) -> Address:
         return Address.parse(_text(source, "listen", table, key))
     except ValueError as error:
         raise _invalid(f"{source}: listen.{key}: {error}", hint=f'write it as {key} = "127.0.0.1:7400"') from None
+
+
+def _metrics(source: Path, table: dict[str, object]) -> Address | None:
+    """Off where nothing is said; a bare port is one of loopback."""
+    text = _text(source, "listen", table, "metrics", default="")
+    if text.isascii() and text.isdigit():
+        text = f"127.0.0.1:{text}"
+    return _address(source, {"metrics": text}, "metrics") if text else None
 
 
 def _number(source: Path, section: str, table: dict[str, object], key: str, least: int, most: int) -> int:

@@ -37,7 +37,7 @@ def load(config: NodeConfig, genesis: Genesis, ask: AskPassphrase | None) -> Cre
     home = config.home
     descriptor = _descriptor(config.institution, genesis)
     if ask is not None:
-        ask = _ask_once(ask)
+        ask = ask_once(ask)
     validator = key_files.load_signing_key(home.key("validator"), ask)
     node = key_files.load_signing_key(home.key("node"), ask)
     sealing = key_files.load_sealing_key(home.key("sealing"), ask)
@@ -67,7 +67,7 @@ def _descriptor(institution: str, genesis: Genesis) -> InstitutionDescriptor:
     )
 
 
-def _ask_once(ask: AskPassphrase) -> AskPassphrase:
+def ask_once(ask: AskPassphrase) -> AskPassphrase:
     """One passphrase opens all keys of a home: they were made together."""
     answers: list[str] = []
 

@@ -10,7 +10,6 @@ import asyncio
 import errno
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -35,7 +34,7 @@ from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.transaction_pb2 import Refusal
 from node import config as configs
 from node import credentials as credential_files
-from node import logging, tls
+from node import listening, logging, tls
 from node.abci import Finalized
 from node.application import Application
 from node.auth import Gate
@@ -337,24 +336,16 @@ class Node:
 
 def _check_ports(config: NodeConfig) -> None:
     """Are the ports free? Said before anything is opened. Raises Unavailable."""
-    for name in ("rpc", "peer", "mpc"):
-        address = getattr(config, name)
-        host = address.host.strip("[]")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, address.port))
-                probe.listen()  # without it Linux lets two probes bind
-            except OSError as error:
-                in_use = error.errno == errno.EADDRINUSE
-                raise Unavailable(
-                    f"{config.institution} cannot listen on {address} ({name}): {os.strerror(error.errno or 0)}",
-                    rule="port-in-use" if in_use else "unavailable",
-                    hint=f"stop what uses the port, or change listen.{name} in {config.home.config}"
-                    if in_use
-                    else f"listen.{name} in {config.home.config} must be an address of this machine",
-                ) from None
+    for name, address in config.listening().items():
+        if number := listening.refusal(address):
+            in_use = number == errno.EADDRINUSE
+            raise Unavailable(
+                f"{config.institution} cannot listen on {address} ({name}): {os.strerror(number)}",
+                rule="port-in-use" if in_use else "unavailable",
+                hint=f"stop what uses the port, or change listen.{name} in {config.home.config}"
+                if in_use
+                else f"listen.{name} in {config.home.config} must be an address of this machine",
+            )
 
 
 def _open_log(config: NodeConfig, log_file: bool) -> FilteringBoundLogger:

@@ -78,6 +78,11 @@ class MemoryWal:
         self._synced = len(self._records)
 
 
+def read(path: Path) -> list[bytes]:
+    """The records of a log that may be in use: nothing is changed, a torn tail is left out. Raises Corrupt, OSError."""
+    return list(_decode(path.read_bytes(), path))
+
+
 class FileWal:
     """A WriteAheadLog in one file, made if it is missing."""
 

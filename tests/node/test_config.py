@@ -31,6 +31,7 @@ def test_what_is_rendered_loads_as_itself(tmp_path: Path) -> None:
         Address("127.0.0.1", 1),
         Address("[::1]", 65535),
         Address("um.example.org", 7402),
+        metrics=Address("127.0.0.1", 7403),
         log_level="debug",
         jobs=JobLimits(memory_mb=64, concurrent=64),
     )
@@ -41,6 +42,15 @@ def test_what_is_left_out_has_a_usual_value(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD)
     assert (loaded.log_level, loaded.jobs) == ("info", JobLimits())
     assert loaded.peer == Address("[::1]", 7401)
+    assert loaded.metrics is None
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("", None), ("7403", Address("127.0.0.1", 7403)), ("[::1]:7403", Address("[::1]", 7403))],
+)
+def test_metrics_are_off_on_loopback_or_where_they_are_put(tmp_path: Path, text: str, address: Address | None) -> None:
+    assert load(tmp_path, f'{GOOD}metrics = "{text}"').metrics == address
 
 
 @pytest.mark.parametrize(
@@ -54,6 +64,8 @@ def test_what_is_left_out_has_a_usual_value(tmp_path: Path) -> None:
         (GOOD.replace("7400", "0"), "listen.rpc: '127.0.0.1:0' is not HOST:PORT"),
         (GOOD.replace("7400", "65536"), "is not HOST:PORT"),
         (GOOD.replace('"127.0.0.1:7400"', "7400"), "listen.rpc is not text"),
+        (GOOD + "metrics = 7403", "listen.metrics is not text"),
+        (GOOD + 'metrics = "70000"', "listen.metrics: '127.0.0.1:70000' is not HOST:PORT"),
         (GOOD + '[log]\nlevel = "loud"', "log.level is 'loud'"),
         (GOOD + "[jobs]\nmemory_mb = 1", "jobs.memory_mb is 1"),
         (GOOD + "[jobs]\nconcurrent = true", "jobs.concurrent is True"),

@@ -1,0 +1,90 @@
+"""Keys and certificate: there, readable by their owner only, and those that the members know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from koinon import key_files
+from koinon.errors import InvalidFile
+from koinon.key_files import AskPassphrase, Kind
+from koinon.v1.identity_pb2 import InstitutionDescriptor
+from node import tls
+from node.config import NodeConfig
+from node.doctor.finding import Finding, ok, problem, refused, warning
+
+_SOON_DAYS = 30
+_CENTURY_DAYS = 36_500  # koinon init makes certificates without an end, which X.509 writes as the year 9999
+
+
+def keys(config: NodeConfig, known: InstitutionDescriptor | None, ask: AskPassphrase | None) -> Iterator[Finding]:
+    """``known`` is what the members know of this institution; None where that cannot be told."""
+    kinds: dict[str, Kind] = {"validator": "ed25519", "node": "ed25519", "sealing": "x25519"}
+    for name, kind in kinds.items():
+        path, check = config.home.key(name), f"{name} key"
+        try:
+            encrypted = key_files.is_encrypted(path, kind)
+            opened = not encrypted or ask is not None
+            if not opened:
+                public_key = key_files.public_key(path, kind)
+            elif kind == "ed25519":
+                public_key = key_files.load_signing_key(path, ask).public_key
+            else:
+                public_key = key_files.load_sealing_key(path, ask).public_key
+        except InvalidFile as error:
+            yield refused(check, error)
+            continue
+        if known is not None and public_key != getattr(known, f"{name}_key"):
+            yield problem(
+                check,
+                f"{path} is not the key that the members know for {config.institution}",
+                "restore the key from your backup, or use the genesis file made with this home's descriptor.json",
+            )
+        elif not encrypted:
+            yield warning(check, f"{path} is kept without a passphrase", "do so on test networks only")
+        else:
+            yield ok(check, f"{path} is {'opened by the passphrase' if opened else 'encrypted, and was not opened'}")
+
+
+def certificate(config: NodeConfig, known: InstitutionDescriptor | None) -> Iterator[Finding]:
+    """An end that has passed is a warning only: what counts is that the bytes are those pinned on the ledger."""
+    home, check = config.home, "certificate"
+    try:
+        identity = tls.Identity(_read(home.certificate), _read(home.certificate_key))
+        fits, der = tls.fits_key(identity), tls.pem_to_der(identity.certificate)
+        left = tls.days_left(identity.certificate, datetime.now(UTC))
+    except InvalidFile as error:
+        yield refused(check, error)
+        return
+    if mode := home.certificate_key.stat().st_mode & 0o077:
+        yield problem(
+            check,
+            f"{home.certificate_key} can be read by others (mode 0{0o600 | mode:o})",
+            f"run: chmod 600 {home.certificate_key}",
+        )
+    if not fits:
+        yield problem(
+            check, f"{home.certificate} does not belong to {home.certificate_key}", "restore both from one backup"
+        )
+    elif known is not None and der != known.tls_certificate:
+        yield problem(
+            check,
+            f"{home.certificate} is not the certificate that the members pinned for {config.institution}",
+            "restore it from your backup: nobody connects to another one",
+        )
+    elif left < _SOON_DAYS:
+        yield warning(
+            check,
+            f"the certificate {'ended' if left < 0 else 'ends'} {abs(left)} days {'ago' if left < 0 else 'from now'}",
+            "Koinon's nodes go by the pinned bytes and do not mind; other TLS clients may: plan a new one",
+        )
+    else:
+        yield ok(check, f"pinned by the members; {'without an end' if left > _CENTURY_DAYS else f'{left} days left'}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidFile(f"{path} cannot be read: {error.strerror}", hint="restore it from your backup") from None

@@ -1,0 +1,153 @@
+"""What is on the disk of a node that does not run: does it fit together, and is it proved?"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from koinon import genesis as genesis_file
+from koinon.errors import Corrupt, KoinonError
+from koinon.v1.identity_pb2 import Genesis, InstitutionDescriptor
+from koinon.validators import verify_commit
+from node.application import Application
+from node.config import Home
+from node.doctor.finding import Finding, ok, problem, refused, warning
+from node.engine import CHAIN_KEY
+from node.journal import Journal
+from node.ledger import blocks
+from node.ledger.blocks import ChainState
+from node.store import wal
+from node.store.blocks import BlockStore
+from node.store.leveldb import LevelStore
+
+_BLOCKS = 200  # the newest: a few thousand signatures at most
+_FETCH = "remove the ledger directory and start the node: it fetches the ledger from its peers"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the examination learnt, for those that follow."""
+
+    height: int = 0
+    time_ms: int = 0
+    members: tuple[InstitutionDescriptor, ...] = ()  # as they stand on the ledger; none when that is not known
+
+
+def examine(home: Home, genesis: Genesis, ledger: Ledger) -> Iterator[Finding]:
+    """The store of a node that does not run, and its index; fills in ``ledger``. Changes nothing of either."""
+    check = "ledger"
+    if not home.ledger.exists():
+        yield ok(check, "nothing is on the disk yet: the node starts from the genesis")
+        return
+    try:
+        store = LevelStore(home.ledger)
+    except KoinonError as error:
+        yield refused(check, error)
+        return
+    try:
+        if store.get(CHAIN_KEY) is None and not any(store.scan(b"m/")):
+            yield ok(check, "the store is empty: the node starts from the genesis")
+            return
+        application = Application(store, genesis)
+        chain = _chain(store, genesis, application)
+        ledger.height, ledger.time_ms = chain.height, chain.time_ms
+        ledger.members = tuple(item.descriptor for item in application.institutions())
+        yield ok(check, f"began from this genesis; height {chain.height}")
+        yield _follow_back(BlockStore(store), genesis_file.chain_id(genesis), chain)
+        yield _index(home, application)
+    except KoinonError as error:
+        yield problem(check, error.message, error.hint or _FETCH)
+    finally:
+        store.close()
+
+
+def _chain(store: LevelStore, genesis: Genesis, application: Application) -> ChainState:
+    """Where the chain stands, if application and blocks stand there too. Raises Corrupt."""
+    data, info, height = store.get(CHAIN_KEY), application.info(), BlockStore(store).height()
+    if data is None:
+        if info.height or height:
+            raise Corrupt("the store has lost where the chain stands", hint=_FETCH)
+        initial = genesis_file.validators(genesis)
+        return ChainState.genesis(genesis_file.chain_id(genesis), genesis.time_ms, initial, info.hashes)
+    chain = ChainState.from_bytes(genesis_file.chain_id(genesis), data)
+    if (chain.height, chain.hashes) != (info.height, info.hashes) or height not in (0, chain.height):
+        raise Corrupt(
+            f"chain at {chain.height}, application at {info.height} and blocks up to {height} do not fit together",
+            hint=_FETCH,
+        )
+    return chain
+
+
+def _follow_back(store: BlockStore, chain_id: str, chain: ChainState) -> Finding:
+    """From the last block back: each is the one that its successor names, and has a quorum's certificate."""
+    check = "blocks"
+    expected, validators = chain.block_hash, chain.last_validators
+    height, seen, proved = chain.height, 0, 0
+    while height and seen < _BLOCKS:
+        data, commit = store.block(height), store.commit(height)
+        if data is None or commit is None:
+            break  # pruned
+        block = blocks.parse(data)
+        if block.value.block_hash != expected or block.header.height != height:
+            raise Corrupt(f"the block at height {height} is not the one that the chain goes on from", hint=_FETCH)
+        if validators is not None and block.header.validators_hash == validators.hash():
+            verify_commit(chain_id, validators, commit, block.value.block_hash, height)
+            proved += 1
+        else:
+            validators = None  # another set decided this and what is below: its members are not kept
+        expected = block.header.previous_block_hash
+        height, seen = height - 1, seen + 1
+    if not seen:
+        return ok(check, "none is kept")
+    unproved = (
+        "" if proved == seen else f", {seen - proved} older ones by hash only: another validator set decided them"
+    )
+    return ok(check, f"the last {seen} form one chain; {proved} certificates hold{unproved}")
+
+
+def _index(home: Home, application: Application) -> Finding:
+    check = "index"
+    hint = "nothing: the node makes it anew at its next start"
+    if not home.read_model.exists():
+        return warning(check, "the index for searches is not there", hint)
+    try:
+        database = sqlite3.connect(f"{home.read_model.as_uri()}?mode=ro", uri=True)
+        try:
+            chain, next_index = database.execute("SELECT chain, next_index FROM standing").fetchone()
+            sound = database.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+        finally:
+            database.close()
+    except (sqlite3.Error, TypeError) as error:
+        return warning(check, f"the index for searches cannot be read: {error}", hint)
+    size = application.audit_log.size
+    if not sound or chain != application.chain_id or next_index > size:
+        return warning(check, "the index for searches is damaged, or of another ledger", hint)
+    return ok(check, f"holds {next_index} of {size} audit records" + ("" if next_index == size else "; it will follow"))
+
+
+def signing_state(home: Home, validator_key: bytes, institution: str, height: int) -> Iterator[Finding]:
+    """The write-ahead log, read without changing it; while the node runs, too. ``height`` is the last known one."""
+    check = "signing state"
+    lost = "nothing: the node observes until it is safe to vote. Never restore an older copy"
+    if not home.wal.exists():
+        yield warning(check, f"{home.wal} is not there: what this key signed before is not known", lost)
+        return
+    try:
+        records = wal.read(home.wal)
+        copy = wal.MemoryWal()
+        copy.reset(records)
+        journal = Journal(copy, validator_key, institution, time.time_ns() // 1_000_000)
+    except OSError as error:
+        yield problem(check, f"{home.wal} cannot be read: {error.strerror}", "check the disk and its permissions")
+        return
+    except Corrupt as error:
+        yield refused(check, error)
+        return
+    if journal.votes_from_height is None:
+        yield warning(check, "the write-ahead log does not know what this key signed before", lost)
+    elif journal.votes_from_height > height + 1:
+        yield warning(check, f"it was lost: this node votes from height {journal.votes_from_height} on", lost)
+    else:
+        yield ok(check, f"the write-ahead log can be read: {len(records)} records")

@@ -1,0 +1,281 @@
+"""`koinon doctor` on real homes: sound ones, running ones, and ones broken in every way it looks for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import plyvel
+import pytest
+
+from koinon import genesis as genesis_file
+from node import home as homes
+from node import tls
+from node.config import Address, Home
+from node.doctor import examine, machine
+from node.doctor.finding import Finding
+from testnet.network import Testnet, free_ports
+
+NO_PASSPHRASE = "is kept without a passphrase"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testnet]:
+    """Two nodes that have decided a few blocks; stopped by the tests that examine what they left."""
+    with Testnet.create(tmp_path_factory.mktemp("net"), ("um", "iu")) as running:
+        yield running
+
+
+@pytest.fixture
+def left(network: Testnet, tmp_path: Path) -> Home:
+    """A copy of the home that a node left when it was stopped."""
+    give_up = time.monotonic() + 60
+    while network.status()[1].height < 3 and time.monotonic() < give_up and network.pid("um"):
+        time.sleep(0.1)
+    network.stop("um")
+    shutil.copytree(network.home("um").path, tmp_path / "um")
+    return Home(tmp_path / "um")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Home:
+    """A home that never ran, in a consortium of two."""
+    return consortium(tmp_path)[0]
+
+
+def consortium(path: Path, *names: str) -> list[Home]:
+    """Homes with one genesis; the first is returned first."""
+    made, descriptors = [], []
+    for name in names or ("um", "iu"):
+        home = Home(path / name)
+        addresses = [Address("127.0.0.1", port) for port in free_ports(3)]
+        descriptors.append(homes.create(home, name, name, homes.Endpoints(*addresses), passphrase=None))
+        made.append(home)
+    genesis = genesis_file.join("ops", time.time_ns() // 1_000_000, descriptors)
+    for home in made:
+        genesis_file.save(home.genesis, genesis)
+    return made
+
+
+def troubles(home: Home, weight: str = "problem") -> list[Finding]:
+    """What is wrong, every one with a remedy."""
+    found = [finding for finding in examine(home.path, None) if finding.weight != "ok"]
+    assert all(finding.hint for finding in found)
+    return [finding for finding in found if finding.weight == weight and NO_PASSPHRASE not in finding.text]
+
+
+def doctor(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from koinon.cli import main; main()", "doctor", "--home", str(home.path)]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+# --- sound homes
+
+
+def test_a_running_node_is_well_and_its_neighbour_is_reached(network: Testnet) -> None:
+    result = doctor(network.home("um"), "--json")
+    findings = json.loads(result.stdout)
+    assert result.returncode == 0, findings
+    texts = [f"{item['weight']}: {item['check']}: {item['text']}" for item in findings]
+    assert "ok: node: it runs" in texts
+    assert sum("is held by this home's node" in text for text in texts) == 2
+    assert [text for text in texts if text.startswith("ok: peers: iu at")]
+    assert [text for text in texts if text.startswith("ok: ledger: the node is at height")]
+    assert {item["weight"] for item in findings} == {"ok", "warning"}  # test keys have no passphrase
+
+
+def test_what_a_stopped_node_left_is_proved(left: Home) -> None:
+    texts = {finding.check: finding.text for finding in examine(left.path, None) if finding.weight == "ok"}
+    assert texts["node"] == "it does not run"
+    assert "form one chain" in texts["blocks"]
+    assert "certificates hold" in texts["blocks"]
+    assert texts["index"].startswith("holds ")
+    assert "can be read" in texts["signing state"]
+    assert troubles(left) == []
+
+
+def test_before_the_first_start_others_out_of_reach_are_no_problem(fresh: Home) -> None:
+    assert troubles(fresh) == []
+    (peer,) = troubles(fresh, "warning")
+    assert peer.check == "peers"
+    assert peer.text.startswith("iu at 127.0.0.1:")
+    assert not fresh.ledger.exists()  # nothing was made
+
+
+def test_an_examination_changes_nothing_that_counts(left: Home) -> None:
+    wal, read_model = left.wal.read_bytes(), left.read_model.read_bytes()
+    list(examine(left.path, None))
+    assert (left.wal.read_bytes(), left.read_model.read_bytes()) == (wal, read_model)
+
+
+# --- broken homes
+
+
+def test_a_key_that_others_can_read(fresh: Home) -> None:
+    fresh.key("node").chmod(0o644)
+    (found,) = troubles(fresh)
+    assert (found.check, found.hint) == ("node key", f"run: chmod 600 {fresh.key('node')}")
+    result = doctor(fresh)
+    assert result.returncode == 1
+    assert f"problem: node key: the key file {fresh.key('node')} can be read by others (mode 0644)" in result.stdout
+
+
+def test_a_tls_key_that_others_can_read(fresh: Home) -> None:
+    fresh.certificate_key.chmod(0o640)
+    (found,) = troubles(fresh)
+    assert found.text == f"{fresh.certificate_key} can be read by others (mode 0640)"
+
+
+def test_the_genesis_of_another_consortium(tmp_path: Path) -> None:
+    ours, _ = consortium(tmp_path / "ours")
+    others, _ = consortium(tmp_path / "others")
+    shutil.copy(others.genesis, ours.genesis)
+    found = troubles(ours)
+    assert [item.check for item in found] == ["validator key", "node key", "sealing key", "certificate"]
+    assert all("is not the" in item.text for item in found)
+
+
+def test_the_genesis_of_others_only(tmp_path: Path) -> None:
+    ours, _ = consortium(tmp_path / "ours")
+    others = consortium(tmp_path / "others", "uk", "case")
+    shutil.copy(others[0].genesis, ours.genesis)
+    assert [item.text for item in troubles(ours)] == ["um is not among the members: case, uk"]
+
+
+def test_a_ledger_that_began_otherwise(left: Home, tmp_path: Path) -> None:
+    other, _ = consortium(tmp_path / "others")
+    shutil.copy(other.genesis, left.genesis)
+    assert any("started from another genesis" in item.text for item in troubles(left))
+
+
+def test_no_home_and_a_configuration_with_a_mistake(tmp_path: Path, fresh: Home) -> None:
+    (found,) = troubles(Home(tmp_path / "nothing"))
+    assert "is not the home of a node" in found.text
+    with fresh.config.open("a") as file:
+        file.write("threads = 2\n")
+    (found,) = troubles(fresh)
+    assert "unknown key jobs.threads" in found.text
+
+
+def test_a_port_that_another_process_holds(fresh: Home) -> None:
+    port = int(
+        next(line for line in fresh.config.read_text().splitlines() if line.startswith("mpc")).split('"')[1][10:]
+    )
+    with socket.create_server(("127.0.0.1", port)):
+        (found,) = troubles(fresh)
+    assert found.text == f"127.0.0.1:{port} (mpc) is held by another process"
+
+
+def test_a_certificate_that_ended_is_a_warning_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls, "_NO_END", datetime.now(UTC) - timedelta(days=3))
+    home, _ = consortium(tmp_path)
+    assert troubles(home) == []
+    ended = [item for item in troubles(home, "warning") if item.check == "certificate"]
+    assert "ended" in ended[0].text
+
+
+def test_a_certificate_that_is_another(fresh: Home) -> None:
+    identity = tls.create_identity("um")
+    fresh.certificate.write_bytes(identity.certificate)
+    (found,) = troubles(fresh)
+    assert "does not belong to" in found.text
+    fresh.certificate_key.write_bytes(identity.key)
+    (found,) = troubles(fresh)
+    assert "is not the certificate that the members pinned for um" in found.text
+
+
+def test_a_neighbour_with_another_certificate(network: Testnet, tmp_path: Path) -> None:
+    """What answers at iu's address is not who the genesis says."""
+    peer = genesis_file.load_descriptor(network.home("iu").descriptor).peer_address
+    ours, theirs = consortium(tmp_path)
+    genesis = genesis_file.load(ours.genesis)
+    for item in genesis.institutions:
+        if item.id == "iu":
+            item.peer_address = peer
+    ours.genesis.unlink()
+    genesis_file.save(ours.genesis, genesis)
+    (found,) = troubles(ours)
+    assert found.check == "peers"
+    assert theirs.path != ours.path
+
+
+def _edit(home: Home, change: Callable[[plyvel.DB], None]) -> None:
+    database = plyvel.DB(str(home.ledger))
+    change(database)
+    database.close()
+
+
+def _another_block(database: plyvel.DB) -> None:
+    database.put(b"b/" + (2).to_bytes(8, "big"), database.get(b"b/" + (1).to_bytes(8, "big")))
+
+
+def _noise_for_a_block(database: plyvel.DB) -> None:
+    database.put(b"b/" + (2).to_bytes(8, "big"), b"noise")
+
+
+def _another_certificate(database: plyvel.DB) -> None:
+    database.put(b"c/" + (2).to_bytes(8, "big"), database.get(b"c/" + (1).to_bytes(8, "big")))
+
+
+def _no_chain(database: plyvel.DB) -> None:
+    database.delete(b"m/chain")
+
+
+def _no_last_block(database: plyvel.DB) -> None:
+    last = max(key for key, _ in database.iterator(prefix=b"b/"))
+    database.delete(last)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_another_block, "the block at height 2 is not the one that the chain goes on from"),
+        (_noise_for_a_block, "block"),
+        (_another_certificate, "the commit certificate of block 2 does not hold"),
+        (_no_chain, "the store has lost where the chain stands"),
+        (_no_last_block, "do not fit together"),
+    ],
+)
+def test_a_ledger_that_was_edited(left: Home, change: Callable[[plyvel.DB], None], said: str) -> None:
+    _edit(left, change)
+    (found,) = troubles(left)
+    assert found.check == "ledger"
+    assert said in found.text
+
+
+def test_a_ledger_with_a_damaged_file(left: Home) -> None:
+    (left.ledger / "CURRENT").write_text("no manifest\n")
+    (found,) = troubles(left)
+    assert found.check == "ledger"
+
+
+def test_an_index_that_is_lost_or_damaged_is_a_warning(left: Home) -> None:
+    left.read_model.write_bytes(b"no database")
+    assert troubles(left, "warning")[0].check == "index"
+    left.read_model.unlink()
+    assert "is not there" in troubles(left, "warning")[0].text
+
+
+def test_a_signing_state_that_is_damaged_lost_or_another_s(left: Home) -> None:
+    data = left.wal.read_bytes()
+    left.wal.write_bytes(data[:20] + b"?" + data[21:])
+    (found,) = troubles(left)
+    assert (found.check, "damaged at byte" in found.text) == ("signing state", True)
+    left.wal.write_bytes(data[:8])
+    assert "does not know what this key signed" in troubles(left, "warning")[0].text
+    left.wal.unlink()
+    assert "is not there" in troubles(left, "warning")[0].text
+
+
+def test_a_clock_behind_the_last_block() -> None:
+    (found,) = machine.clock(time.time_ns() // 1_000_000 + 3_600_500, None)
+    assert (found.weight, found.text) == ("problem", "this machine's clock is 1 hour behind the last block")
+    (found,) = machine.clock(time.time_ns() // 1_000_000, {"iu": -300, "uk": 40})
+    assert (found.weight, found.text) == ("ok", "compared with iu, uk: at most 0.3 s apart")
