@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-_LAST = ("simulation", "node", "testnet", "docs")
+_LAST = ("simulation", "node", "testnet", "bench", "docs")
 
 
 def _cost(item: pytest.Item) -> int:

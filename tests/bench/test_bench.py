@@ -1,0 +1,34 @@
+"""The benchmark measures what it says, on a small scale, and every figure of the report is there."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from bench import ledger, query, run
+from testnet.network import Testnet
+
+SMALL = ledger.Load(transactions=400, idle_samples=3, idle_pause_s=0.05, half_load_s=0.5)
+FIGURES = {
+    "ledger.tx_per_s",
+    "ledger.idle_p50_ms",
+    "ledger.idle_p99_ms",
+    "ledger.half_load_p99_ms",
+    "query.p50_ms",
+    "query.wire_bytes",
+}
+
+
+def test_every_figure_is_measured(tmp_path: Path) -> None:
+    said: list[str] = []
+    with Testnet.create(tmp_path / "net") as network:
+        figures = query.measure(network, 1, said.append)
+        figures |= asyncio.run(ledger.measure(network, SMALL, said.append))
+    assert set(figures) == FIGURES
+    assert all(value > 0 for value in figures.values()), figures
+    assert figures["ledger.idle_p50_ms"] <= figures["ledger.idle_p99_ms"]
+    assert len(said) == 4
+
+
+def test_every_reach_belongs_to_a_figure() -> None:
+    assert set(run.AT_LEAST) | set(run.AT_MOST) <= FIGURES | {"testnet.ready_s"}
