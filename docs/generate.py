@@ -1,6 +1,7 @@
 """Write the pages that are made from the code: ``make docs``.
 
-``rules.md`` from the closed list of rules, ``commands.md`` from the commands' own help.
+``rules.md`` from the closed list of rules, ``commands.md`` from the commands' own help, ``metrics.md`` from the
+instruments of a node.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import click
 
 from koinon.cli import main
 from koinon.rules import RULES
+from node.metrics import Metrics
 
 DIRECTORY = Path(__file__).parent
 WIDTH = 100
@@ -38,6 +40,23 @@ def commands() -> str:
     )
 
 
+def metrics() -> str:
+    """Everything that monitoring can read."""
+    rows = "\n".join(
+        f"| `{row.name}` | {row.kind} | {', '.join(f'`{label}`' for label in row.labels)} | {row.text} |"
+        for row in Metrics().rows
+    )
+    return (
+        "# Metrics\n\n"
+        'A node tells Prometheus how it does once `config.toml` names a port: `metrics = "7403"` in `[listen]` is\n'
+        "port 7403 of this machine. [operator.md](operator.md) says how to set it up. The port knows no\n"
+        "authentication and names the members, but no person, dataset, transaction or query.\n"
+        "This page is made from `node/metrics.py` by `make docs`.\n\n"
+        f"| metric | type | labels | what it tells |\n|---|---|---|---|\n{rows}\n\n"
+        "Prometheus' own `process_*` metrics are there too: processor time, memory, open files.\n"
+    )
+
+
 def _helps(command: click.Command, path: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
     name = path.rpartition(" ")[2]
     with click.Context(
@@ -51,7 +70,7 @@ def _helps(command: click.Command, path: str, parent: click.Context | None) -> I
                     yield from _helps(found, f"{path} {child}", context)
 
 
-PAGES = {"rules.md": rules, "commands.md": commands}
+PAGES = {"rules.md": rules, "commands.md": commands, "metrics.md": metrics}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

@@ -145,10 +145,15 @@ class JobService:
         await self._port.stop()
         await self._pool.stop()
 
+    @property
+    def running(self) -> int:
+        """Tasks being served."""
+        return len(self._jobs)
+
     def output(self, task_id: str) -> SealedOutput | None:
         """This party's sealed output of a completed task, of use to its asker only; else None. Any text is accepted.
 
-        Not a moment earlier: an asker with enough outputs could open them, let the task fail, and have its uses back.
+        Not a moment earlier: what an asker opens is a task that the ledger calls completed.
         """
         try:
             completed = self._ledger.task(task_id).status == TASK_STATUS_COMPLETED

@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from grpc import aio
@@ -60,6 +60,10 @@ class PeerState:
     last_seen_ms: int  # Unix time; 0: never
 
 
+Traffic: TypeAlias = "Counter[tuple[str, str]]"
+"""How many messages were ("sent", "received" or "dropped", of a kind: the field of DeliverRequest)."""
+
+
 class Receiver(Protocol):
     """What the node does with what its peers say."""
 
@@ -100,6 +104,7 @@ class Peers:
         self._by_fingerprint: dict[bytes, str] = {}
         self._roots: bytes = b""
         self._heard: dict[str, tuple[int, int]] = {}
+        self.traffic: Traffic = Counter()  # since the start: for people
         self._server: aio.Server | None = None
 
     # --- life cycle
@@ -145,7 +150,12 @@ class Peers:
         for institution, member in wanted.items():
             if institution not in self._links:
                 self._links[institution] = _Link(
-                    member, self._identity, self._hello, self._receiver.connected, self._log.bind(peer=institution)
+                    member,
+                    self._identity,
+                    self._hello,
+                    self._receiver.connected,
+                    self.traffic,
+                    self._log.bind(peer=institution),
                 )
 
     def _server_certificates(self) -> grpc.ServerCertificateConfiguration:
@@ -215,7 +225,9 @@ class Peers:
     def hear(self, institution: str, message: DeliverRequest) -> None:
         """Note who spoke, and hand on what was said."""
         height = self._heard.get(institution, (0, 0))[0]
-        match message.WhichOneof("message"):
+        kind = message.WhichOneof("message")
+        self.traffic["received", kind or "unknown"] += 1
+        match kind:
             case "hello":
                 height = message.hello.height
             case "round_status":
@@ -300,6 +312,7 @@ class _Link:
         identity: tls.Identity,
         hello: Callable[[], DeliverRequest],
         on_connected: Callable[[str], None],
+        traffic: Traffic,
         log: FilteringBoundLogger,
     ) -> None:
         self.member = member
@@ -318,6 +331,7 @@ class _Link:
         )
         self._hello = hello
         self._on_connected = on_connected
+        self._traffic = traffic
         self._log = log
         self._urgent: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
         self._blocks: deque[DeliverRequest] = deque(maxlen=MAX_PEER_BLOCKS)
@@ -328,7 +342,10 @@ class _Link:
     def put(self, message: DeliverRequest) -> None:
         """Queue; forgotten while there is no connection, since the engine resends what is needed then."""
         if self.connected:
-            self._queue_of(message).append(message)
+            queue = self._queue_of(message)
+            if len(queue) == queue.maxlen:
+                self._traffic["dropped", queue[0].WhichOneof("message") or "unknown"] += 1
+            queue.append(message)
             self._wake.set()
 
     def _queue_of(self, message: DeliverRequest) -> deque[DeliverRequest]:
@@ -384,6 +401,7 @@ class _Link:
             while not call.done():
                 if message := self._next():
                     await call.write(message)
+                    self._traffic["sent", message.WhichOneof("message") or "unknown"] += 1
                 else:
                     self._wake.clear()
                     await self._wake.wait()

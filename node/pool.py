@@ -63,6 +63,7 @@ class Pool:
         self._by_sender: Counter[bytes] = Counter()
         self._expiries: list[tuple[int, bytes]] = []  # heap of (expires_at_ms, transaction id)
         self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
+        self.refusals: Counter[str] = Counter()  # by rule, since the start: for people
         self._unannounced: list[bytes] = []
         self._backlog: deque[bytes] = deque(maxlen=MAX_POOL_BACKLOG)
         self._backlog_task: asyncio.Task[None] | None = None
@@ -85,6 +86,7 @@ class Pool:
         infos = []
         for data, outcome in zip(envelopes, outcomes, strict=True):
             if isinstance(outcome, InvalidTransaction):
+                self.refusals[outcome.refusal.rule] += 1
                 infos.append(TransactionInfo(status=REJECTED, refusal=outcome.refusal))
                 continue
             refusal = self._enter(data, outcome, announce=True)
@@ -213,6 +215,7 @@ class Pool:
         return True
 
     def _refuse(self, transaction_id: bytes, refusal: Refusal) -> None:
+        self.refusals[refusal.rule] += 1
         self._refused[transaction_id] = refusal
         self._refused.move_to_end(transaction_id)
         while len(self._refused) > MAX_REFUSALS_REMEMBERED:

@@ -36,6 +36,7 @@ class Report:
         self._pool = pool
         self._peers = peers
         self._progress = progress
+        self._version = metadata.version("koinon")
 
     def status(self) -> GetStatusResponse:
         """For `koinon status`."""
@@ -43,7 +44,7 @@ class Report:
         return GetStatusResponse(
             institution=self._config.institution,
             chain_id=self._chain_id,
-            version=metadata.version("koinon"),
+            version=self._version,
             height=chain.height,
             block_time_ms=chain.time_ms,
             block_hash=chain.block_hash,

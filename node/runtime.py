@@ -45,7 +45,9 @@ from node.credentials import Credentials
 from node.datasets import DatasetStore
 from node.engine import Engine, EngineConfig
 from node.ledger.blocks import ParsedBlock
-from node.metering import TimedWal
+from node.metering import TimedStore, TimedWal
+from node.metrics import Metrics
+from node.metrics_port import MetricsPort
 from node.peers import Member, Peers
 from node.pool import Pool
 from node.ports import Wake
@@ -57,6 +59,7 @@ from node.rpc.access import AccessService
 from node.rpc.audit import AuditService, EventService
 from node.rpc.catalog import CatalogService, DatasetService
 from node.rpc.members import MemberService, NodeService
+from node.rpc.meter import Meter
 from node.rpc.server import RpcServer
 from node.rpc.tasks import QueryService, TaskService
 from node.rpc.transactions import TransactionService
@@ -67,6 +70,7 @@ from node.store.wal import FileWal
 if TYPE_CHECKING:
     from node.jobs import JobService
 
+_SAMPLE_S = 1.0
 _GRACE_S = 1.0  # for calls under way when the node is told to stop
 _ADDRESS_KINDS = ("institution.joined", "institution.moved")
 """Audit records after which the ledger's addresses of members are read again."""
@@ -109,12 +113,15 @@ class Node:
         self._credentials = credentials
         self._log = log
         self._jobs: JobService | None = None  # once started
+        self._metrics_port: MetricsPort | None = None  # once listening, where it is wanted
         self._failure: KoinonError | None = None
         self._stopping = asyncio.Event()
         self._changes = Changes()
         self._chain_id = genesis_file.chain_id(genesis)
         self._progress = Progress(monotonic_ms())
-        self._store = LevelStore(config.home.ledger)
+        self._metrics = Metrics()
+        self._metrics.watch_home(config.home)
+        self._store = TimedStore(LevelStore(config.home.ledger), self._metrics.store_write.observe)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)
         self._validators = ValidatorHistory(self._store, genesis_file.validators(genesis))
@@ -150,6 +157,7 @@ class Node:
         self._rpc = RpcServer(
             credentials.identity,
             Gate(self._chain_id, tls.pem_to_der(credentials.identity.certificate), self._application, log),
+            Meter(self._metrics.on_call),
             self._services(genesis),
         )
         left = tls.days_left(credentials.identity.certificate, datetime.now(UTC))
@@ -190,13 +198,17 @@ class Node:
             self._drive(self._engine.start)
             await self._rpc.set_serving(True)
             starting = asyncio.create_task(self._start_jobs(), name="start jobs")
+            sampling = asyncio.create_task(self._sample(), name="sample metrics")
             await self._stopping.wait()
+            sampling.cancel()
             await self._rpc.stop(_GRACE_S)
             await self._peers.stop()
             await starting
             if self._jobs is not None:
                 await self._jobs.stop()
         finally:
+            if self._metrics_port is not None:
+                self._metrics_port.stop()
             self._pool.close()
             self._wal.close()
             self._store.close()
@@ -209,11 +221,20 @@ class Node:
         """End ``run`` in order."""
         self._stopping.set()
 
+    async def _sample(self) -> None:
+        """Tell monitoring once a second where we stand."""
+        while True:
+            workers = self._jobs.running if self._jobs is not None else 0
+            self._metrics.sample(self._report.status(), self._peers.traffic, self._pool.refusals, workers)
+            await asyncio.sleep(_SAMPLE_S)
+
     async def _listen(self) -> None:
         try:
+            if self._config.metrics is not None:
+                self._metrics_port = MetricsPort(self._config.metrics, self._metrics.registry)
             await self._peers.start(self._config.peer, self._members())
             await self._rpc.start(self._config.rpc)
-        except RuntimeError as error:  # gRPC's word for a port that was free a moment ago
+        except (RuntimeError, OSError) as error:  # RuntimeError is gRPC's word for a port that was free a moment ago
             raise Unavailable(str(error), rule="port-in-use", hint="see [listen] in config.toml") from None
 
     async def _start_jobs(self) -> None:
@@ -272,12 +293,21 @@ class Node:
 
     def on_committed(self, height: int, block: ParsedBlock, finalized: Finalized) -> None:
         self._pool.committed((result.transaction_id for result in finalized.results), block.header.time_ms)
+        since_ms = monotonic_ms() - self._progress.committed_at_ms
         self._progress.committed(monotonic_ms())
+        self._metrics.on_block(finalized.results, finalized.records)
         if any(record.kind in _ADDRESS_KINDS for record in finalized.records):
             self._peers.update(self._members())
         asyncio.get_running_loop().call_soon(self._drive, self._publish)
-        if block.transactions:
-            self._log.info("block", height=height, transactions=len(block.transactions), proposer=block.header.proposer)
+        commit = self._engine.blocks.commit(height)
+        self._log.info(
+            "block",
+            height=height,
+            round=commit.round if commit is not None else None,
+            transactions=len(block.transactions),
+            since_previous_ms=since_ms,
+            proposer=block.header.proposer,
+        )
 
     def _publish(self) -> None:
         """Show people what was committed: after consensus went on, since this is not its business."""
@@ -310,6 +340,7 @@ class Node:
 
     def _synced(self, took_s: float) -> None:
         self._progress.synced(int(took_s * 1000), monotonic_ms())
+        self._metrics.wal_sync.observe(took_s)
 
     # --- the pool's
 

@@ -15,6 +15,7 @@ from koinon.v1 import services_pb2, services_pb2_grpc
 from node import tls
 from node.auth import Gate
 from node.config import Address
+from node.rpc.meter import Meter
 
 ADD: Mapping[str, Callable[[Any, aio.Server], None]] = {
     "NodeService": services_pb2_grpc.add_NodeServiceServicer_to_server,
@@ -34,10 +35,11 @@ ADD: Mapping[str, Callable[[Any, aio.Server], None]] = {
 class RpcServer:
     """Listens for clients from ``start`` to ``stop``."""
 
-    def __init__(self, identity: tls.Identity, gate: Gate, services: Mapping[str, object]) -> None:
+    def __init__(self, identity: tls.Identity, gate: Gate, meter: Meter, services: Mapping[str, object]) -> None:
         """``services`` are servicers by the names of ``ADD``."""
         self._identity = identity
         self._gate = gate
+        self._meter = meter
         self._services = services
         self._health = health.aio.HealthServicer()
         self._server: aio.Server | None = None
@@ -45,7 +47,7 @@ class RpcServer:
     async def start(self, listen: Address) -> None:
         """Raises RuntimeError when the port cannot be bound."""
         server = aio.server(
-            interceptors=(self._gate,),
+            interceptors=(self._meter, self._gate),
             maximum_concurrent_rpcs=MAX_CALLS,
             options=(
                 ("grpc.max_receive_message_length", MAX_RPC_MESSAGE_BYTES),

@@ -19,6 +19,7 @@ from koinon.v1 import services_pb2, services_pb2_grpc
 from node import tls
 from node.auth import Gate, caller
 from node.config import Address
+from node.rpc.meter import Meter
 from node.rpc.server import RpcServer
 from tests.contracts.consortium import Consortium, key
 from tests.node.test_peers import free_port
@@ -44,8 +45,13 @@ class Door:
         self.consortium = Consortium()
         certificate = tls.pem_to_der(self.identity.certificate)
         gate = Gate(self.consortium.chain_id, certificate, self.consortium.app, structlog.get_logger())
-        self.server = RpcServer(self.identity, gate, {"QueryService": Echo()})
+        self.server = RpcServer(self.identity, gate, Meter(self._note), {"QueryService": Echo()})
         self.address = Address("127.0.0.1", free_port())
+        self.calls: list[tuple[str, str]] = []
+
+    def _note(self, method: str, status: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.calls.append((method, status))
 
     def ticket(self, person: str, certificate: bytes = b"") -> Metadata:
         shown = certificate or tls.pem_to_der(self.identity.certificate)
@@ -84,6 +90,7 @@ async def request_that_never_comes() -> AsyncIterator[bytes]:
 
 async def test_a_ticket_lets_its_holder_in(door: Door) -> None:
     assert await door.ask(door.ticket("um/analyst"), empty_request()) == "um/analyst"
+    assert door.calls == [("QueryService/PlanQuery", "OK")]
 
 
 async def test_strangers_are_turned_away_before_their_request_is_read(door: Door) -> None:
@@ -99,3 +106,4 @@ async def test_strangers_are_turned_away_before_their_request_is_read(door: Door
             await door.ask(metadata, request_that_never_comes())
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
         assert dict(refused.value.trailing_metadata())[RULE_KEY] == rule
+        assert door.calls[-1] == ("QueryService/PlanQuery", "UNAUTHENTICATED")
