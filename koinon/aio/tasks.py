@@ -80,7 +80,10 @@ class Tasks:
         return await collect(page, limit)
 
     async def cancel(self, task_id: str, reason: str = "") -> Task:
-        """End a task of one's own; the uses it reserved are given back. Raises NotFound, Refused."""
+        """End a task of one's own; if it does not run yet, the uses it reserved are given back.
+
+        Raises NotFound, Refused.
+        """
         task = await self.show(task_id)
         await self._session.submit(Operation(cancel_task=CancelTask(task_id=task.id, reason=reason)))
         return await self.show(task.id)
@@ -191,9 +194,15 @@ def _check_ended(task: Task, submitted: SubmitTask) -> None:
         raise TaskFailed(
             f"task {task.id} {'was ' if state == 'cancelled' else ''}{state}{by}: {task.reason or task.rule}",
             rule=task.rule,
-            hint=f"koinon task show {task.id} has the details; no use of a token was spent",
+            hint=f"koinon task show {task.id} has the details; {_uses(task)}",
             task_id=task.id,
         )
+
+
+def _uses(task: Task) -> str:
+    """What became of the uses of a task that failed: it ran once every party had accepted."""
+    ran = all(party.accepted for party in task.parties)
+    return "it had begun to compute, so its uses are spent" if ran else "the uses it had reserved are given back"
 
 
 def _report(on_progress: OnProgress | None, task: Task) -> None:

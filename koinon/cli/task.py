@@ -60,7 +60,7 @@ def show(task_id: str) -> None:
 @click.argument("task_id")
 @click.option("--reason", default="", help="Public to the members.")
 def cancel(task_id: str, reason: str) -> None:
-    """Cancel a task of yours that has not ended; the uses it reserved are given back."""
+    """Cancel a task of yours; if it does not run yet, the uses it reserved are given back."""
     _show(invocation().client.tasks.cancel(task_id, reason))
 
 

@@ -259,7 +259,7 @@ class Token(_message.Message):
     granted_at_ms: _builtins.int
     expires_at_ms: _builtins.int
     uses_left: _builtins.int
-    """one is reserved by every task submitted, given back if it ends unopened"""
+    """one is reserved by every task submitted, given back if it ends before it runs"""
     min_cohort: _builtins.int
     status: Global___TokenStatus.ValueType
     status_reason: _builtins.str

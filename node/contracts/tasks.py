@@ -2,6 +2,9 @@
 
 Consensus checks what can be checked from the ledger: tokens, dataset versions, the committee. Whether the
 plan's hash is right each party decides for itself, by compiling the plan, before it accepts.
+
+Once a task runs, its uses are spent however it ends: whether a computation fails may depend on what is in the rows, so
+a failure that cost nothing could be asked for again and again, a bit at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from koinon.limits import MAX_CERTIFICATE_BYTES, MAX_OPEN_TASKS_PER_ASKER, MAX_S
 from koinon.names import DatasetName, check_id, check_institution
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE
 from koinon.v1.task_pb2 import (
+    TASK_STATUS_RUNNING,
     TASK_STATUS_SUBMITTED,
     AcceptTask,
     CancelTask,
@@ -132,18 +136,18 @@ def cancel(context: Context, operation: CancelTask) -> str:
 
 
 def end(context: Context, task: Task, kind: str, *, rule: str = "", reason: str = "") -> None:
-    """End an open task by ``kind``; uses of its tokens are spent if it completed, and given back otherwise.
+    """End an open task by ``kind``; uses of its tokens are spent if it ran, and given back otherwise.
 
     Raises Refused with rule ``wrong-state``.
     """
     state = context.state
+    settle = tokens.spend if task.status == TASK_STATUS_RUNNING else tokens.give_back
     context.move(TASK, task.id, task, kind, related=_related(task), detail=": ".join(filter(None, (rule, reason))))
     task.ended_at_ms, task.ended_by = context.time_ms, context.sender.id
     task.rule, task.reason = rule, reason
     tables.TASKS.put(state, task.id, task)
     tables.TASK_DEADLINES.remove(state, task.deadline_ms, task.id.encode())
     tables.ASKER_TASKS.remove(state, task.asker, task.id)
-    settle = tokens.spend if kind == "task.completed" else tokens.give_back
     for source in task.submitted.sources:
         settle(context, source.token_id, task.id)
 

@@ -1,7 +1,7 @@
 """Tokens: capabilities bound to their holder. active -> used up | expired | revoked.
 
 A task reserves one use of every token it needs when it is submitted, and gives it back when it ends
-without a result. A token is used up when no use is left and no open task might still give one back.
+before it ran. A token is used up when no use is left and no open task might still give one back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 from koinon.errors import Refused
 from koinon.limits import MAX_ACTIVE_TOKENS_PER_DATASET
-from koinon.v1.access_pb2 import TOKEN_STATUS_EXPIRED, TOKEN_STATUS_REVOKED, TOKEN_STATUS_USED_UP, AccessRequest, Token
+from koinon.v1.access_pb2 import (
+    TOKEN_STATUS_ACTIVE,
+    TOKEN_STATUS_EXPIRED,
+    TOKEN_STATUS_REVOKED,
+    TOKEN_STATUS_USED_UP,
+    AccessRequest,
+    Token,
+)
 from koinon.v1.catalog_pb2 import TaskOperation
 from koinon.v1.task_pb2 import TaskSource
 from node.contracts import tables
@@ -125,7 +132,7 @@ def reserve(context: Context, token: Token, task_id: str) -> None:
 
 
 def give_back(context: Context, token_id: str, task_id: str) -> None:
-    """Undo ``reserve`` for a task that ended unopened; a token that ended meanwhile stays ended."""
+    """Undo ``reserve`` for a task that ended before it ran; a token that ended meanwhile stays ended."""
     token = tables.TOKENS.get(context.state, token_id)
     token.uses_left += 1
     context.move(TOKEN, token.id, token, "token.returned", related=_related(token, f"task:{task_id}"))
@@ -134,11 +141,12 @@ def give_back(context: Context, token_id: str, task_id: str) -> None:
 
 
 def spend(context: Context, token_id: str, task_id: str) -> None:
-    """Make the use reserved by a completed task final."""
+    """Make the use reserved by a task that ran final; a token that ended meanwhile stays as it ended."""
     state = context.state
     tables.TOKEN_TASKS.remove(state, token_id, task_id)
     token = tables.TOKENS.get(state, token_id)
-    if token.uses_left == 0 and not tables.TOKEN_TASKS.count_under(state, token_id, at_most=1):
+    last = token.status == TOKEN_STATUS_ACTIVE and token.uses_left == 0
+    if last and not tables.TOKEN_TASKS.count_under(state, token_id, at_most=1):
         end(context, token, "token.used_up", detail="its last use")
 
 

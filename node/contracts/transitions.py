@@ -116,7 +116,7 @@ TOKEN = Machine(
     {
         "token.granted": {"": "active"},
         "token.used": {"active": "active"},  # one use reserved by a task
-        "token.returned": {"active": "active", "expired": "expired", "revoked": "revoked"},  # the task ended unopened
+        "token.returned": {"active": "active", "expired": "expired", "revoked": "revoked"},  # the task did not run
         "token.used_up": {"active": "used_up"},
         "token.expired": {"active": "expired"},
         "token.revoked": {"active": "revoked"},

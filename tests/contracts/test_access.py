@@ -176,7 +176,7 @@ def test_a_running_task_falls_with_its_token(consortium: Consortium) -> None:
     assert consortium.app.token(token).uses_left == 2
 
 
-def test_a_token_is_used_up_by_completed_tasks_only(consortium: Consortium) -> None:
+def test_a_token_is_used_up_when_no_open_task_may_give_a_use_back(consortium: Consortium) -> None:
     token = consortium.token(AUTO, uses=2)
     first, second = (consortium.do("um/analyst", consortium.submission({AUTO: token})) for _ in range(2))
     third = consortium.submission({AUTO: token})

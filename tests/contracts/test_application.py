@@ -21,6 +21,7 @@ from koinon.v1.consensus_pb2 import (
     Vote,
 )
 from koinon.v1.identity_pb2 import ROLE_ANALYST, RegisterPerson, RevokePerson
+from koinon.v1.task_pb2 import FailTask
 from koinon.v1.transaction_pb2 import (
     TRANSACTION_STATUS_COMMITTED,
     TRANSACTION_STATUS_REJECTED,
@@ -438,11 +439,13 @@ def test_the_history_of_a_fixed_scene_is_frozen(consortium: Consortium) -> None:
     """Changing what a transaction does breaks every ledger in use: do it on purpose, and say so in the changelog."""
     consortium.publish("um.a.t", "iu.a.t")
     tokens = {name: consortium.token(name) for name in ("um.a.t", "iu.a.t")}
-    task = consortium.do("um/analyst", consortium.submission(tokens))
+    stopped, task = (consortium.do("um/analyst", consortium.submission(tokens)) for _ in range(2))
+    consortium.accept_all(stopped)
+    consortium.do("iu", FailTask(task_id=stopped, rule="expression-failed", reason="a value"))
     consortium.accept_all(task)
     consortium.refused("um/regulator", publication("um.a.u"))
     consortium.complete_all(task)
     consortium.do("um/operator", WithdrawDataset(name="um.a.t", reason="over"))
     hashes = consortium.app.info().hashes
-    assert hashes.audit_root.hex() == "42818c7e74d6626a495e2d703cda95d571a28ac9cbf8a2dfe70c1ab2e9433b83"
-    assert hashes.state_commitment.hex() == "bb3bbe9acabda2798a39c2ce27e40c9d3dc77462a3c06739d944003af389e15e"
+    assert hashes.audit_root.hex() == "2e613778fd21dcf2823e3ce38ed97d8eb68cf5a6b1922851450bcb46b2c130a3"
+    assert hashes.state_commitment.hex() == "8207db05f6728ab2232fdb68700d710d2ef592fbb0d48dacfe6e9451a0a67c87"

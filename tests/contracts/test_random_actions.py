@@ -27,8 +27,6 @@ from koinon.v1.access_pb2 import (
 from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, WithdrawDataset
 from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, RegisterPerson, RevokePerson
 from koinon.v1.task_pb2 import (
-    TASK_STATUS_COMPLETED,
-    TASK_STATUS_RUNNING,
     TASK_STATUS_SUBMITTED,
     CancelTask,
     FailTask,
@@ -227,7 +225,8 @@ class Ledger(RuleBasedStateMachine):
     def uses_add_up(self) -> None:
         held = Counter[str]()
         for task in self.all("task", Task):
-            if task.status in (TASK_STATUS_SUBMITTED, TASK_STATUS_RUNNING, TASK_STATUS_COMPLETED):
+            ran = all(party.accepted for party in task.parties)  # then its uses are spent, however it ended
+            if ran or task.status == TASK_STATUS_SUBMITTED:
                 held.update(source.token_id for source in task.submitted.sources)
         for token in self.all("token", Token):
             assert token.uses_left + held[token.id] == token.uses_granted

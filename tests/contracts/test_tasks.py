@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from koinon.v1.access_pb2 import RevokeToken
+from koinon.v1.access_pb2 import TOKEN_STATUS_REVOKED, TOKEN_STATUS_USED_UP, RevokeToken
 from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, TASK_OPERATION_VARIANCE
 from koinon.v1.identity_pb2 import ROLE_ANALYST, RegisterPerson
 from koinon.v1.task_pb2 import (
@@ -29,6 +29,8 @@ from tests.contracts.consortium import BLOCK_MS, PLAN_HASH, Consortium, accept, 
 UM, IU = "um.ercp.indo_rct", "iu.ercp.indo_rct"
 COMMITTEE = ("case", "iu", "um")
 ASKER = "um/analyst"
+USES_LEFT = {"submitted": [2, 2], "running": [1, 1]}
+"""Of two: a task that ran has spent its uses, however it ended."""
 
 
 class Joint(Consortium):
@@ -109,7 +111,7 @@ def test_one_party_may_end_it_for_all(joint: Joint, stage: str, party: str) -> N
         "only 3 rows",
         party,
     )
-    assert joint.uses_left() == [2, 2]
+    assert joint.uses_left() == USES_LEFT[stage]
 
 
 @pytest.mark.parametrize("sender", [ASKER, "um/operator"])
@@ -119,7 +121,7 @@ def test_asker_and_its_operator_may_cancel(joint: Joint, stage: str, sender: str
     joint.do(sender, CancelTask(task_id=task_id))
     task = joint.app.task(task_id)
     assert (task.status, task.rule, task.ended_by) == (TASK_STATUS_CANCELLED, "task-cancelled", sender)
-    assert joint.uses_left() == [2, 2]
+    assert joint.uses_left() == USES_LEFT[stage]
 
 
 def test_who_did_not_accept_in_time_is_named(joint: Joint) -> None:
@@ -147,15 +149,39 @@ def test_who_did_not_report_in_time_is_named(joint: Joint) -> None:
         "run-deadline",
         "case, iu did not report in time",
     )
+    assert joint.uses_left() == [1, 1]
 
 
-def test_a_revoked_token_ends_the_task_and_frees_the_others(joint: Joint) -> None:
-    task_id = joint.running()
+@pytest.mark.parametrize("stage", ["submitted", "running"])
+def test_a_revoked_token_ends_the_task(joint: Joint, stage: str) -> None:
+    task_id = joint.submit() if stage == "submitted" else joint.running()
     joint.do("iu/operator", RevokeToken(token_id=joint.tokens[IU], reason="audit"))
     task = joint.app.task(task_id)
     assert (task.status, task.rule) == (TASK_STATUS_FAILED, "token-revoked")
     assert joint.tokens[IU] in task.reason
-    assert joint.uses_left() == [2, 2]
+    assert joint.uses_left() == USES_LEFT[stage]
+
+
+def test_a_failure_is_no_free_answer(joint: Joint) -> None:
+    """Whether a computation fails may depend on one row: asked twice, the token with two uses is used up."""
+    start = joint.app.audit_log.size
+    for _ in range(2):
+        joint.do("iu", FailTask(task_id=joint.running(), rule="expression-failed", reason="a value"))
+    assert joint.refused(ASKER, joint.submission(joint.tokens)) == "token-used-up"
+    assert [joint.app.token(token).status for token in joint.tokens.values()] == [TOKEN_STATUS_USED_UP] * 2
+    kinds = joint.kinds(start)
+    assert kinds[-3:] == ["task.failed", "token.used_up", "token.used_up"]
+    assert "token.returned" not in kinds
+
+
+def test_the_last_use_of_a_revoked_token(joint: Joint) -> None:
+    """It stays revoked: what has ended does not end again as used up."""
+    joint.complete_all(joint.running())
+    task_id = joint.running()
+    joint.do("iu/operator", RevokeToken(token_id=joint.tokens[IU], reason="audit"))
+    assert joint.app.task(task_id).rule == "token-revoked"
+    assert joint.app.token(joint.tokens[IU]).status == TOKEN_STATUS_REVOKED
+    assert joint.app.token(joint.tokens[UM]).status == TOKEN_STATUS_USED_UP
 
 
 ENDS: dict[str, Callable[[Joint], str]] = {

@@ -104,9 +104,9 @@ async def test_a_killed_worker_fails_the_task_for_all(network: TaskNetwork) -> N
 
 
 def uses_left(network: TaskNetwork) -> int:
-    """100, less what completed tasks took."""
-    completed = [record for record in network.consortium.records() if record.kind == "task.completed"]
-    return 100 - sum(f"token:{network.tokens[f'um.{TABLE}']}" in record.related for record in completed)
+    """100, less what tasks that ran took."""
+    ran = [record for record in network.consortium.records() if record.kind == "task.running"]
+    return 100 - sum(f"token:{network.tokens[f'um.{TABLE}']}" in record.related for record in ran)
 
 
 async def test_a_stopped_worker_fails_the_task_by_its_deadline(network: TaskNetwork) -> None:
