@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from koinon.errors import Exhausted, InvalidFile
 
@@ -38,13 +41,23 @@ def write_new(path: Path, text: str, what: str, *, private: bool = False) -> Non
 
     After a failure there is no file. Raises InvalidFile (it exists, or may not be written) or Exhausted (disk full).
     """
+    with creating(path, what, private=private) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextmanager
+def creating(path: Path, what: str, *, private: bool = False) -> Iterator[BinaryIO]:
+    """A file that must not exist yet, to be written in the block; it appears, whole and synced, at the block's end.
+
+    After a failure, the block's own included, there is no file. Raises as ``write_new``.
+    """
     written = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
         descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.link(written, path)  # unlike a rename, fails when the file exists

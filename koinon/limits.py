@@ -12,6 +12,7 @@ MAX_SUBMIT_ENVELOPES = 1_000  # per Submit call
 MAX_BLOCK_BYTES = 2 * 1024 * 1024  # one gRPC message, sent within a proposal timeout on 100 Mbit/s
 MAX_BLOCK_TRANSACTIONS = 5_000  # keeps execution of one block well under a second
 MAX_BLOCK_OPERATIONS = 10_000  # the same, for transactions of many operations
+MAX_COMMIT_BYTES = 32 * 1024  # a certificate of MAX_VALIDATORS signatures takes a third of it
 MAX_BLOCK_EVIDENCE = 16
 MAX_EVIDENCE_AGE_BLOCKS = 100_000  # about six days of heartbeats: old offences do not return for ever
 MAX_PENDING_EVIDENCE = 256  # pieces waiting for a block at one node

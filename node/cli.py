@@ -20,6 +20,7 @@ from koinon.v1.identity_pb2 import Parameters, Role
 from node import home as homes
 from node import tls
 from node.config import Address, Home
+from node.ledger_commands import ledger
 
 _ROLES = {
     "operator": Role.ROLE_OPERATOR,
@@ -141,7 +142,7 @@ def doctor(home: Path) -> int:
     return int(any(finding.weight == "problem" for finding in findings))
 
 
-commands = [init, genesis, node, doctor]
+commands = [init, genesis, node, doctor, ledger]
 """What the koinon command gains where the node is installed."""
 
 

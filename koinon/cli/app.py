@@ -24,7 +24,10 @@ from koinon.errors import InvalidInput, KoinonError, Unavailable
 from koinon.profile import ENVIRONMENT
 
 GROUP = "koinon.commands"
-NODE_COMMANDS = dict.fromkeys(("init", "genesis", "node", "doctor"), "node") | {"testnet": "testnet", "demo": "demo"}
+NODE_COMMANDS = dict.fromkeys(("init", "genesis", "node", "doctor", "ledger"), "node") | {
+    "testnet": "testnet",
+    "demo": "demo",
+}
 """Commands of the ``node`` extra, and the entry point that brings each."""
 
 _INTERRUPTED = 130

@@ -1,0 +1,134 @@
+"""Offline verification of a whole ledger: everything is derived again from the genesis, and compared.
+
+Per block, in this order:
+
+1. it is in form, and its header commits to its transactions, evidence and last certificate (``malformed-block``);
+2. it links to the block before, and its header is byte for byte what the replayed state makes of it: time, validators,
+   results, state commitment, root and size of the audit log (``invalid-block``, naming the first field that differs);
+3. its certificate holds more than two thirds of the validators at that height (``commit-certificate``);
+4. it is executed by node.application, every signature verified anew.
+
+Then, of a node's own directory, what it keeps beside the blocks is compared with what the replay made: state, audit
+log, results, and where the chain stands (``corrupt``, naming the first key that differs). What the last block did
+is under no header yet: of an archive, only the replay says it.
+
+Nothing is believed but the genesis. The replay keeps its own state in ``scratch``, and changes nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from koinon.errors import Corrupt
+from koinon.v1.identity_pb2 import Genesis
+from koinon.validators import ValidatorSet, verify_commit
+from node.abci import DecidedBlock
+from node.application import Application
+from node.archive import Decided
+from node.ledger import blocks
+from node.ledger.blocks import ChainState, ParsedBlock
+from node.store.blocks import BlockStore
+from node.store.kv import KeyValueStore
+
+OnProgress = Callable[[int, int], None]
+"""Called after every block with its height and the number of transactions so far."""
+
+_DERIVED = {
+    b"s/": "the state",
+    b"l/": "the audit log",
+    b"t/": "the results of transactions",
+    b"m/application": "where the application stands",
+}
+_CHAIN_KEY = b"m/chain"
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A ledger that holds."""
+
+    chain: ChainState
+    transactions: int
+    records: int  # of the audit log
+
+
+def stored(store: KeyValueStore) -> Iterator[Decided]:
+    """The blocks of a node's store from height 1 on. Raises Corrupt where one is missing."""
+    kept = BlockStore(store)
+    for height in range(1, kept.height() + 1):
+        block, commit = kept.block(height), kept.commit(height)
+        if block is None or commit is None:
+            raise _diverges(height, "the block, or its certificate, is not there", "corrupt")
+        yield Decided(block, commit)
+
+
+def replay(
+    genesis: Genesis, decided: Iterable[Decided], scratch: KeyValueStore, on_progress: OnProgress = lambda *_: None
+) -> Replayed:
+    """Steps 1 to 4 for every block; ``scratch``, empty at first, holds the derived ledger in the end.
+
+    ``genesis`` is valid; blocks are not trusted. Raises Corrupt with height and rule of the first divergence, and what
+    ``decided`` raises.
+    """
+    application = Application(scratch, genesis)
+    info = application.info()
+    chain = ChainState.genesis(application.chain_id, genesis.time_ms, ValidatorSet.of(info.validators), info.hashes)
+    transactions = 0
+    for item in decided:
+        try:
+            block = _verify(chain, item)
+        except Corrupt as error:
+            raise _diverges(chain.height + 1, error.message, error.rule) from error
+        chain = _execute(application, scratch, chain, block)
+        transactions += len(block.transactions)
+        on_progress(chain.height, transactions)
+    return Replayed(chain, transactions, application.audit_log.size)
+
+
+def compare(store: KeyValueStore, scratch: KeyValueStore, chain: ChainState) -> None:
+    """Does a node's store hold, beside its blocks, exactly what the replay derived? Raises Corrupt."""
+    if store.get(_CHAIN_KEY) != (chain.to_bytes() if chain.height else None):
+        raise _differs(chain, "where the chain stands", _CHAIN_KEY)
+    for prefix, what in _DERIVED.items():
+        for kept, derived in zip_longest(store.scan(prefix), scratch.scan(prefix)):
+            if kept != derived:
+                raise _differs(chain, what, min(entry[0] for entry in (kept, derived) if entry))
+
+
+def _verify(chain: ChainState, item: Decided) -> ParsedBlock:
+    """Steps 1 to 3. Raises Corrupt."""
+    block = blocks.parse(item.block)
+    blocks.verify(chain, block)
+    verify_commit(chain.chain_id, chain.validators, item.commit, block.value.block_hash, chain.height + 1)
+    return block
+
+
+def _execute(application: Application, scratch: KeyValueStore, chain: ChainState, block: ParsedBlock) -> ChainState:
+    """Step 4."""
+    header = block.header
+    finalized = application.finalize_block(
+        DecidedBlock(
+            height=header.height,
+            time_ms=header.time_ms,
+            block_hash=block.value.block_hash,
+            proposer=header.proposer,
+            transactions=block.transactions,
+            evidence=block.evidence,
+        )
+    )
+    scratch.write(finalized.writes, sync=False)
+    application.commit()
+    return chain.after(block, finalized)
+
+
+def _diverges(height: int, problem: str, rule: str) -> Corrupt:
+    return Corrupt(
+        f"the ledger diverges at height {height}: {problem}",
+        rule=rule,
+        hint="keep a copy for inquiry; a node whose ledger directory is removed fetches the ledger from its peers",
+    )
+
+
+def _differs(chain: ChainState, what: str, key: bytes) -> Corrupt:
+    return _diverges(chain.height, f"{what} is not what the blocks make it, first at the key {key!r}", "corrupt")
