@@ -12,6 +12,7 @@ from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.v1.peer_pb2 import DeliverRequest
 from node.abci import Finalized
+from node.consensus.messages import VoteType
 from testnet.simulation.application import UNFIT
 from testnet.simulation.checkers import Checkers
 from testnet.simulation.nodes import TIMEOUTS, Network, SimNode
@@ -182,6 +183,34 @@ def test_a_peer_cannot_make_us_remember_much() -> None:
     kept = engine._intake.take_kept()  # the bound is the point of the test
     assert len(kept) == MAX_EARLY_MESSAGES
     assert sum(isinstance(message, pb.Proposal) for _, message in kept) == 2
+
+
+def test_votes_that_nobody_signed_decide_nothing() -> None:
+    net = Net(1, 1, 1, 1)
+    net.settle()
+    height = net.height
+    for node in net.nodes[1:]:
+        node.stop()
+    net[0].submit(b"alone")
+    net.world.run(10 * TIMEOUTS.cap_ms)
+    engine = net[0].engine
+    assert engine is not None
+    core = engine._core
+    for round_ in range(core.round, core.round + 3):
+        proposal = core.proposal(round_)
+        for vote_type in (pb.VOTE_TYPE_PREVOTE, pb.VOTE_TYPE_PRECOMMIT):
+            for name in ("v1", "v2", "v3"):
+                forged = pb.Vote(
+                    type=vote_type,
+                    height=height + 1,
+                    round=round_,
+                    block_hash=proposal.value.block_hash if proposal else b"",
+                    institution=name,
+                    signature=bytes(64),
+                )
+                engine.on_message("v3", DeliverRequest(votes=peer_pb2.VoteBatch(votes=[forged])))
+    assert [core.votes.senders(kind, core.round) for kind in VoteType] in ([["v0"], []], [[], []], [["v0"], ["v0"]])
+    assert engine.chain.height == height
 
 
 def test_deformed_blocks_from_one_peer_do_not_keep_us_from_catching_up_with_another() -> None:
