@@ -21,7 +21,7 @@ from koinon.limits import MAX_COMMITTEE, MAX_GROUPS, MAX_OUTPUTS
 from koinon.v1.plan_pb2 import Plan, PlanSource, PlanStepKind
 from koinon.v1.services_pb2 import PlanQueryResponse
 from koinon.v1.task_pb2 import SubmitTask, TaskSource
-from koinon.words import word
+from koinon.words import of_others, word
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,12 @@ class PlannedQuery:
 
     def __rich__(self) -> Group:
         plan, cost = self.plan, self.plan.cost
+        whose = printable(of_others(source.institution for source in plan.sources if not source.counted))
         sources = ", ".join(source.dataset for source in plan.sources)
         head = Text(
             f"Sources    {printable(sources)}\n"
             f"Committee  {printable(', '.join(plan.committee))}; any {plan.threshold} of them together learn nothing\n"
-            f"Cohort     groups of fewer than {plan.min_cohort} rows are suppressed inside the computation\n"
+            f"Cohort     groups of fewer than {plan.min_cohort} rows{whose} are suppressed inside the computation\n"
             f"Cost       {cost.groups} group{'' if cost.groups == 1 else 's'}, {cost.secret_values} secret values, "
             f"about {cost.bytes_sent_estimate:,} bytes in {cost.rounds_estimate} rounds\n"
             f"Plan hash  {self.plan_hash.hex()}"

@@ -26,6 +26,7 @@ from koinon.display import cell, csv_cell, number, printable
 from koinon.errors import Corrupt, Refused, Unavailable
 from koinon.planned import PlannedQuery, Revealed
 from koinon.v1.plan_pb2 import OutputColumn, OutputKind, Plan
+from koinon.words import of_others
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,8 +162,9 @@ def build(planned: PlannedQuery, task_id: str, opened: Sequence[int], seconds: f
         if shown:
             rows.append(_row(plan, codes, pairs))
     if not rows:
+        whose = of_others(source.institution for source in plan.sources if not source.counted)
         raise Refused(
-            f"every group has fewer than {plan.min_cohort} rows, so nothing is shown",
+            f"every group has fewer than {plan.min_cohort} rows{whose}, so nothing is shown",
             rule="minimum-cohort",
             hint="group by fewer columns, widen the WHERE clause, or ask over more institutions",
         )

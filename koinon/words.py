@@ -1,4 +1,4 @@
-"""The words for enum values, in both directions: TOKEN_STATUS_USED_UP is ``used_up``."""
+"""The words for enum values, in both directions (TOKEN_STATUS_USED_UP is ``used_up``), and for whose rows count."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ def number(enum: Any, text: str, what: str) -> Any:
 def numbers(enum: Any, texts: Iterable[str], what: str) -> list[Any]:
     """The values of several words, ascending, each once. Raises InvalidInput."""
     return sorted({number(enum, text, what) for text in texts})
+
+
+def of_others(uncounted: Iterable[str]) -> str:
+    """Whose rows count towards a minimum cohort, given the institutions whose do not; nothing if everybody's do."""
+    names = ", ".join(sorted(set(uncounted)))
+    return f" of institutions other than {names}" if names else ""
 
 
 def _short(descriptor: Any, name: str) -> str:

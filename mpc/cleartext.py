@@ -14,7 +14,8 @@ STDDEV_SAMP    root((N·Q - S²) div (N·(N - 1)))            integer of 1/s
 =============  ==========================================  ==========================
 
 nearest(a, b) = (2a + b) div 2b, the nearest integer, ties towards +infinity; root(a) = (isqrt(4a) + 1) div 2, the
-integer nearest to the square root; div rounds towards -infinity. Every output is 0 when its group is not shown and
+integer nearest to the square root; div rounds towards -infinity. The disclosure rules look at the rows and values of
+the plan's counted sources alone; N, S and Q are of all. Every output is 0 when its group is not shown and
 when it is absent (mpc.disclosure), so that opening it tells nothing.
 """
 
@@ -75,11 +76,13 @@ def evaluate(plan: Plan, inputs: Sequence[SourceInput]) -> list[GroupResult]:
     """What the plan opens for these inputs, one entry per source. Group by group in the order of ``group_codes``."""
     results = []
     rows = rows_index(plan)
+    counted = [position for position, source in enumerate(plan.sources) if source.counted]
     for index, codes in enumerate(group_codes(plan)):
         totals = [sum(source[index][a] for source in inputs) for a in range(len(plan.aggregates))]
-        visible = shown(totals[rows], plan.min_cohort)
+        tested = [sum(inputs[position][index][a] for position in counted) for a in range(len(plan.aggregates))]
+        visible = shown(tested[rows], plan.min_cohort)
         values = tuple(
-            _output(plan, column, [totals[a] for a in column.aggregate_indices]) if visible else None
+            _output(plan, column, totals, tested) if visible else None
             for column in plan.outputs
             if column.kind != OUTPUT_KIND_GROUP
         )
@@ -87,12 +90,13 @@ def evaluate(plan: Plan, inputs: Sequence[SourceInput]) -> list[GroupResult]:
     return results
 
 
-def _output(plan: Plan, column: OutputColumn, totals: list[int]) -> int | None:
+def _output(plan: Plan, column: OutputColumn, of_all: list[int], tested: list[int]) -> int | None:
+    totals = [of_all[a] for a in column.aggregate_indices]
     count = totals[0]
     if column.kind == OUTPUT_KIND_COUNT:
         return count
     spread = column.kind in (OUTPUT_KIND_VAR_SAMP, OUTPUT_KIND_STDDEV_SAMP)
-    if count < values_needed(plan.min_cohort, spread=spread):
+    if tested[column.aggregate_indices[0]] < values_needed(plan.min_cohort, spread=spread):
         return None
     scale = 10**plan.fraction_digits
     match column.kind:

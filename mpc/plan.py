@@ -10,6 +10,7 @@ of values, their sum and the sum of their squares, and only adding up, dividing 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,8 @@ from koinon.v1.plan_pb2 import (
     PlanSource,
 )
 from koinon.v1.task_pb2 import SubmitTask, TaskSource
-from mpc.disclosure import minimum_cohort, refuse_small
+from koinon.words import of_others
+from mpc.disclosure import counted, minimum_cohort, refuse_small
 from mpc.expressions import (
     BOOLEAN,
     DECIMAL,
@@ -66,7 +68,7 @@ from mpc.schema import CommonColumn, common_columns, count_groups, group_column
 from mpc.sql import AGGREGATES, AggregateItem, GroupItem, Kind, Query, parse
 from mpc.steps import describe, estimate
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Of compiler and protocols together; parties of different versions refuse early."""
 
 _OPERATIONS: dict[Kind, TaskOperation.ValueType] = {
@@ -98,6 +100,7 @@ def compile_plan(
     sources: Sequence[Source],
     members: Sequence[str],
     *,
+    asker: str,
     min_committee: int = 3,
     max_committee: int = MAX_COMMITTEE,
 ) -> Plan:
@@ -108,6 +111,7 @@ def compile_plan(
         sources: one per dataset behind the query's table, in any order: for ``collection.table`` those the asker
             holds a token for. Taken from the ledger. Time and remaining uses are consensus's to check.
         members: institutions that may compute, from the ledger.
+        asker: the institution of the person who asks; its own rows do not count towards the minimum cohort.
         min_committee, max_committee: the consortium's parameters.
 
     Raises UnsupportedQuery for what the SQL may not say, NotFound for an unknown column, and Refused with the rule:
@@ -129,7 +133,8 @@ def compile_plan(
     groups = [group_column(columns[name], datasets) for name in query.group_by]
     group_count = count_groups(groups)
     cohort = minimum_cohort((source.dataset, source.token) for source in ordered)
-    refuse_small(datasets, cohort)
+    counts = counted([dataset.publisher for dataset in datasets], asker)
+    refuse_small(itertools.compress(datasets, counts), cohort, whose=of_others([] if all(counts) else [asker]))
     owners = sorted({dataset.publisher for dataset in datasets})
     committee = _committee(owners, members, min_committee, max_committee)
 
@@ -165,6 +170,7 @@ def compile_plan(
                 operations=operations,
                 local_sql=local_sql(typed.aggregates, typed.where, [group.name for group in groups], common, own),
                 commitment=source.dataset.published.commitment,
+                counted=counts[position],
             )
         )
     plan.cost.CopyFrom(estimate(plan, group_count))

@@ -2,7 +2,7 @@
 
 Input: each owner's ``groups x aggregates`` integers, shared among the committee by the owner itself. Output: this
 party's share of every integer to be opened, group-major as in OutputShares. mpc.cleartext is the twin that defines the
-integers.
+integers. Cohorts are tested on the totals of the counted sources (mpc.disclosure), everything else is of all.
 
 Who learns what
     Owners and computing parties: nothing. They see shares of degree t, and openings of values masked by numbers 2^64
@@ -59,27 +59,29 @@ async def joint_query(s: Shamir, plan: Plan, owners: Sequence[int], own: Sequenc
     flat = [value for row in own for value in row] if own is not None else None
     await s.start()
     inputs = await s.share(flat, owners, groups * aggregates)
-    totals = inputs.sum(axis=0) % MODULUS
+    counting = {source.institution for source in plan.sources if source.counted}
+    tested = [index for index, owner in enumerate(owners) if plan.committee[owner] in counting]
+    totals, cohorts = (part.sum(axis=0) % MODULUS for part in (inputs, inputs[tested]))
     columns = [column for column in plan.outputs if column.kind != OUTPUT_KIND_GROUP]
     step = max(1, _BATCH // len(columns))
     shares: list[int] = []
     for start in range(0, groups, step):
         offsets = [group * aggregates for group in range(start, min(start + step, groups))]
-        shares += await _open_groups(s, plan, columns, offsets, totals)
+        shares += await _open_groups(s, plan, columns, offsets, totals, cohorts)
     return shares
 
 
 async def _open_groups(
-    s: Shamir, plan: Plan, columns: Sequence[OutputColumn], offsets: Sequence[int], totals: Shares
+    s: Shamir, plan: Plan, columns: Sequence[OutputColumn], offsets: Sequence[int], totals: Shares, cohorts: Shares
 ) -> list[int]:
-    """Output shares of the groups whose totals begin at ``offsets``."""
+    """Output shares of the groups that begin at ``offsets``, in the totals of all and of the counted sources."""
     cells = [_cell(plan, column, offset) for offset in offsets for column in columns]
     rows = [offset + rows_index(plan) for offset in offsets]
     tests = dict.fromkeys([(row, plan.min_cohort) for row in rows] + [(c.totals[0], c.needed) for c in cells])
     counts = dict.fromkeys(c.totals[0] for c in cells if c.kind in _DIVIDED)
 
     # count - needed + 2^33 has its highest bit set where enough rows or values entered
-    differences = [totals[position] - needed + 2**COUNT_BITS for position, needed in tests]
+    differences = [cohorts[position] - needed + 2**COUNT_BITS for position, needed in tests]
     numbers = np.array(differences + [totals[position] for position in counts], dtype=object) % MODULUS
     bits = await bits_of(s, numbers, COUNT_BITS + 1)
     passed = dict(zip(tests, bits[-1], strict=False))

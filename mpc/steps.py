@@ -15,6 +15,7 @@ from koinon.v1.plan_pb2 import (
     PlanCost,
     PlanStep,
 )
+from koinon.words import of_others
 
 ASKER = "asker"
 """How steps name the person who asked."""
@@ -36,10 +37,11 @@ def describe(plan: Plan, groups: int) -> list[PlanStep]:
         if plan.group_by
         else f"{len(plan.aggregates)} numbers"
     )
+    whose = of_others(source.institution for source in plan.sources if not source.counted)
     took_part = f"are in each of {groups} groups" if plan.group_by else "take part"
     # values are counted on their own only where they may be missing
     sometimes = any(o.aggregate_indices[0] != 0 for o in computed if o.kind != OUTPUT_KIND_COUNT)
-    missing = f"; NULL where fewer than {plan.min_cohort} values entered" if sometimes else ""
+    missing = f"; NULL where fewer than {plan.min_cohort} values{whose} entered" if sometimes else ""
     return [
         PlanStep(
             kind=PLAN_STEP_KIND_LOCAL,
@@ -56,8 +58,8 @@ def describe(plan: Plan, groups: int) -> list[PlanStep]:
         PlanStep(
             kind=PLAN_STEP_KIND_SECURE,
             description=(
-                f"the committee adds up, tests that a group has at least {plan.min_cohort} rows, and computes {names}; "
-                f"{trust}"
+                f"the committee adds up, tests that a group has at least {plan.min_cohort} rows{whose}, "
+                f"and computes {names}; {trust}"
             ),
             who=plan.committee,
             values=groups * len(computed),
@@ -66,7 +68,7 @@ def describe(plan: Plan, groups: int) -> list[PlanStep]:
             kind=PLAN_STEP_KIND_OPENING,
             description="the committee seals its output shares to the asker, who alone puts them together",
             who=[ASKER],
-            learns=f"whether at least {plan.min_cohort} rows {took_part} and, only then, {names}{missing}",
+            learns=f"whether at least {plan.min_cohort} rows{whose} {took_part} and, only then, {names}{missing}",
             values=groups * (1 + 2 * len(computed)),
         ),
     ]

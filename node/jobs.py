@@ -27,6 +27,7 @@ from koinon import canonical, envelope
 from koinon.errors import KoinonError, NotFound, Refused
 from koinon.keys import SigningKey
 from koinon.limits import MAX_TEXT, NONCE_BYTES
+from koinon.names import PersonId
 from koinon.v1.access_pb2 import TOKEN_STATUS_EXPIRED, TOKEN_STATUS_REVOKED, Token
 from koinon.v1.catalog_pb2 import DATASET_STATUS_PUBLISHED, Dataset
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, Institution, Parameters
@@ -289,6 +290,7 @@ class JobService:
             task.submitted.sql,
             sources,
             members,
+            asker=PersonId.parse(task.asker).institution,
             min_committee=parameters.min_committee,
             max_committee=parameters.max_committee,
         )

@@ -25,31 +25,31 @@ _sym_db = _symbol_database.Default()
 from koinon.v1 import catalog_pb2 as koinon_dot_v1_dot_catalog__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14koinon/v1/plan.proto\x12\tkoinon.v1\x1a\x17koinon/v1/catalog.proto\"\xe9\x02\n\x04Plan\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0b\n\x03sql\x18\x02 \x01(\t\x12&\n\x07sources\x18\x03 \x03(\x0b\x32\x15.koinon.v1.PlanSource\x12\x11\n\tcommittee\x18\x04 \x03(\t\x12\x11\n\tthreshold\x18\x05 \x01(\r\x12(\n\x08group_by\x18\x06 \x03(\x0b\x32\x16.koinon.v1.GroupColumn\x12-\n\naggregates\x18\x07 \x03(\x0b\x32\x19.koinon.v1.LocalAggregate\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.koinon.v1.OutputColumn\x12\x12\n\nmin_cohort\x18\t \x01(\r\x12\x17\n\x0f\x66raction_digits\x18\n \x01(\r\x12\"\n\x05steps\x18\x0b \x03(\x0b\x32\x13.koinon.v1.PlanStep\x12!\n\x04\x63ost\x18\x0c \x01(\x0b\x32\x13.koinon.v1.PlanCost\"\xbb\x01\n\nPlanSource\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x13\n\x0binstitution\x18\x03 \x01(\t\x12\x10\n\x08token_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12,\n\noperations\x18\x06 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x11\n\tlocal_sql\x18\x07 \x01(\t\x12\x12\n\ncommitment\x18\x08 \x01(\x0c\"*\n\x0bGroupColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63odes\x18\x02 \x03(\t\"L\n\x0eLocalAggregate\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.koinon.v1.AggregateKind\x12\x12\n\nexpression\x18\x02 \x01(\t\"\x83\x01\n\x0cOutputColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.koinon.v1.OutputKind\x12\x13\n\x0bgroup_index\x18\x03 \x01(\r\x12\x19\n\x11\x61ggregate_indices\x18\x04 \x03(\r\x12\x10\n\x08integral\x18\x05 \x01(\x08\"s\n\x08PlanStep\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.koinon.v1.PlanStepKind\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0b\n\x03who\x18\x03 \x03(\t\x12\x0e\n\x06learns\x18\x04 \x01(\t\x12\x0e\n\x06values\x18\x05 \x01(\x04\"g\n\x08PlanCost\x12\x0e\n\x06groups\x18\x01 \x01(\x04\x12\x15\n\rsecret_values\x18\x02 \x01(\x04\x12\x1b\n\x13\x62ytes_sent_estimate\x18\x03 \x01(\x04\x12\x17\n\x0frounds_estimate\x18\x04 \x01(\x04*\x9d\x01\n\rAggregateKind\x12\x1e\n\x1a\x41GGREGATE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41GGREGATE_KIND_ROWS\x10\x01\x12\x18\n\x14\x41GGREGATE_KIND_COUNT\x10\x02\x12\x16\n\x12\x41GGREGATE_KIND_SUM\x10\x03\x12!\n\x1d\x41GGREGATE_KIND_SUM_OF_SQUARES\x10\x04*\xb8\x01\n\nOutputKind\x12\x1b\n\x17OUTPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_KIND_GROUP\x10\x01\x12\x15\n\x11OUTPUT_KIND_COUNT\x10\x02\x12\x13\n\x0fOUTPUT_KIND_SUM\x10\x03\x12\x13\n\x0fOUTPUT_KIND_AVG\x10\x04\x12\x18\n\x14OUTPUT_KIND_VAR_SAMP\x10\x05\x12\x1b\n\x17OUTPUT_KIND_STDDEV_SAMP\x10\x06*\x7f\n\x0cPlanStepKind\x12\x1e\n\x1aPLAN_STEP_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PLAN_STEP_KIND_LOCAL\x10\x01\x12\x19\n\x15PLAN_STEP_KIND_SECURE\x10\x02\x12\x1a\n\x16PLAN_STEP_KIND_OPENING\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14koinon/v1/plan.proto\x12\tkoinon.v1\x1a\x17koinon/v1/catalog.proto\"\xe9\x02\n\x04Plan\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0b\n\x03sql\x18\x02 \x01(\t\x12&\n\x07sources\x18\x03 \x03(\x0b\x32\x15.koinon.v1.PlanSource\x12\x11\n\tcommittee\x18\x04 \x03(\t\x12\x11\n\tthreshold\x18\x05 \x01(\r\x12(\n\x08group_by\x18\x06 \x03(\x0b\x32\x16.koinon.v1.GroupColumn\x12-\n\naggregates\x18\x07 \x03(\x0b\x32\x19.koinon.v1.LocalAggregate\x12(\n\x07outputs\x18\x08 \x03(\x0b\x32\x17.koinon.v1.OutputColumn\x12\x12\n\nmin_cohort\x18\t \x01(\r\x12\x17\n\x0f\x66raction_digits\x18\n \x01(\r\x12\"\n\x05steps\x18\x0b \x03(\x0b\x32\x13.koinon.v1.PlanStep\x12!\n\x04\x63ost\x18\x0c \x01(\x0b\x32\x13.koinon.v1.PlanCost\"\xcc\x01\n\nPlanSource\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x13\n\x0binstitution\x18\x03 \x01(\t\x12\x10\n\x08token_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12,\n\noperations\x18\x06 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x11\n\tlocal_sql\x18\x07 \x01(\t\x12\x12\n\ncommitment\x18\x08 \x01(\x0c\x12\x0f\n\x07\x63ounted\x18\t \x01(\x08\"*\n\x0bGroupColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63odes\x18\x02 \x03(\t\"L\n\x0eLocalAggregate\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.koinon.v1.AggregateKind\x12\x12\n\nexpression\x18\x02 \x01(\t\"\x83\x01\n\x0cOutputColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.koinon.v1.OutputKind\x12\x13\n\x0bgroup_index\x18\x03 \x01(\r\x12\x19\n\x11\x61ggregate_indices\x18\x04 \x03(\r\x12\x10\n\x08integral\x18\x05 \x01(\x08\"s\n\x08PlanStep\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.koinon.v1.PlanStepKind\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0b\n\x03who\x18\x03 \x03(\t\x12\x0e\n\x06learns\x18\x04 \x01(\t\x12\x0e\n\x06values\x18\x05 \x01(\x04\"g\n\x08PlanCost\x12\x0e\n\x06groups\x18\x01 \x01(\x04\x12\x15\n\rsecret_values\x18\x02 \x01(\x04\x12\x1b\n\x13\x62ytes_sent_estimate\x18\x03 \x01(\x04\x12\x17\n\x0frounds_estimate\x18\x04 \x01(\x04*\x9d\x01\n\rAggregateKind\x12\x1e\n\x1a\x41GGREGATE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41GGREGATE_KIND_ROWS\x10\x01\x12\x18\n\x14\x41GGREGATE_KIND_COUNT\x10\x02\x12\x16\n\x12\x41GGREGATE_KIND_SUM\x10\x03\x12!\n\x1d\x41GGREGATE_KIND_SUM_OF_SQUARES\x10\x04*\xb8\x01\n\nOutputKind\x12\x1b\n\x17OUTPUT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_KIND_GROUP\x10\x01\x12\x15\n\x11OUTPUT_KIND_COUNT\x10\x02\x12\x13\n\x0fOUTPUT_KIND_SUM\x10\x03\x12\x13\n\x0fOUTPUT_KIND_AVG\x10\x04\x12\x18\n\x14OUTPUT_KIND_VAR_SAMP\x10\x05\x12\x1b\n\x17OUTPUT_KIND_STDDEV_SAMP\x10\x06*\x7f\n\x0cPlanStepKind\x12\x1e\n\x1aPLAN_STEP_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PLAN_STEP_KIND_LOCAL\x10\x01\x12\x19\n\x15PLAN_STEP_KIND_SECURE\x10\x02\x12\x1a\n\x16PLAN_STEP_KIND_OPENING\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AGGREGATEKIND']._serialized_start=1093
-  _globals['_AGGREGATEKIND']._serialized_end=1250
-  _globals['_OUTPUTKIND']._serialized_start=1253
-  _globals['_OUTPUTKIND']._serialized_end=1437
-  _globals['_PLANSTEPKIND']._serialized_start=1439
-  _globals['_PLANSTEPKIND']._serialized_end=1566
+  _globals['_AGGREGATEKIND']._serialized_start=1110
+  _globals['_AGGREGATEKIND']._serialized_end=1267
+  _globals['_OUTPUTKIND']._serialized_start=1270
+  _globals['_OUTPUTKIND']._serialized_end=1454
+  _globals['_PLANSTEPKIND']._serialized_start=1456
+  _globals['_PLANSTEPKIND']._serialized_end=1583
   _globals['_PLAN']._serialized_start=61
   _globals['_PLAN']._serialized_end=422
   _globals['_PLANSOURCE']._serialized_start=425
-  _globals['_PLANSOURCE']._serialized_end=612
-  _globals['_GROUPCOLUMN']._serialized_start=614
-  _globals['_GROUPCOLUMN']._serialized_end=656
-  _globals['_LOCALAGGREGATE']._serialized_start=658
-  _globals['_LOCALAGGREGATE']._serialized_end=734
-  _globals['_OUTPUTCOLUMN']._serialized_start=737
-  _globals['_OUTPUTCOLUMN']._serialized_end=868
-  _globals['_PLANSTEP']._serialized_start=870
-  _globals['_PLANSTEP']._serialized_end=985
-  _globals['_PLANCOST']._serialized_start=987
-  _globals['_PLANCOST']._serialized_end=1090
+  _globals['_PLANSOURCE']._serialized_end=629
+  _globals['_GROUPCOLUMN']._serialized_start=631
+  _globals['_GROUPCOLUMN']._serialized_end=673
+  _globals['_LOCALAGGREGATE']._serialized_start=675
+  _globals['_LOCALAGGREGATE']._serialized_end=751
+  _globals['_OUTPUTCOLUMN']._serialized_start=754
+  _globals['_OUTPUTCOLUMN']._serialized_end=885
+  _globals['_PLANSTEP']._serialized_start=887
+  _globals['_PLANSTEP']._serialized_end=1002
+  _globals['_PLANCOST']._serialized_start=1004
+  _globals['_PLANCOST']._serialized_end=1107
 # @@protoc_insertion_point(module_scope)

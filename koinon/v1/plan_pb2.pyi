@@ -116,7 +116,7 @@ class Plan(_message.Message):
     threshold: _builtins.int
     """t: up to t of them together learn nothing"""
     min_cohort: _builtins.int
-    """groups with fewer contributing rows are suppressed inside the computation"""
+    """groups with fewer rows of counted sources are suppressed inside the computation"""
     fraction_digits: _builtins.int
     """values enter as integers of 10^-fraction_digits"""
     @_builtins.property
@@ -181,6 +181,7 @@ class PlanSource(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     LOCAL_SQL_FIELD_NUMBER: _builtins.int
     COMMITMENT_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     version: _builtins.int
     institution: _builtins.str
@@ -189,6 +190,8 @@ class PlanSource(_message.Message):
     """runs in the owner's engine against the view "source" """
     commitment: _builtins.bytes
     """of the content, from the catalog"""
+    counted: _builtins.bool
+    """towards min_cohort: all but the asker's own institution's, unless there is no other"""
     @_builtins.property
     def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """ascending"""
@@ -208,10 +211,11 @@ class PlanSource(_message.Message):
         operations: _abc.Iterable[_catalog_pb2.TaskOperation.ValueType] | None = ...,
         local_sql: _builtins.str = ...,
         commitment: _builtins.bytes = ...,
+        counted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "commitment", b"commitment", "dataset", b"dataset", "institution", b"institution", "local_sql", b"local_sql", "operations", b"operations", "token_id", b"token_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "commitment", b"commitment", "counted", b"counted", "dataset", b"dataset", "institution", b"institution", "local_sql", b"local_sql", "operations", b"operations", "token_id", b"token_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,9 +41,10 @@ class QueryService(services_pb2_grpc.QueryServiceServicer):
     ) -> services_pb2.PlanQueryResponse:
         # Hostile SQL may take a while to parse and compile: consensus must not wait for it.
         named = await asyncio.to_thread(_named_table, request.sql)
-        candidates = self._candidates(named, PersonId.parse(caller().person))
+        asker = PersonId.parse(caller().person)
+        candidates = self._candidates(named, asker)
         return await asyncio.to_thread(
-            _compile, request.sql, candidates, self._available(), self._application.parameters()
+            _compile, request.sql, candidates, self._available(), asker.institution, self._application.parameters()
         )
 
     def _available(self) -> list[str]:
@@ -98,7 +99,7 @@ def _named_table(sql: str) -> DatasetName | TableName:
 
 
 def _compile(
-    sql: str, candidates: list[tuple[Dataset, list[Token]]], members: list[str], parameters: Parameters
+    sql: str, candidates: list[tuple[Dataset, list[Token]]], members: list[str], asker: str, parameters: Parameters
 ) -> services_pb2.PlanQueryResponse:
     """The plan, with the first token for each dataset that covers the query; if none does, the last says why."""
     from mpc.plan import Source, compile_plan, plan_hash, task_for
@@ -107,6 +108,7 @@ def _compile(
         compile_plan,
         sql,
         members=members,
+        asker=asker,
         min_committee=parameters.min_committee,
         max_committee=parameters.max_committee,
     )

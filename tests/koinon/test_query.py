@@ -71,7 +71,7 @@ class Consortium:
     def __init__(self, node: FakeNode, opened: Sequence[int] = OPENED) -> None:
         self.node = node
         self.opened = list(opened)
-        self.plan: Plan = compile_plan(SQL, [source("iu"), source("um")], COMMITTEE)
+        self.plan: Plan = compile_plan(SQL, [source("iu"), source("um")], COMMITTEE, asker="um")
         self.node_keys = {name: SigningKey.generate() for name in COMMITTEE}
         self.statuses = [
             TaskStatus.TASK_STATUS_SUBMITTED,

@@ -28,6 +28,8 @@ PAPER_QUERY = (
 )
 ALL_OPERATIONS = [number for number in TaskOperation.values() if number]
 MEMBERS = ["case", "iu", "uk", "um"]
+OUTSIDER = "ministry"
+"""An asker's institution that brings no data, so that everybody's rows count."""
 
 
 def patients() -> list[Column]:

@@ -13,7 +13,7 @@ from koinon.errors import Refused
 from mpc.cleartext import GroupResult, evaluate, group_codes, nearest, root
 from mpc.disclosure import minimum_cohort, rows_at_most
 from mpc.plan import compile_plan
-from tests.mpc.tables import MEMBERS, source, sources
+from tests.mpc.tables import MEMBERS, OUTSIDER, source, sources
 
 S = 10**6
 
@@ -38,15 +38,20 @@ def test_what_can_show_nothing_is_refused_before_it_runs() -> None:
     """The three patients of one centre: refused from the published row count alone, with the rule named."""
     small = source("case", rows=0, min_cohort=10)
     with pytest.raises(Refused, match="at most 9 rows together, fewer than the minimum cohort of 10") as caught:
-        compile_plan("SELECT COUNT(*) FROM case.ercp.indo_rct", [small], MEMBERS)
+        compile_plan("SELECT COUNT(*) FROM case.ercp.indo_rct", [small], MEMBERS, asker=OUTSIDER)
     assert caught.value.rule == "minimum-cohort"
     together = [small, *sources("um", "iu")]
-    assert compile_plan("SELECT COUNT(*) FROM ercp.indo_rct", together, MEMBERS).min_cohort == 10
+    assert compile_plan("SELECT COUNT(*) FROM ercp.indo_rct", together, MEMBERS, asker=OUTSIDER).min_cohort == 10
+    with pytest.raises(Refused, match="at most 9 rows of institutions other than um together, fewer than") as caught:
+        compile_plan("SELECT COUNT(*) FROM ercp.indo_rct", [small, *sources("um")], MEMBERS, asker="um")
+    assert caught.value.rule == "minimum-cohort"
 
 
-def _evaluated(select: str, inputs: list[list[list[int]]], min_cohort: int = 5) -> list[GroupResult]:
+def _evaluated(
+    select: str, inputs: list[list[list[int]]], min_cohort: int = 5, asker: str = OUTSIDER
+) -> list[GroupResult]:
     given_sources = [source(name, min_cohort=min_cohort) for name in MEMBERS[: len(inputs)]]
-    return evaluate(compile_plan(f"SELECT {select}", given_sources, MEMBERS), inputs)
+    return evaluate(compile_plan(f"SELECT {select}", given_sources, MEMBERS, asker=asker), inputs)
 
 
 def test_a_group_is_shown_from_the_minimum_cohort_on() -> None:
@@ -66,6 +71,19 @@ def test_an_aggregate_is_present_from_the_minimum_cohort_of_values_on() -> None:
     assert enough[0].values == (5, 8 * S, 1_600_000, 1_800_000, 1_341_641)
 
 
+def test_rows_that_the_asker_knows_make_no_cohort() -> None:
+    """Case publishes four rows that it knows, and asks: the fifth, which is iu's, would be what is left."""
+    query = "COUNT(*), SUM(risk) FROM ercp.indo_rct"
+    one = [[[4, 4, 8 * S]], [[1, 1, 3 * S]]]
+    assert _evaluated(query, one) == [GroupResult((), True, (5, 11 * S))]
+    assert _evaluated(query, one, asker="case") == [GroupResult((), False, (None, None))]
+    few = [[[4, 4, 8 * S]], [[9, 4, 3 * S]]]
+    assert _evaluated(query, few, asker="case") == [GroupResult((), True, (13, None))]
+    enough = [[[4, 4, 8 * S]], [[9, 5, 3 * S]]]
+    assert _evaluated(query, enough, asker="case") == [GroupResult((), True, (13, 11 * S))]
+    assert _evaluated(query, [[[5, 5, 8 * S]]], asker="case") == [GroupResult((), True, (5, 8 * S))], "all its own"
+
+
 def test_a_variance_needs_two_values_whatever_the_policy() -> None:
     one = _evaluated("SUM(risk), VAR_SAMP(risk) FROM ercp.indo_rct", [[[1, 1, 3 * S, 9 * S * S]]], min_cohort=1)
     assert one[0].values == (3 * S, None)
@@ -73,7 +91,7 @@ def test_a_variance_needs_two_values_whatever_the_policy() -> None:
 
 def test_groups_are_the_product_of_the_codelists_last_column_fastest() -> None:
     query = "SELECT COUNT(*) FROM ercp.indo_rct GROUP BY trained, rx"
-    plan = compile_plan(query, sources("um"), MEMBERS)
+    plan = compile_plan(query, sources("um"), MEMBERS, asker=OUTSIDER)
     assert group_codes(plan) == [
         ("false", "0_placebo"),
         ("false", "1_indomethacin"),

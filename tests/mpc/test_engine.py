@@ -21,7 +21,7 @@ from mpc.engines import TableFile
 from mpc.engines.duckdb_engine import DuckDBEngine
 from mpc.plan import Source, compile_plan
 from testnet.data import PATIENTS, table_path
-from tests.mpc.tables import MEMBERS, PAPER_QUERY, source
+from tests.mpc.tables import MEMBERS, OUTSIDER, PAPER_QUERY, source
 
 ENGINE = DuckDBEngine(memory_mb=256)
 
@@ -37,7 +37,7 @@ def published(path: Path, institution: str, codelists: dict[str, list[str]]) -> 
 
 
 def joint(sql: str, tables: dict[str, tuple[Source, TableFile]]) -> list[GroupResult]:
-    plan = compile_plan(sql, [entry[0] for entry in tables.values()], MEMBERS)
+    plan = compile_plan(sql, [entry[0] for entry in tables.values()], MEMBERS, asker=OUTSIDER)
     inputs = [ENGINE.aggregate(tables[s.institution][1], plan, i) for i, s in enumerate(plan.sources)]
     return evaluate(plan, inputs)
 
@@ -149,7 +149,7 @@ def test_quantisation_is_to_the_nearest_millionth(tmp_path: Path) -> None:
     path = tmp_path / "t"
     path.write_text("x\n0.0000014\n0.0000016\n-0.0000016\n1e-9\n0\n")
     entry, table = published(path, "um", {})
-    plan = compile_plan("SELECT VAR_SAMP(x) FROM ercp.indo_rct", [entry], MEMBERS)
+    plan = compile_plan("SELECT VAR_SAMP(x) FROM ercp.indo_rct", [entry], MEMBERS, asker=OUTSIDER)
     assert ENGINE.aggregate(table, plan, 0) == [[5, 1 + 2 - 2, 1 + 4 + 4]]
 
 
@@ -219,6 +219,7 @@ def test_columns_that_are_not_published_cannot_be_reached(tmp_path: Path) -> Non
         "SELECT SUM(hidden) FROM ercp.indo_rct",
         [source("um", [Column(name="hidden", type=COLUMN_TYPE_INTEGER)])],
         MEMBERS,
+        asker=OUTSIDER,
     )
     with pytest.raises(Refused) as caught:
         ENGINE.aggregate(table, plan, 0)

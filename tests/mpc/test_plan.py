@@ -31,13 +31,15 @@ from koinon.v1.plan_pb2 import (
     Plan,
 )
 from mpc.plan import Source, compile_plan, plan_hash, task_for
-from tests.mpc.tables import MEMBERS, PAPER_QUERY, patients, source, sources
+from tests.mpc.tables import MEMBERS, OUTSIDER, PAPER_QUERY, patients, source, sources
 
 ALL = sources("um", "iu", "uk", "case")
 
 
-def compiled(sql: str, given: list[Source] | None = None, members: list[str] | None = None) -> Plan:
-    return compile_plan(sql, ALL if given is None else given, MEMBERS if members is None else members)
+def compiled(
+    sql: str, given: list[Source] | None = None, members: list[str] | None = None, asker: str = OUTSIDER
+) -> Plan:
+    return compile_plan(sql, ALL if given is None else given, MEMBERS if members is None else members, asker=asker)
 
 
 def test_the_plan_of_the_trial() -> None:
@@ -76,7 +78,7 @@ def test_the_compiler_is_frozen() -> None:
     assert plan_hash(compiled(PAPER_QUERY)).hex() == FROZEN
 
 
-FROZEN = "a5c9d807b09214df3bcae3466af0fc4f8cf3cf41eaf16d9e4356460538392aae"
+FROZEN = "a7bf1fb65dadcd061ecd891999c4b342d28b2284c0a67637870bf7e77e2e9135"
 
 
 def test_order_of_sources_and_members_does_not_matter() -> None:
@@ -102,7 +104,7 @@ def test_the_normal_form_compiles_to_the_same_plan(sql: str) -> None:
     plan = compiled(sql, given)
     assert compiled(plan.sql, given) == plan
     # Parties compile with the committee of the task as members.
-    assert compile_plan(plan.sql, given, list(plan.committee)) == plan
+    assert compile_plan(plan.sql, given, list(plan.committee), asker=OUTSIDER) == plan
 
 
 def test_the_task_says_what_the_plan_says() -> None:
@@ -136,6 +138,24 @@ def test_steps_say_who_learns_what() -> None:
     assert steps[-1].values == 2 * (1 + 2 * 5)
 
 
+@pytest.mark.parametrize(
+    ("asker", "owners", "counted"),
+    [
+        (OUTSIDER, ["iu", "um"], ["iu", "um"]),
+        ("um", ["iu", "um"], ["iu"]),
+        ("iu", ["iu", "uk", "um"], ["uk", "um"]),
+        ("um", ["um"], ["um"]),
+    ],
+)
+def test_rows_of_the_asker_s_institution_do_not_count(asker: str, owners: list[str], counted: list[str]) -> None:
+    plan = compiled("SELECT COUNT(*), AVG(risk) FROM ercp.indo_rct", sources(*owners), asker=asker)
+    assert [source.institution for source in plan.sources if source.counted] == counted
+    others = f"at least 5 rows of institutions other than {asker}"
+    assert (others in plan.steps[2].description) == (others in plan.steps[3].learns) == (counted != owners)
+    values = f"fewer than 5 values of institutions other than {asker} entered"
+    assert (values in plan.steps[3].learns) == (counted != owners)
+
+
 # --- committee -----------------------------------------------------------------------------------
 
 
@@ -164,7 +184,7 @@ def test_too_few_members_or_too_many_owners() -> None:
         compiled("SELECT COUNT(*) FROM ercp.indo_rct", sources("um"), ["um", "iu"])
     assert caught.value.rule == "committee"
     with pytest.raises(Refused, match="4 owners, a committee has at most 3 members") as caught:
-        compile_plan("SELECT COUNT(*) FROM ercp.indo_rct", ALL, MEMBERS, max_committee=3)
+        compile_plan("SELECT COUNT(*) FROM ercp.indo_rct", ALL, MEMBERS, asker=OUTSIDER, max_committee=3)
     assert caught.value.rule == "committee"
 
 

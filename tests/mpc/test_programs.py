@@ -26,6 +26,7 @@ from koinon.v1.plan_pb2 import (
     OutputColumn,
     OutputKind,
     Plan,
+    PlanSource,
 )
 from mpc.cleartext import evaluate
 from mpc.programs import joint_query
@@ -56,8 +57,13 @@ KINDS = [
 LARGEST = 10**15  # limits.MAX_VALUE at scale 10^6
 
 
-def plan(groups: int, cohort: int, outputs: Sequence[Output]) -> Plan:
+def plan(
+    groups: int, cohort: int, outputs: Sequence[Output], owners: Sequence[int], uncounted: Sequence[int] = ()
+) -> Plan:
+    """The rows of all owners but the uncounted enter the cohort tests."""
     return Plan(
+        committee=[f"p{party}" for party in range(7)],
+        sources=[PlanSource(institution=f"p{owner}", counted=owner not in uncounted) for owner in owners],
         group_by=[GroupColumn(name="g", codes=[str(code) for code in range(groups)])],
         aggregates=[LocalAggregate(kind=kind) for kind in KINDS],
         outputs=[OutputColumn(kind=kind, aggregate_indices=indices) for kind, indices in outputs],
@@ -92,10 +98,11 @@ VALUES = st.lists(
 
 
 @st.composite
-def queries(draw: st.DrawFn) -> tuple[int, list[int], int, list[Rows]]:
-    """Party count, owners, minimum cohort, inputs of two groups."""
+def queries(draw: st.DrawFn) -> tuple[int, list[int], list[int], int, list[Rows]]:
+    """Party count, owners, those of them that do not count, minimum cohort, inputs of two groups."""
     parties = draw(st.sampled_from([3, 3, 4, 4, 5, 6, 7]))
     owners = sorted(draw(st.sets(st.integers(0, parties - 1), min_size=1, max_size=parties)))
+    uncounted = draw(st.just([]) | st.sampled_from(owners).map(lambda owner: [owner]))
     inputs = []
     for _ in owners:
         groups = []
@@ -104,31 +111,43 @@ def queries(draw: st.DrawFn) -> tuple[int, list[int], int, list[Rows]]:
             others = draw(VALUES)[: len(values)]
             groups.append(totals(values, len(values) + draw(st.integers(0, 2)), others))
         inputs.append(groups)
-    return parties, owners, draw(st.integers(1, 6)), inputs
+    return parties, owners, uncounted, draw(st.integers(1, 6)), inputs
 
 
 @settings(max_examples=12, deadline=None)
 @given(queries())
-def test_equal_to_the_cleartext_twin(query: tuple[int, list[int], int, list[Rows]]) -> None:
-    parties, owners, cohort, inputs = query
-    a_plan = plan(2, cohort, ALL_OUTPUTS)
+def test_equal_to_the_cleartext_twin(query: tuple[int, list[int], list[int], int, list[Rows]]) -> None:
+    parties, owners, uncounted, cohort, inputs = query
+    a_plan = plan(2, cohort, ALL_OUTPUTS, owners, uncounted)
     assert secure(parties, a_plan, owners, inputs) == clear(a_plan, inputs)
 
 
 @pytest.mark.parametrize("outputs", [[output] for output in ALL_OUTPUTS[1:]], ids=str)
 def test_each_output_alone(outputs: list[Output]) -> None:
     inputs = [[totals([3, 5, 5, -9], 6, [4, 4, 5])], [totals([1_000_000], 1, [])]]
-    a_plan = plan(1, 2, outputs)
+    a_plan = plan(1, 2, outputs, [0, 2])
     assert secure(3, a_plan, [0, 2], inputs) == clear(a_plan, inputs)
 
 
 @pytest.mark.parametrize("cohort", [4, 5, 6])
 def test_the_cohort_is_the_smallest_that_is_shown(cohort: int) -> None:
     inputs = [[totals([7, 8], 2, [])], [totals([9, 9, 9], 3, [])]]
-    a_plan = plan(1, cohort, ALL_OUTPUTS)
+    a_plan = plan(1, cohort, ALL_OUTPUTS, [1, 3])
     found = secure(4, a_plan, [1, 3], inputs)
     assert found[0] == (cohort <= 5)
     assert found == clear(a_plan, inputs)
+
+
+@pytest.mark.parametrize("uncounted", [1, 3])
+def test_known_rows_hide_nobody(uncounted: int) -> None:
+    """The asker's institution, p1 or p3, brings rows of its own: they enter the results, and no cohort."""
+    inputs = [[totals([7, 8], 2, [])], [totals([9, 9, 9], 3, [])]]
+    counted = inputs[1] if uncounted == 1 else inputs[0]
+    for cohort in (2, 3, 4):
+        a_plan = plan(1, cohort, ALL_OUTPUTS, [1, 3], [uncounted])
+        found = secure(4, a_plan, [1, 3], inputs)
+        assert found[:3] == ([1, 1, 5] if counted[0][0] >= cohort else [0, 0, 0])
+        assert found == clear(a_plan, inputs)
 
 
 def test_values_at_every_bound() -> None:
@@ -138,14 +157,14 @@ def test_values_at_every_bound() -> None:
         [most, most, 0, most * LARGEST**2, most, most * LARGEST],
     ]
     inputs = [extremes for _ in range(7)]
-    a_plan = plan(2, 1, ALL_OUTPUTS)
+    a_plan = plan(2, 1, ALL_OUTPUTS, range(7))
     assert secure(7, a_plan, list(range(7)), inputs) == clear(a_plan, inputs)
 
 
 def test_more_groups_than_one_batch() -> None:
     draw = random.Random(1)
     groups = [totals([draw.randint(-99, 99) for _ in range(draw.randint(0, 5))], 5, []) for _ in range(40)]
-    a_plan = plan(40, 2, ALL_OUTPUTS)
+    a_plan = plan(40, 2, ALL_OUTPUTS, [0])
     assert secure(3, a_plan, [0], [groups]) == clear(a_plan, [groups])
 
 
@@ -155,7 +174,7 @@ def test_frames_hold_no_input_value() -> None:
     values = [draw.randint(10**14, LARGEST) for _ in range(5)]
     inputs = [[totals(values, 5, values[:3])], [totals(values[:2], 4, [])]]
     network = LocalNetwork(4)
-    secure(4, plan(1, 3, ALL_OUTPUTS), [0, 2], inputs, network)
+    secure(4, plan(1, 3, ALL_OUTPUTS, [0, 2]), [0, 2], inputs, network)
     assert len(network.frames) > 100
     elements = {
         int.from_bytes(frame[i : i + ELEMENT_BYTES], "big")
@@ -172,7 +191,8 @@ def test_frames_hold_no_input_value() -> None:
 
 def test_outputs_of_the_same_query_are_shared_anew_each_time() -> None:
     async def program(s: Shamir) -> list[int]:
-        return await joint_query(s, plan(1, 1, ALL_OUTPUTS), [0], [totals([1, 2], 2, [3])] if s.party == 0 else None)
+        own = [totals([1, 2], 2, [3])] if s.party == 0 else None
+        return await joint_query(s, plan(1, 1, ALL_OUTPUTS, [0]), [0], own)
 
     first, second = run(3, program)[1], run(3, program)[1]
     assert len(set(first) & set(second)) == 0

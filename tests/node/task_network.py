@@ -193,7 +193,7 @@ class TaskNetwork:
         app = self.consortium.app
         names = [f"{owner}.{TABLE}" for owner in owners]
         sources = [Source(app.dataset(name), app.token(self.tokens[name])) for name in names]
-        return compile_plan(sql, sources, MEMBERS, min_committee=3, max_committee=7)
+        return compile_plan(sql, sources, MEMBERS, asker="um", min_committee=3, max_committee=7)
 
     def ask(self, plan: Plan, **changes: bytes) -> str:
         """Submit the task of a plan; its id."""

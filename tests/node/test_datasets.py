@@ -263,7 +263,7 @@ def test_a_publication_that_is_not_true_is_not_served(kept: Kept, lie: str) -> N
 def test_what_is_served_can_be_computed_on(kept: Kept) -> None:
     """From the operator's bytes to the owner's integers, as a worker does it."""
     entry = source("um", list(kept.entry.published.columns), min_cohort=1)
-    plan = compile_plan("SELECT sex, COUNT(*), SUM(age) FROM ercp.indo_rct GROUP BY sex", [entry], MEMBERS)
+    plan = compile_plan("SELECT sex, COUNT(*), SUM(age) FROM ercp.indo_rct GROUP BY sex", [entry], MEMBERS, asker="um")
     assert DuckDBEngine().aggregate(kept.store.table_for(kept.entry), plan, 0) == [[2, 2, 90 * 10**6], [1, 0, 0]]
 
 

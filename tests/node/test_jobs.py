@@ -203,15 +203,24 @@ async def test_the_asker_does_not_choose_who_computes(network: TaskNetwork) -> N
     app = network.consortium.app
     name = f"um.{TABLE}"
     sources = [Source(app.dataset(name), app.token(network.tokens[name]))]
-    plan = compile_plan(SQL, sources, ["iu", "uk", "um"], min_committee=3, max_committee=7)
+    plan = compile_plan(SQL, sources, ["iu", "uk", "um"], asker="um", min_committee=3, max_committee=7)
     assert list(plan.committee) == ["iu", "uk", "um"]
     task = await network.ended(network.ask(plan))
     assert (task.status, task.rule) == (TASK_STATUS_FAILED, "committee")
     assert "case, iu, um" in task.reason
 
 
+async def test_the_asker_s_own_rows_cannot_be_made_to_count(network: TaskNetwork) -> None:
+    """The owners compile for the institution that asked: um's own node cannot say that another one did."""
+    app = network.consortium.app
+    sources = [Source(app.dataset(f"{name}.{TABLE}"), app.token(network.tokens[f"{name}.{TABLE}"])) for name in MEMBERS]
+    plan = compile_plan(SQL, sources, MEMBERS, asker="iu", min_committee=3, max_committee=7)
+    task = await network.ended(network.ask(plan))
+    assert (task.status, task.rule) == (TASK_STATUS_FAILED, "plan-mismatch")
+
+
 async def test_no_output_is_given_out_before_the_task_completed(network: TaskNetwork) -> None:
-    """Else an asker could open it, let the task fail, and have the uses of its tokens back."""
+    """What an asker opens is on record as completed."""
     task_id = network.ask(network.plan())
     await network.watch(network.stored("uk", task_id).exists)
     assert network.services["uk"].output(task_id) is None

@@ -40,7 +40,12 @@ RESULT_KEY = SealingKey.generate()
 PLAN = Plan(
     committee=["um"],
     sources=[
-        PlanSource(institution="um", dataset="um.a.b", local_sql="SELECT COUNT(*) AS a0, false AS beyond FROM source")
+        PlanSource(
+            institution="um",
+            dataset="um.a.b",
+            local_sql="SELECT COUNT(*) AS a0, false AS beyond FROM source",
+            counted=True,
+        )
     ],
     aggregates=[LocalAggregate(kind=AGGREGATE_KIND_ROWS)],
     outputs=[OutputColumn(kind=OUTPUT_KIND_COUNT, aggregate_indices=[0])],
