@@ -83,6 +83,7 @@ RULES: dict[str, str] = {
     "malformed-block": "the bytes are not a block within the limits",
     "invalid-block": "a block's header must equal what every validator computes from its own state",
     "invalid-evidence": "evidence is two signatures of one validator on messages that exclude each other",
+    "signing-state": "a validator that lost its signing state does not vote until a safe height",
     # --- clients and calls
     "internal": "something that should not happen did; a bug in Koinon",
     "refused": "a rule of the consortium says no",
