@@ -222,13 +222,19 @@ def test_receipts_verify_offline_and_forgeries_do_not(consortium: Consortium, tm
     assert "[invalid-receipt]" in forged.stderr
 
 
-def test_a_revoked_token_refuses_the_next_query_and_the_trail_tells(consortium: Consortium) -> None:
+def test_a_revoked_token_refuses_the_next_query_and_the_trail_tells(consortium: Consortium, tmp_path: Path) -> None:
     token = consortium.token("um")
     consortium.ok("um-operator", "access", "revoke", token[:10], "--reason", "the study is over")
     error = consortium.refused("analyst", 4, "token-revoked", "query", SQL)
     assert token in error
     trail = consortium.data("regulator", "audit", "list", f"um.{TABLE}", "--kind", "token.")
     assert (trail[-1]["kind"], trail[-1]["subject"]) == ("token.revoked", f"token:{token}")
+    file, genesis = tmp_path / "token.json", str(consortium.network.dir / "genesis.json")
+    consortium.ok("analyst", "audit", "receipt", f"token:{token[:10]}", "--out", str(file))
+    proved = json.loads(CliRunner().invoke(main, ["audit", "verify", str(file), "--genesis", genesis, "--json"]).stdout)
+    assert (proved["granted"]["subject"], proved["end"]["kind"]) == (f"token:{token}", "token.revoked")
+    assert "no receipt for" in consortium.refused("analyst", 2, "invalid-input", "audit", "receipt", "token")
+    assert consortium.data("analyst", "audit", "head")["height"] > trail[-1]["height"]
     consortium.ok("analyst", "access", "request", f"um.{TABLE}", "--purpose", "again")
     assert "rows from 4 datasets" in consortium.run("analyst", "query", SQL).stderr
 

@@ -90,6 +90,24 @@ def test_a_receipt_from_a_node_proves_a_record_without_it(network: Testnet) -> N
     assert len(verified.proof.signers) >= 3
 
 
+def test_a_receipt_for_a_transaction_and_the_newest_header_need_no_trust_in_the_node(network: Testnet) -> None:
+    with operator(network, "um") as um:
+        register(um, "um", "proved")
+    with koinon.connect(network.profile("regulator")) as regulator:
+        record = regulator.audit.list("person:um/proved")[-1]
+        proof = regulator.audit.receipt(f"tx:{record.transaction_id.hex()}")
+        verified = regulator.audit.verify(proof)
+        head = regulator.audit.header()
+        assert regulator.audit.header(1).height == 1
+    assert isinstance(verified, receipt.VerifiedTransaction)
+    assert verified.transaction.id == record.transaction_id
+    assert verified.height == record.height
+    assert head.height > record.height
+    assert len(head.signers) >= 3
+    with koinon.connect(network.profile("analyst")) as analyst, pytest.raises(PermissionRefused, match="did not sign"):
+        analyst.audit.receipt(f"tx:{record.transaction_id.hex()}")
+
+
 def test_an_analyst_sees_the_records_that_concern_it_and_no_others(network: Testnet) -> None:
     with koinon.connect(network.profile("analyst")) as analyst:
         seen = analyst.audit.list()

@@ -1,0 +1,144 @@
+"""Receipts that a node makes hold for those who trust the genesis alone, across changes of validators."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+from koinon import envelope, light_client, receipt
+from koinon import genesis as genesis_file
+from koinon.errors import Unavailable
+from koinon.light_client import TrustedHeader
+from koinon.receipt import VerifiedRecord, VerifiedToken, VerifiedTransaction
+from koinon.v1.access_pb2 import RevokeToken
+from koinon.v1.audit_pb2 import SignedHeader
+from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_REJECTED
+from node.receipts import Receipts
+from node.store.kv import height_key
+from node.store.memory import MemoryStore
+from node.store.validator_history import ValidatorHistory
+from tests.node.recorded_ledger import RecordedLedger
+
+
+@pytest.fixture
+def ledger() -> RecordedLedger:
+    return RecordedLedger(MemoryStore())
+
+
+def receipts(ledger: RecordedLedger) -> Receipts:
+    return Receipts(ledger.app, ledger.blocks, ledger.validators, ledger.genesis)
+
+
+def change_validators(ledger: RecordedLedger, *out: str) -> None:
+    """These leave; two blocks later the others decide alone."""
+    everyone = genesis_file.validators(ledger.genesis).to_proto()
+    ledger.validators_to_come = tuple(item for item in everyone if item.institution not in out)
+    for _ in range(2):
+        ledger.decide()
+
+
+def indices(ledger: RecordedLedger, token: str) -> list[int]:
+    kinds = ("token.granted", "token.revoked")
+    return [item.index for item in ledger.records() if item.subject == f"token:{token}" and item.kind in kinds]
+
+
+def test_a_record_a_token_and_a_transaction_are_proved(ledger: RecordedLedger) -> None:
+    token, rejected = ledger.tell()
+    made = receipts(ledger)
+    for found in ledger.records()[:5]:
+        proved = receipt.verify(made.record(found.index), ledger.genesis)
+        assert isinstance(proved, VerifiedRecord)
+        assert proved.record == found
+    transaction = receipt.verify(made.transaction(rejected), ledger.genesis)
+    assert isinstance(transaction, VerifiedTransaction)
+    assert transaction.result.status == TRANSACTION_STATUS_REJECTED
+    assert (transaction.height, transaction.proof.height) == (2, 3)
+    (granted,) = indices(ledger, token)
+    open_ = receipt.verify(made.token(granted, None), ledger.genesis)
+    ledger.decide(ledger.envelope("iu/operator", RevokeToken(token_id=token, reason="over")))
+    ledger.decide()
+    revoked = receipt.verify(made.token(*indices(ledger, token)), ledger.genesis)
+    assert isinstance(open_, VerifiedToken)
+    assert isinstance(revoked, VerifiedToken)
+    assert (open_.end, revoked.end and revoked.end.kind) == (None, "token.revoked")
+    assert revoked.token_id == token
+
+
+def test_every_transaction_of_a_block_is_proved(ledger: RecordedLedger) -> None:
+    ledger.tell()
+    made = receipts(ledger)
+    for height in (1, 2, 3):
+        for data in made._block(height).transactions:
+            transaction = envelope.identify(data)
+            proved = receipt.verify(made.transaction(transaction), ledger.genesis)
+            assert isinstance(proved, VerifiedTransaction)
+            assert (proved.transaction.id, proved.height) == (transaction, height)
+
+
+def test_receipts_reach_over_changes_of_validators(ledger: RecordedLedger) -> None:
+    _, transaction = ledger.tell()
+    before = receipts(ledger).transaction(transaction)
+    change_validators(ledger, "case")
+    change_validators(ledger, "um")
+    change_validators(ledger)
+    ledger.decide()
+    assert [len(ledger.validators.at(height)) for height in (1, 6, 7, 9, 10, 11)] == [4, 4, 3, 3, 3, 4]
+    made = receipts(ledger).record(3)
+    assert (
+        [change.commit.height for change in made.validator_changes] == ledger.validators.last_heights(11) == [6, 8, 10]
+    )
+    proved = receipt.verify(made, ledger.genesis)
+    assert proved.proof.validator_changes == 3
+    assert receipts(ledger).transaction(transaction) == before
+
+
+def test_a_light_client_follows_the_node(ledger: RecordedLedger) -> None:
+    ledger.tell()
+    change_validators(ledger, "case", "um")
+    for _ in range(5):
+        ledger.decide()
+    made = receipts(ledger)
+    asked: list[int] = []
+    found = run(light_client.LightClient(ledger.genesis).verify(ledger.chain.height), made, asked)
+    assert found.block_hash == ledger.chain.block_hash
+    assert len(asked) <= 4
+
+
+def run(driver: Generator[int, SignedHeader, TrustedHeader], made: Receipts, asked: list[int]) -> TrustedHeader:
+    try:
+        asked.append(next(driver))
+        while True:
+            asked.append(driver.send(made.signed_header(asked[-1])))
+    except StopIteration as end:
+        found: TrustedHeader = end.value
+        return found
+
+
+def test_the_history_of_validators_survives_a_crash_between_block_and_entry(ledger: RecordedLedger) -> None:
+    ledger.tell()
+    change_validators(ledger, "case")
+    (start,) = (height + 1 for height in ledger.validators.last_heights(100))
+    ledger.store.write([(height_key(b"v/", start), None)], sync=True)
+    again = ValidatorHistory(ledger.store, genesis_file.validators(ledger.genesis))
+    assert again.last_heights(100) == []
+    again.adopt(ledger.chain)
+    assert again.last_heights(100) == [start - 1]
+    assert len(again.at(start)) == 3
+
+
+def test_a_node_hands_out_nothing_that_does_not_hold(ledger: RecordedLedger) -> None:
+    _, transaction = ledger.tell()
+    made = receipts(ledger)
+    with pytest.raises(Unavailable, match="does not keep"):
+        made.record(10_000)
+    with pytest.raises(Unavailable, match="does not keep"):
+        made.transaction(bytes(32))
+    newest = ledger.records()[-1]
+    key, value = next(ledger.store.scan(b"l/r" + newest.index.to_bytes(8, "big")))
+    ledger.store.write([(key, value[:-1] + b"\xff")], sync=True)
+    with pytest.raises(Unavailable, match="step 5"):
+        made.record(newest.index)
+    ledger.store.write([(height_key(b"b/", 3), None)], sync=True)
+    with pytest.raises(Unavailable, match="block 3"):
+        made.transaction(transaction)
