@@ -23,16 +23,15 @@ SLOW_SYNC_MS = 1_000  # of a propose timeout of two seconds
 def diagnose(facts: DiagnoseStallResponse, own: str, now_ms: int) -> None:
     """Fill in ``stalled`` and ``findings`` from all the other fields; ``now_ms`` is Unix time, ``own`` this member."""
     facts.stalled = facts.quiet_ms > facts.heartbeat_ms + STALL_MS or (facts.deciding and facts.deciding_ms > STALL_MS)
-    if facts.stalled:
-        facts.findings.extend(_reasons(facts, own, now_ms))
-    facts.findings.extend(_own_troubles(facts, own))
-    if facts.stalled and not any(finding.problem for finding in facts.findings):
-        facts.findings.append(
+    found = [*(_reasons(facts, own, now_ms) if facts.stalled else ()), *_own_troubles(facts, own)]
+    if facts.stalled and not any(finding.problem for finding in found):
+        found.append(
             _problem(
                 f"a quorum is connected and has voted, but nothing is decided in round {facts.round}",
                 "wait for one more round; if it repeats, compare the logs of all members at this height",
             )
         )
+    facts.findings.extend(sorted(found, key=lambda finding: not finding.problem))
 
 
 def _reasons(facts: DiagnoseStallResponse, own: str, now_ms: int) -> Iterable[Finding]:
