@@ -12,13 +12,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import ledger, query
+from bench import ledger, proofs, query
 from testnet.network import Testnet
 
 REPORT = Path(__file__).with_name("latest.json")
 AT_LEAST = {"ledger.tx_per_s": 500.0}
 AT_MOST = {"ledger.idle_p50_ms": 250.0, "query.p50_ms": 2_000.0, "testnet.ready_s": 10.0}
 RUNS = 20
+RECEIPTS = 200
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
                     figures |= query.measure(network, RUNS, say)
                 else:
                     figures |= asyncio.run(ledger.measure(network, ledger.Load(), say))
+                    figures |= proofs.measure(network, RECEIPTS, say)
 
     table = Table(title=f"Koinon, 4 nodes on one machine with {os.cpu_count()} cores", title_justify="left")
     for column in ("figure", "value", "reach"):
