@@ -21,16 +21,23 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
-from koinon.limits import MAX_SESSION_FRAME_BYTES, MAX_SESSION_HELLO_BYTES, SESSION_SILENCE_S
+from koinon.limits import (
+    MAX_SESSION_FRAME_BYTES,
+    MAX_SESSION_HELLO_BYTES,
+    MAX_TASK_STRANGERS,
+    SESSION_SILENCE_S,
+)
 from koinon.rules import RULES
 from koinon.v1.session_pb2 import SessionHello
 from mpc import certificates
 from mpc.channel import SessionFailed
+from mpc.strangers import Strangers
 
 PROTOCOL_VERSION = 1
 MAGIC = b"koinmpc1"
@@ -114,22 +121,21 @@ class _Meeting:
         loop = asyncio.get_running_loop()
         self._identity = identity
         self._arrivals: dict[int, asyncio.Future[_Link]] = {p: loop.create_future() for p in range(own + 1, count)}
-        self._links: list[_Link] = []
+        self._links: set[_Link] = set()
+        self._greeting: dict[int, _Link] = {}  # by party that dialled us: its newest connection
+        self._strangers = Strangers(MAX_TASK_STRANGERS)
 
     async def gather(self, accepted: AsyncIterator[socket.socket], deadline: float) -> dict[int, _Link]:
         """A link to every other party. Raises SessionFailed."""
         meetings: dict[int, Awaitable[_Link]] = {
             peer: self._dial(peer, self._context(server=False, peers=[peer])) for peer in range(self._identity.party)
         }
-        door = None
-        if self._arrivals:
-            tls = self._context(server=True, peers=list(self._arrivals))
-            door = asyncio.create_task(self._admit(accepted, tls))
+        tls = self._context(server=True, peers=list(self._arrivals)) if self._arrivals else None
+        door = asyncio.create_task(self._admit(accepted, tls))
         try:
             return await _all_by(deadline, {**meetings, **self._arrivals}, self._identity.institutions)
         finally:
-            if door is not None:
-                door.cancel()
+            door.cancel()  # which ends ``accepted``: nobody else is expected
 
     def close(self) -> None:
         for link in self._links:
@@ -149,8 +155,12 @@ class _Meeting:
 
     def _link(self, peer: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Link:
         link = _Link(self._identity, peer, reader, writer)
-        self._links.append(link)
+        self._links.add(link)
         return link
+
+    def _drop(self, link: _Link) -> None:
+        link.close()
+        self._links.discard(link)
 
     async def _dial(self, peer: int, tls: ssl.SSLContext) -> _Link:
         """Connect to a party of lower index, as often as it takes: its node may not know yet that the task runs."""
@@ -170,7 +180,7 @@ class _Meeting:
                         raise ssl.SSLCertVerificationError
                     await link.greet()
                 except BaseException:
-                    link.close()
+                    self._drop(link)
                     raise
                 return link
             except ssl.SSLCertVerificationError:
@@ -179,10 +189,20 @@ class _Meeting:
             except (OSError, asyncio.IncompleteReadError):
                 await asyncio.sleep(_REDIAL_S)
 
-    async def _admit(self, accepted: AsyncIterator[socket.socket], tls: ssl.SSLContext) -> None:
-        """Greet whoever dials in. Strangers are dropped, and change nothing; a party that misbehaves fails the task."""
+    async def _admit(self, accepted: AsyncIterator[socket.socket], tls: ssl.SSLContext | None) -> None:
+        """Greet whoever dials in. Strangers are dropped, and change nothing; a party that misbehaves fails the task.
+
+        Without ``tls`` no party is to dial: all are strangers.
+        """
         async with asyncio.TaskGroup() as greetings:
             async for plain in accepted:
+                if tls is None:
+                    plain.close()
+                    continue
+                leaving = self._strangers.add(plain)
+                if leaving is not None:
+                    with suppress(OSError):
+                        leaving.shutdown(socket.SHUT_RDWR)  # which ends its handshake
                 greetings.create_task(self._answer(plain, tls))
 
     async def _answer(self, plain: socket.socket, tls: ssl.SSLContext) -> None:
@@ -194,24 +214,33 @@ class _Meeting:
         except OSError:  # no TLS, or a certificate that is nobody's
             plain.close()
             return
+        finally:
+            self._strangers.discard(plain)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         shown = _shown(writer)
         peer = next((peer for peer in self._arrivals if self._identity.certificates[peer] == shown), None)
         if peer is None:
             writer.close()
             return
-        link, arrival = self._link(peer, reader, writer), self._arrivals[peer]
+        arrival = self._arrivals[peer]
+        if arrival.done():
+            writer.close()
+            return
+        link = self._link(peer, reader, writer)
+        if peer in self._greeting:  # it gave that one up, else it would not have dialled again
+            self._drop(self._greeting[peer])
+        self._greeting[peer] = link
         try:
             await link.greet()
         except SessionFailed as failure:
-            link.close()
+            self._drop(link)
             if not arrival.done():
                 arrival.set_exception(failure)
         except (OSError, asyncio.IncompleteReadError):
-            link.close()  # it may dial again
+            self._drop(link)  # it may dial again
         else:
             if arrival.done():
-                link.close()
+                self._drop(link)
             else:
                 arrival.set_result(link)
 

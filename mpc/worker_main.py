@@ -100,22 +100,23 @@ async def _serve(control: socket.socket, sockets: socket.socket) -> None:
 
 
 async def _connections(sockets: socket.socket) -> AsyncIterator[socket.socket]:
-    """Connections as the node passes them on."""
+    """Connections as the node passes them on. Once the parties have met the passage is closed: nobody else is due."""
     loop = asyncio.get_running_loop()
     sockets.setblocking(False)
-    while True:
-        readable: Future[None] = loop.create_future()
-        loop.add_reader(sockets, _finish, readable)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(sockets)
-        _, descriptors, _, _ = socket.recv_fds(sockets, 1, 1)
-        if not descriptors:
-            return  # the node is gone; so shall we be
-        connection = socket.socket(fileno=descriptors[0])
-        connection.setblocking(False)
-        yield connection
+    with sockets:
+        while True:
+            readable: Future[None] = loop.create_future()
+            loop.add_reader(sockets, _finish, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(sockets)
+            _, descriptors, _, _ = socket.recv_fds(sockets, 1, 1)
+            if not descriptors:
+                return  # the node is gone; so shall we be
+            connection = socket.socket(fileno=descriptors[0])
+            connection.setblocking(False)
+            yield connection
 
 
 def _finish(future: Future[None]) -> None:

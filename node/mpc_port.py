@@ -2,7 +2,8 @@
 
 Anyone can connect here, so nothing is believed: a connection that does not name a task of this node within
 PREAMBLE_TIMEOUT_S is closed, and who it is from only the worker finds out (mpc.session). Not one byte beyond the
-preamble is read: TLS starts there.
+preamble is read: TLS starts there. The preamble is no secret, so no number of connections closes the port or a task to
+others: where too many wait, the oldest leave (mpc.strangers).
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from koinon.limits import MAX_PENDING_CONNECTIONS, MAX_TASK_CONNECTIONS, PREAMBLE_TIMEOUT_S
+from koinon.limits import MAX_PENDING_CONNECTIONS, MAX_TASK_STRANGERS, PREAMBLE_TIMEOUT_S
 from mpc.session import PREAMBLE_BYTES, parse_preamble
+from mpc.strangers import Strangers
 
 PassOn = Callable[[socket.socket], None]
 """Takes a connection over by descriptor; the caller closes its own copy."""
@@ -21,10 +24,9 @@ PassOn = Callable[[socket.socket], None]
 
 @dataclass(slots=True)
 class _Expected:
-    """Connections of one task: kept until its worker is there, then passed on, a bounded number in all."""
+    """Connections of one task: kept until its worker is there, then passed on; it bounds those it does not know."""
 
-    taken: int = 0
-    waiting: list[socket.socket] = field(default_factory=list)
+    waiting: Strangers = field(default_factory=lambda: Strangers(MAX_TASK_STRANGERS))
     pass_on: PassOn | None = None
 
 
@@ -36,6 +38,7 @@ class MpcPort:
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._reading: set[asyncio.Task[None]] = set()
+        self._nameless = Strangers(MAX_PENDING_CONNECTIONS)  # before their preamble
 
     @property
     def port(self) -> int:
@@ -69,8 +72,9 @@ class MpcPort:
         """The task's worker is there: it gets those waiting, and all further ones."""
         expected = self._expected.setdefault(task_id, _Expected())
         expected.pass_on = pass_on
-        while expected.waiting:
-            with expected.waiting.pop() as connection:
+        for connection in expected.waiting:
+            expected.waiting.discard(connection)
+            with connection:
                 pass_on(connection)
 
     def forget(self, task_id: str) -> None:
@@ -87,12 +91,14 @@ class MpcPort:
             except OSError:  # it was reset before we got to it, or descriptors have run out
                 await asyncio.sleep(0.01)
                 continue
-            if len(self._reading) >= MAX_PENDING_CONNECTIONS:
-                connection.close()
-                continue
+            leaving = self._nameless.add(connection)
+            if leaving is not None:
+                with suppress(OSError):
+                    leaving.shutdown(socket.SHUT_RDWR)  # whoever reads from it closes it
             task = asyncio.create_task(self._receive(connection))
             self._reading.add(task)
             task.add_done_callback(self._reading.discard)
+            await asyncio.sleep(0)  # those accepted are read from before more are: a flood is no reason to starve them
 
     async def _receive(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -105,13 +111,15 @@ class MpcPort:
         except BaseException:
             connection.close()
             raise
+        finally:
+            self._nameless.discard(connection)
         expected = self._expected.get(task_id) if task_id is not None else None
-        if expected is None or expected.taken >= MAX_TASK_CONNECTIONS:
+        if expected is None:
             connection.close()
-            return
-        expected.taken += 1
-        if expected.pass_on is None:
-            expected.waiting.append(connection)
+        elif expected.pass_on is None:
+            leaving = expected.waiting.add(connection)
+            if leaving is not None:
+                leaving.close()
         else:
             with connection:
                 expected.pass_on(connection)

@@ -63,11 +63,12 @@ class Worker:
             writer.close()
 
     def pass_on(self, connection: socket.socket) -> None:
-        """Give the worker a connection that named its task. A worker that is gone, or drowning, gets none."""
-        try:
+        """Give the worker a connection that named its task. A worker that is gone, drowning or served gets none.
+
+        Silently: strangers decide how often this happens, and shall not fill the log.
+        """
+        with suppress(OSError):
             socket.send_fds(self._sockets, [b"\0"], [connection.fileno()])
-        except OSError:
-            _log.warning("connection not passed on")
 
     def kill(self) -> None:
         """End the process, at once; harmless if it has ended."""

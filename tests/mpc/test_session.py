@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from koinon.limits import MAX_SESSION_FRAME_BYTES
+from koinon.limits import MAX_SESSION_FRAME_BYTES, MAX_TASK_STRANGERS
 from koinon.v1.session_pb2 import SessionHello
 from mpc import certificates, session
 from mpc.channel import SessionFailed
@@ -281,6 +281,39 @@ async def test_strangers_change_nothing() -> None:
             one.close()
         for plain in strangers:
             plain.close()
+
+
+async def test_strangers_who_know_the_task_keep_no_party_out() -> None:
+    """More of them than a worker bears at a time, all silent, before and after the parties begin."""
+    async with table(2) as seats:
+        strangers = []
+        meeting = asyncio.ensure_future(seats.connect(0))
+        for _ in range(2 * MAX_TASK_STRANGERS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", seats.ports[0].port)
+            writer.write(seats.identities[0].preamble())
+            strangers.append((reader, writer))
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionResetError):
+                assert await strangers[0][0].read() == b""  # the oldest had to leave
+        for one in await asyncio.gather(meeting, seats.connect(1)):
+            one.close()
+        for _, writer in strangers:
+            writer.close()
+
+
+async def test_of_a_party_s_connections_the_newest_counts() -> None:
+    """It may have given the others up; and it cannot fill our memory with them."""
+    async with table(2) as seats:
+        meeting = asyncio.ensure_future(seats.connect(0))
+        given_up = [await dial(seats) for _ in range(3)]
+        for reader, _ in given_up[:-1]:
+            async with asyncio.timeout(10):
+                with contextlib.suppress(ConnectionResetError):
+                    await reader.read()
+        given_up[-1][1].write(hello())
+        (await meeting).close()
+        for _, writer in given_up:
+            writer.close()
 
 
 async def test_a_party_cannot_take_anothers_place() -> None:

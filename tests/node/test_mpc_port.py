@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import pytest
@@ -38,6 +38,12 @@ class Worker:
 
 async def dial(port: MpcPort) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", port.port)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.005)
 
 
 async def assert_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,9 +108,7 @@ async def test_a_task_that_is_over_keeps_no_connections(port: MpcPort) -> None:
     port.expect(TASK)
     reader, writer = await dial(port)
     writer.write(PREAMBLE)
-    async with asyncio.timeout(10):
-        while not port._expected[TASK].waiting:
-            await asyncio.sleep(0.005)
+    await until(lambda: len(port._expected[TASK].waiting) == 1)
     port.forget(TASK)
     await assert_closed(reader, writer)
     again = await dial(port)
@@ -112,28 +116,49 @@ async def test_a_task_that_is_over_keeps_no_connections(port: MpcPort) -> None:
     await assert_closed(*again)
 
 
-async def test_connections_before_a_preamble_are_bounded(port: MpcPort) -> None:
-    waiting = [await dial(port) for _ in range(limits.MAX_PENDING_CONNECTIONS)]
-    async with asyncio.timeout(10):
-        while len(port._reading) < limits.MAX_PENDING_CONNECTIONS:
-            await asyncio.sleep(0.005)
-    await assert_closed(*await dial(port))
-    for _, writer in waiting:
+async def test_silent_connections_keep_nobody_out(port: MpcPort) -> None:
+    """However many hold the port open and say nothing: the oldest leaves, and a member's node gets through at once."""
+    worker = Worker()
+    port.attach(TASK, worker.pass_on)
+    silent = [await dial(port) for _ in range(limits.MAX_PENDING_CONNECTIONS)]
+    await until(lambda: len(port._reading) == limits.MAX_PENDING_CONNECTIONS)
+    _, member = await dial(port)
+    member.write(PREAMBLE)
+    async with asyncio.timeout(limits.PREAMBLE_TIMEOUT_S / 2):
+        (await worker.connections.get()).close()
+    await assert_closed(*silent[0])
+    await until(lambda: len(port._reading) == limits.MAX_PENDING_CONNECTIONS - 1)
+    for _, writer in [*silent[1:], (None, member)]:
         writer.close()
 
 
-async def test_connections_of_one_task_are_bounded(port: MpcPort) -> None:
+async def test_a_task_is_not_used_up_by_those_who_know_its_id(port: MpcPort) -> None:
     worker = Worker()
     port.attach(TASK, worker.pass_on)
-    writers = []
-    for _ in range(limits.MAX_TASK_CONNECTIONS):
+    for _ in range(2 * limits.MAX_TASK_STRANGERS):
         _, writer = await dial(port)
         writer.write(PREAMBLE)
         async with asyncio.timeout(10):
             (await worker.connections.get()).close()
-        writers.append(writer)
-    reader, writer = await dial(port)
-    writer.write(PREAMBLE)
-    await assert_closed(reader, writer)
-    for writer in writers:
+        writer.close()
+
+
+async def test_of_those_waiting_for_a_worker_the_oldest_leave(port: MpcPort) -> None:
+    port.expect(TASK)
+    strangers = []
+    for number in range(limits.MAX_TASK_STRANGERS):
+        strangers.append(await dial(port))
+        strangers[-1][1].write(PREAMBLE)
+        await until(lambda number=number: len(port._expected[TASK].waiting) == number + 1)  # type: ignore[misc]
+    _, member = await dial(port)
+    member.write(PREAMBLE + b"member")
+    await assert_closed(*strangers[0])
+    worker = Worker()
+    port.attach(TASK, worker.pass_on)
+    received = []
+    while not worker.connections.empty():
+        with worker.connections.get_nowait() as connection, suppress(BlockingIOError):
+            received.append(connection.recv(100, socket.MSG_DONTWAIT))
+    assert received == [b"member"]
+    for _, writer in [*strangers[1:], (None, member)]:
         writer.close()
