@@ -36,7 +36,10 @@ class Ledger:
 
 
 def examine(home: Home, genesis: Genesis, ledger: Ledger) -> Iterator[Finding]:
-    """The store of a node that does not run, and its index; fills in ``ledger``. Changes nothing of either."""
+    """The store of a node that does not run, and its index; fills in ``ledger``.
+
+    Writes nothing. LevelDB tidies its own log when it is opened, as it would for the node.
+    """
     check = "ledger"
     if not home.ledger.exists():
         yield ok(check, "nothing is on the disk yet: the node starts from the genesis")
