@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -170,12 +171,9 @@ class JobService:
         self._done &= {task.id for task in mine}
         for task_id in self._jobs.keys() - {task.id for task in mine}:
             self._jobs[task_id].cancel()
-        # in the ledger's order, the same at all members, so that their turns come together
-        for task in sorted(mine, key=lambda task: (task.submitted_at_ms, task.id)):
-            if len(self._jobs) >= self._limits.concurrent:
-                break
-            if task.id not in self._jobs and task.id not in self._done and not self._part(task).output_digest:
-                self._jobs[task.id] = asyncio.create_task(self._serve(task), name=f"task {task.id}")
+        waiting = [task for task in mine if task.id not in self._done and not self._part(task).output_digest]
+        for task in in_turn(waiting, self._jobs.keys(), self._limits.concurrent):
+            self._jobs[task.id] = asyncio.create_task(self._serve(task), name=f"task {task.id}")
         self._changes.notify()
 
     # --- one task
@@ -359,3 +357,23 @@ class JobService:
 
     def _is_over(self, task_id: str) -> bool:
         return self._ledger.task(task_id).status not in (TASK_STATUS_SUBMITTED, TASK_STATUS_RUNNING)
+
+
+def in_turn(waiting: Sequence[Task], running: Collection[str], concurrent: int) -> list[Task]:
+    """Whose turn it is, when ``concurrent`` tasks may run at once and ``running`` do.
+
+    In the ledger's order, the same at all members, so that their turns come together. No asker has more than half of
+    the places, however many tasks it submits: further ones wait, and are refused by nobody but the ledger's
+    ``accept-deadline``. ``waiting`` may hold running tasks, which count for their asker.
+    """
+    free = concurrent - len(running)
+    share = max(1, concurrent // 2)
+    places = Counter(task.asker for task in waiting if task.id in running)
+    chosen: list[Task] = []
+    for task in sorted(waiting, key=lambda task: (task.submitted_at_ms, task.id)):
+        if len(chosen) >= free:
+            break
+        if task.id not in running and places[task.asker] < share:
+            places[task.asker] += 1
+            chosen.append(task)
+    return chosen

@@ -18,9 +18,11 @@ from koinon.v1.task_pb2 import (
     TASK_STATUS_EXPIRED,
     TASK_STATUS_FAILED,
     CancelTask,
+    Task,
 )
 from mpc.plan import Source, compile_plan, task_for
 from mpc.session import PREAMBLE_BYTES, parse_preamble
+from node.jobs import in_turn
 from tests.contracts.consortium import MEMBERS
 from tests.node.task_network import SQL, TABLE, TaskNetwork
 
@@ -250,3 +252,26 @@ async def test_a_token_revoked_meanwhile_ends_the_task(network: TaskNetwork) -> 
     network.do("um/operator", RevokeToken(token_id=token_id, reason="withdrawn consent"))
     task = network.task(task_id)
     assert (task.status, task.rule) == (TASK_STATUS_FAILED, "token-revoked")
+
+
+def submitted(asker: str, number: int) -> Task:
+    return Task(id=f"{number:032x}", asker=asker, submitted_at_ms=number)
+
+
+async def test_no_asker_takes_more_than_half_of_the_places() -> None:
+    """A hundred open tasks of one analyst leave room for whoever comes after it."""
+    flood = [submitted("um/analyst", number) for number in range(100)]
+    other = submitted("iu/analyst", 100)
+    assert in_turn(flood, (), 8) == flood[:4]
+    running = [task.id for task in flood[:4]]
+    assert in_turn([*flood, other], running, 8) == [other]
+    assert in_turn([*flood, other], [*running, other.id], 8) == []
+    assert in_turn(flood[1:], running[1:], 8) == [flood[4]]
+
+
+async def test_places_are_given_in_the_ledger_s_order_and_no_more_than_there_are() -> None:
+    tasks = [submitted(f"um/analyst{number % 3}", number) for number in range(9)]
+    assert in_turn(tasks[::-1], (), 4) == tasks[:4]
+    assert in_turn(tasks, [task.id for task in tasks[:4]], 4) == []
+    assert in_turn(tasks, (), 1) == tasks[:1]
+    assert in_turn(tasks, ["of a task that is over and not yet gone"], 2) == tasks[:1]
