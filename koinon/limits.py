@@ -29,6 +29,7 @@ MAX_POOL_TRANSACTIONS = 50_000
 MAX_POOL_PER_SENDER = 20_000  # one flooder cannot fill it alone
 MAX_POOL_BYTES = 256 * 1024 * 1024  # of all envelopes together
 MAX_POOL_BACKLOG = 20_000  # envelopes heard from peers and not yet verified; more are forgotten
+MAX_POOL_BACKLOG_BYTES = 32 * 1024 * 1024  # of these together: as many of usual size, but few of the largest
 MAX_REFUSALS_REMEMBERED = 10_000  # of the pool, for whoever asks what became of a transaction
 MAX_GOSSIP_BYTES = 256 * 1024  # of one batch of envelopes: a vote behind it waits a few milliseconds at most
 GOSSIP_DELAY_MS = 2  # envelopes that arrive together travel together

@@ -21,6 +21,7 @@ from koinon.limits import (
     GOSSIP_DELAY_MS,
     MAX_GOSSIP_BYTES,
     MAX_POOL_BACKLOG,
+    MAX_POOL_BACKLOG_BYTES,
     MAX_POOL_BYTES,
     MAX_POOL_PER_SENDER,
     MAX_POOL_TRANSACTIONS,
@@ -65,7 +66,8 @@ class Pool:
         self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
         self.refusals: Counter[str] = Counter()  # by rule, since the start: for people
         self._unannounced: list[bytes] = []
-        self._backlog: deque[bytes] = deque(maxlen=MAX_POOL_BACKLOG)
+        self._backlog: deque[bytes] = deque()
+        self._backlog_bytes = 0
         self._backlog_task: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify")
 
@@ -100,20 +102,29 @@ class Pool:
 
     def receive(self, envelopes: Iterable[bytes]) -> None:
         """Take what a peer told, when there is time: the oldest are forgotten when too many wait."""
-        self._backlog.extend(envelopes)
+        for data in envelopes:
+            self._backlog.append(data)
+            self._backlog_bytes += len(data)
+            while len(self._backlog) > MAX_POOL_BACKLOG or self._backlog_bytes > MAX_POOL_BACKLOG_BYTES:
+                self._take_oldest()
         if self._backlog and self._backlog_task is None:
             self._backlog_task = asyncio.create_task(self._work_off(), name="pool backlog")
 
     async def _work_off(self) -> None:
         try:
             while self._backlog:
-                batch = [self._backlog.popleft() for _ in range(min(len(self._backlog), _BATCH))]
+                batch = [self._take_oldest() for _ in range(min(len(self._backlog), _BATCH))]
                 for data, outcome in zip(batch, await self._verify(batch), strict=True):
                     if isinstance(outcome, SignedTransaction):
                         self._enter(data, outcome, announce=False)
                 self._on_entered()
         finally:
             self._backlog_task = None
+
+    def _take_oldest(self) -> bytes:
+        data = self._backlog.popleft()
+        self._backlog_bytes -= len(data)
+        return data
 
     async def _verify(self, envelopes: Sequence[bytes]) -> list[SignedTransaction | InvalidTransaction]:
         if len(envelopes) <= 2:  # cheaper than the way to a thread and back

@@ -117,12 +117,34 @@ async def test_no_sender_and_no_flood_fills_the_pool_beyond_its_bounds(
     assert info.status == PENDING
 
 
-async def test_refusals_and_backlog_are_forgotten_oldest_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refusals_are_forgotten_oldest_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "MAX_REFUSALS_REMEMBERED", 2)
     host.refuses = lambda _: Refusal(rule="unknown-key")
     infos = await host.pool.submit([signed(number) for number in range(3)])
     known = [host.pool.status(info.transaction_id) is not None for info in infos]
     assert known == [False, True, True]
+
+
+@pytest.mark.parametrize("bound", ["MAX_POOL_BACKLOG", "MAX_POOL_BACKLOG_BYTES"])
+async def test_what_peers_tell_faster_than_it_is_verified_is_forgotten_oldest_first(
+    host: Host, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    envelopes = [signed(number) for number in range(10)]
+    monkeypatch.setattr(pools, bound, 3 if bound == "MAX_POOL_BACKLOG" else 3 * len(envelopes[0]))
+    host.pool.receive(envelopes)
+    assert len(host.pool._backlog) == 3
+    await until(lambda: len(host.pool) == 3)
+    assert host.pool.reap(1_000_000, 100) == envelopes[-3:]
+    host.pool.receive(envelopes[:3])
+    await until(lambda: len(host.pool) == 6)
+
+
+async def test_one_envelope_larger_than_the_backlog_leaves_nothing_behind(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "MAX_POOL_BACKLOG_BYTES", len(signed(0)))
+    host.pool.receive([bytes(10_000), signed(1)])
+    await until(lambda: len(host.pool) == 1)
 
 
 async def test_bytes_are_bounded_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
