@@ -166,7 +166,8 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
                 hint="koinon status --transaction ID tells whether it waits for one",
             )
         await self._wait_for_header(info.height)
-        receipt = self._receipts.transaction(transaction_id)
+        # Every transaction of the block is looked at: on a thread, for it reads nothing but the store.
+        receipt = await asyncio.to_thread(self._receipts.transaction, transaction_id)
         if not self._trail.may_see_transaction(caller(), receipt.transaction.envelope):
             raise PermissionRefused(
                 f"{caller().person} did not sign transaction {transaction_id.hex()}",

@@ -22,7 +22,7 @@ from tests.vectors import make_receipt_kinds as vectors
 FILES = vectors.DIRECTORY
 EXPECTED: dict[str, str] = json.loads((FILES / "expected.json").read_text())
 GENESIS = genesis.load(FILES / "genesis.json")
-FROZEN = "0ed04923aad45838bd874b392be71d60bc84e9dd77e02e65da2d0b5850d85912"
+FROZEN = "8ce99f706f44fd06aa99d602ca57a75f1f757e9af76ad25c33eedc894ca143f1"
 
 
 def verified(name: str) -> receipt.Verified:

@@ -193,6 +193,11 @@ def state_dropped(store: KeyValueStore) -> None:
     store.write([(next(store.scan(b"s/"))[0], None)], sync=True)
 
 
+def state_cut(store: KeyValueStore) -> None:
+    """Its last entry: what remains is a beginning of what should be."""
+    store.write([(next(store.scan(b"s/", reverse=True))[0], None)], sync=True)
+
+
 def record_changed(store: KeyValueStore) -> None:
     flip(store, b"l/r")
 
@@ -232,6 +237,7 @@ CHANGES: list[tuple[Callable[[KeyValueStore], None], int, str, str]] = [
     (state_changed, LAST, "corrupt", "the state"),
     (state_added, LAST, "corrupt", "s/zzz"),
     (state_dropped, LAST, "corrupt", "the state"),
+    (state_cut, LAST, "corrupt", "the state"),
     (record_changed, LAST, "corrupt", "audit log"),
     (tree_changed, LAST, "corrupt", "audit log"),
     (result_changed, LAST, "corrupt", "results"),
@@ -306,9 +312,18 @@ def test_bytes_behind_the_end_are_refused(whole: Path, tmp_path: Path) -> None:
         read(tmp_path / "long.archive")
 
 
+def test_an_archive_cut_between_two_blocks_and_closed_again_is_refused(whole: Path, tmp_path: Path) -> None:
+    """A last height that is not that of the blocks before it."""
+    data = bytearray(whole.read_bytes())
+    data[-1] -= 1
+    (tmp_path / "closed.archive").write_bytes(data)
+    with pytest.raises(Corrupt, match="the end"):
+        read(tmp_path / "closed.archive")
+
+
 def test_a_length_beyond_the_limit_is_refused_before_it_is_read(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "huge.archive").write_bytes(archive.MAGIC + b"\xff" * 64)
-    with pytest.raises(Corrupt, match="genesis"):
+    with pytest.raises(Corrupt, match="damaged: the genesis"):
         Archive(tmp_path / "huge.archive")
 
 

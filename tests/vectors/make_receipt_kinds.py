@@ -23,6 +23,7 @@ from koinon.v1.audit_pb2 import (
     RECEIPT_KIND_RECORD,
     RECEIPT_KIND_TOKEN,
     RECEIPT_KIND_TRANSACTION,
+    AuditRecord,
     Receipt,
     RecordProof,
     TransactionProof,
@@ -259,6 +260,23 @@ def end_not_in_the_log_yet(spoilt: Receipt) -> None:
     spoilt.end.CopyFrom(end)
 
 
+def end_before_the_grant(spoilt: Receipt) -> None:
+    """A quorum signed a log in which a token is revoked first: what only a broken ledger would do."""
+    header = header_at(15)
+    records = RECORDS[: header.audit_size]
+    for index, other in ((8, 22), (22, 8)):
+        record = AuditRecord.FromString(RECORDS[other])
+        record.index = index
+        records[index] = record.SerializeToString(deterministic=True)
+    header.audit_root = merkle.root(records)
+    spoilt.head.CopyFrom(sign(header, SECOND))
+    spoilt.record, spoilt.index = records[22], 22
+    spoilt.end.record, spoilt.end.index = records[8], 8
+    del spoilt.path[:], spoilt.end.path[:]
+    spoilt.path.extend(proof(records, 22))
+    spoilt.end.path.extend(proof(records, 8))
+
+
 # --- each of these spoils an honest receipt for transaction 2 of the five of block 9, proved by block 10
 
 
@@ -416,6 +434,7 @@ BAD_TOKENS: list[tuple[int, Callable[[Receipt], None]]] = [
     (7, end_that_is_a_use),
     (7, end_that_is_the_grant),
     (7, end_not_in_the_log_yet),
+    (7, end_before_the_grant),
 ]
 BAD_TRANSACTIONS: list[tuple[int, Callable[[Receipt], None]]] = [
     (1, transaction_with_record),
