@@ -1,13 +1,17 @@
 """A query before it runs: what it would do, who would learn what, and what it would cost.
 
-The plan comes from the asker's own node; every other party compiles its own and refuses a different
-one, so a plan that lies about the query fails before any input is read. What is checked here is that
-the three things the node hands over, plan, digest and task to sign, say the same.
+The plan comes from the asker's own node; every other party compiles the query in it anew and refuses a
+different plan, so a plan that lies about its query fails before any input is read. What is checked here is
+that the three things the node hands over, plan, digest and task to sign, say the same, and have the columns
+that were asked for. Whether the plan's query is the asker's own is for the asker to see: its normal form is
+shown with the plan and with the result.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Group
@@ -41,6 +45,11 @@ class PlannedQuery:
     task: SubmitTask  # all but the result key
 
     @property
+    def sql(self) -> str:
+        """The query in its normal form: what is computed, and what every member can read on the ledger."""
+        return self.plan.sql
+
+    @property
     def revealed(self) -> tuple[Revealed, ...]:
         """What each step reveals, and to whom; everything else stays with its owner or in shares."""
         return tuple(Revealed(tuple(step.who), step.learns) for step in self.plan.steps if step.learns)
@@ -50,6 +59,7 @@ class PlannedQuery:
         whose = printable(of_others(source.institution for source in plan.sources if not source.counted))
         sources = ", ".join(source.dataset for source in plan.sources)
         head = Text(
+            f"Query      {printable(self.sql)}\n"
             f"Sources    {printable(sources)}\n"
             f"Committee  {printable(', '.join(plan.committee))}; any {plan.threshold} of them together learn nothing\n"
             f"Cohort     groups of fewer than {plan.min_cohort} rows{whose} are suppressed inside the computation\n"
@@ -66,8 +76,8 @@ class PlannedQuery:
         return Group(head, Text(), steps)
 
 
-def check(response: PlanQueryResponse) -> PlannedQuery:
-    """The node's plan, if plan, digest and task agree and are within bounds. Raises Corrupt."""
+def check(response: PlanQueryResponse, asked: str) -> PlannedQuery:
+    """The node's plan for the query ``asked``, if plan, digest, task and columns agree. Raises Corrupt."""
     plan, task = response.plan, response.task
     digest = canonical.plan_hash(plan.SerializeToString(deterministic=True))
     groups = math.prod(len(column.codes) for column in plan.group_by)
@@ -79,6 +89,7 @@ def check(response: PlanQueryResponse) -> PlannedQuery:
     _agree(2 * plan.threshold < len(plan.committee) <= MAX_COMMITTEE, "an honest majority")
     _agree(0 < groups <= MAX_GROUPS and 0 < len(plan.outputs) <= MAX_OUTPUTS, "the bounds on groups and outputs")
     _agree(len({output.name for output in plan.outputs}) == len(plan.outputs), "distinct names of columns")
+    _agree(_named(_column_labels(asked), [output.name for output in plan.outputs]), "the columns asked for")
     _agree([_task_source(source) for source in plan.sources] == list(task.sources), "the sources")
     return PlannedQuery(plan, digest, task)
 
@@ -91,6 +102,36 @@ def _task_source(source: PlanSource) -> TaskSource:
         columns=source.columns,
         operations=source.operations,
     )
+
+
+_PART = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\w+|\S""", re.DOTALL)
+_CLAUSES = frozenset({"FROM", "WHERE", "GROUP", ";"})
+
+
+def _column_labels(sql: str) -> list[str]:
+    """The names that the text of a query gives its columns by AS, empty for a column without: its own SELECT list."""
+    items: list[list[str]] = [[]]
+    depth, reading = 0, False
+    for part in _PART.findall(sql):
+        if part.startswith(("--", "/*")):
+            continue
+        word = part.upper()
+        if not reading:
+            reading = word == "SELECT"
+            continue
+        depth += (part == "(") - (part == ")")
+        if depth == 0 and word in _CLAUSES:
+            break
+        if depth == 0 and part == ",":
+            items.append([])
+        else:
+            items[-1].append(part)
+    return [item[-1].strip("\"'") if item[-2:-1] and item[-2].upper() == "AS" else "" for item in items if item]
+
+
+def _named(labels: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether the columns of a plan are as many as asked for, and called what the asker called them."""
+    return len(labels) == len(names) and all(label in ("", name) for label, name in zip(labels, names, strict=True))
 
 
 def _agree(holds: bool, what: str) -> None:

@@ -52,6 +52,11 @@ class Result:
         return self.planned.plan
 
     @property
+    def sql(self) -> str:
+        """The query that was computed, in its normal form: it should say what was asked."""
+        return self.planned.sql
+
+    @property
     def revealed(self) -> tuple[Revealed, ...]:
         """What the computation revealed, and to whom."""
         return self.planned.revealed
@@ -93,6 +98,7 @@ class Result:
         """Everything as JSON-ready values; decimals as texts, so that no digit is lost."""
         return {
             "task_id": self.task_id,
+            "sql": self.sql,
             "plan_hash": self.planned.plan_hash.hex(),
             "columns": list(self.columns),
             "rows": [
@@ -123,7 +129,7 @@ class Result:
         return table
 
     def __rich__(self) -> Group:
-        return Group(self.table(), Text(printable(self.note()), style="dim"))
+        return Group(self.table(), *(Text(printable(line), style="dim") for line in (self.sql, self.note())))
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(printable(name))}</th>" for name in self.columns)
@@ -133,7 +139,7 @@ class Result:
         )
         return (
             f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{html.escape(printable(self.note()))}</p>"
+            f"<p><code>{html.escape(printable(self.sql))}</code></p><p>{html.escape(printable(self.note()))}</p>"
         )
 
 

@@ -114,7 +114,7 @@ class Tasks:
                 f"the query has {len(sql)} characters; at most {MAX_SQL} are allowed", hint="ask for less at once"
             )
         connection = self._session.connection
-        return planned.check(await connection.call(connection.query.PlanQuery, PlanQueryRequest(sql=sql)))
+        return planned.check(await connection.call(connection.query.PlanQuery, PlanQueryRequest(sql=sql)), sql)
 
     async def query(self, sql: str, *, on_progress: OnProgress | None = None, timeout_s: float = QUERY_S) -> Result:
         """Run a query jointly and open its result here, after checking it against the ledger.

@@ -6,12 +6,14 @@ The plan is the real compiler's; parties are played by the test, which shares th
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import koinon
 from koinon import canonical, keys, shares
@@ -191,6 +193,47 @@ def test_a_plan_that_contradicts_itself_is_never_signed(
         client.query(SQL)
     assert caught.value.rule == "wrong-answer"
     assert not node.received
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        SQL,
+        "select rx, count(*) as n, avg(age) as mean, sum(age) as years from ercp.indo_rct group by rx",
+        'SELECT/* a, b */ rx, COUNT(*) n, -- c, d\n AVG(age) AS "mean", SUM((age)) FROM ercp.indo_rct GROUP BY rx;',
+        "SELECT rx, COUNT(*) AS n, AVG(age) AS mean, SUM(COALESCE(age, 0)) AS years\nFROM ercp.indo_rct GROUP BY 1",
+        "SELECT rx, COUNT(CASE WHEN rx = 'a,b(' THEN 1 END), AVG(EXTRACT(year FROM d)), SUM(CAST(a AS DOUBLE)) FROM t",
+    ],
+)
+def test_a_plan_has_the_columns_that_were_asked_for(consortium: Consortium, client: Client, asked: str) -> None:
+    assert client.plan(asked).sql == consortium.plan.sql
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "SELECT rx, COUNT(*) AS n, AVG(age) AS mean FROM ercp.indo_rct GROUP BY rx",
+        SQL.replace("AS mean", "AS median"),
+        SQL.replace("SELECT rx, COUNT(*) AS n", "SELECT COUNT(*) AS n, rx"),
+        SQL.replace(" FROM", ", COUNT(age) AS ages FROM"),
+        "",
+    ],
+)
+def test_a_plan_for_another_query_is_never_signed(
+    consortium: Consortium, client: Client, node: FakeNode, asked: str
+) -> None:
+    with pytest.raises(Corrupt, match="the columns asked for"):
+        client.query(asked)
+    assert not node.received
+
+
+def test_the_query_as_computed_is_shown(consortium: Consortium, client: Client) -> None:
+    """Whether a plan's query is the asker's own, only the asker can tell."""
+    result = client.query(SQL)
+    assert result.sql == result.to_dict()["sql"] == consortium.plan.sql
+    shown = io.StringIO()
+    Console(width=1_000, file=shown).print(result, result.planned)
+    assert shown.getvalue().count(consortium.plan.sql) == 2
 
 
 def test_suppressed_groups_are_counted(consortium: Consortium, client: Client) -> None:

@@ -164,4 +164,4 @@ def test_a_plan_out_of_bounds_is_refused() -> None:
     digest = canonical.plan_hash(plan.SerializeToString(deterministic=True))
     task = SubmitTask(plan_hash=digest, committee=plan.committee, threshold=1)
     with pytest.raises(Corrupt, match="bounds"):
-        planned.check(PlanQueryResponse(plan=plan, plan_hash=digest, task=task))
+        planned.check(PlanQueryResponse(plan=plan, plan_hash=digest, task=task), "SELECT g, COUNT(*) AS n FROM um.c.t")
