@@ -17,6 +17,10 @@ from koinon.canonical import ID_BYTES
 from koinon.errors import InvalidName
 from koinon.limits import MAX_INSTITUTION_ID, MAX_NAME_PART
 
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Characters that no text on the ledger or in a plan may hold: control characters but tab and newline, and those that
+reorder text on a reader's terminal. Listed here, and not asked of Python, whose own answer differs between versions."""
+
 _INSTITUTION = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_INSTITUTION_ID - 1}}}")
 _PART = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME_PART - 1}}}")
 _ID = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")

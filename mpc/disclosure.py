@@ -14,9 +14,9 @@ COUNT of a shown group is always present. Both tests run inside the joint comput
 learns the counts that failed them.
 
 What this does not stop: an asker who may use arbitrary expressions can still take differences of results
-(``WHERE id <> 1001``) or single someone out inside a sum (``SUM(CASE WHEN id = 1001 THEN age ELSE 0 END)``), and a
-refusal that depends on the data (a value out of range) tells one bit. Owners keep identifying columns unpublished,
-or out of the token; ``docs/trust.md`` says so.
+(``WHERE id <> 1001``) or single someone out in a sum or a count (``COUNT(CASE WHEN id = 1001 AND hiv THEN 1 END)``).
+A refusal that depends on the data (a value out of range) tells one bit, for one use of every token. Owners keep
+identifying columns unpublished, or out of the token; ``docs/trust.md`` says so.
 """
 
 from __future__ import annotations

@@ -9,12 +9,14 @@ compares by code point. NULL has no type of its own and fits any; all operators 
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from koinon.errors import UnsupportedQuery
+from koinon.names import UNPRINTABLE
 from koinon.v1.catalog_pb2 import (
     COLUMN_TYPE_BOOLEAN,
     COLUMN_TYPE_DATE,
@@ -57,14 +59,17 @@ CAST_TYPES: Mapping[str, Type] = {
 }
 DATE_PARTS = frozenset({"year", "quarter", "month", "week", "day", "hour", "minute", "second"})
 
+UNWRITABLE = re.compile(r"[\t\n]|" + UNPRINTABLE.pattern)
+"""Characters that no text literal and no code of a codelist may hold."""
+
 _NUMBER = frozenset({NULL, INTEGER, DECIMAL})
 _INTEGER = frozenset({NULL, INTEGER})
 _BOOLEAN = frozenset({NULL, BOOLEAN})
 _TEXT = frozenset({NULL, TEXT})
 _TIME = frozenset({NULL, DATE, TIMESTAMP})
 _ANY = frozenset(TYPE_WORDS)
-_ISO_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
-_ISO_TIME = re.compile(_ISO_DATE.pattern + r"([ T]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?)?")
+_ISO_DATE = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")
+_ISO_TIME = re.compile(_ISO_DATE.pattern + r"([ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +305,7 @@ def _dates_from_text(checked: list[tuple[Expression, Type]]) -> list[tuple[Expre
     converted: list[tuple[Expression, Type]] = []
     for expression, kind in checked:
         if isinstance(expression, Constant) and kind == TEXT:
-            if not pattern.fullmatch(expression.text):
+            if not pattern.fullmatch(expression.text) or not _is_day(expression.text[:10]):
                 raise UnsupportedQuery(
                     f"{expression.text!a} is compared with a {TYPE_WORDS[target]} but is none",
                     hint="write dates as 'YYYY-MM-DD' and timestamps as 'YYYY-MM-DD HH:MM:SS'",
@@ -309,6 +314,14 @@ def _dates_from_text(checked: list[tuple[Expression, Type]]) -> list[tuple[Expre
         else:
             converted.append((expression, kind))
     return converted
+
+
+def _is_day(text: str) -> bool:
+    try:
+        dt.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def render(expression: Expression, spell: Spelling = str) -> str:

@@ -28,7 +28,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from koinon.errors import InvalidName, UnsupportedQuery
 from koinon.limits import MAX_EXPRESSION_DEPTH, MAX_EXPRESSION_NODES, MAX_NAME_PART, MAX_OUTPUTS, MAX_SQL
-from koinon.names import DatasetName, TableName, parse_source
+from koinon.names import UNPRINTABLE, DatasetName, TableName, parse_source
 from koinon.v1.plan_pb2 import (
     OUTPUT_KIND_AVG,
     OUTPUT_KIND_COUNT,
@@ -144,7 +144,7 @@ def referenced_table(sql: str) -> DatasetName | TableName:
 def _select(sql: str) -> exp.Select:
     if len(sql) > MAX_SQL:
         raise UnsupportedQuery(f"a query of {len(sql)} characters", hint=f"at most {MAX_SQL} are possible")
-    if any(not character.isprintable() and character not in "\t\n\r" for character in sql):
+    if UNPRINTABLE.search(sql.replace("\r", "")):
         raise UnsupportedQuery("the query holds control characters", hint="write plain text")
     try:
         tokens = _Reader().tokenize(sql)

@@ -23,6 +23,7 @@ from mpc.expressions import (
     INTEGER,
     NULL,
     TEXT,
+    UNWRITABLE,
     Call,
     Column,
     Constant,
@@ -301,7 +302,7 @@ def _constant(node: exp.Expr) -> Constant:
         return Constant(BOOLEAN, "TRUE" if node.this else "FALSE")
     text = node.name
     if node.is_string:
-        if len(text) > MAX_LITERAL or not text.isprintable():
+        if len(text) > MAX_LITERAL or UNWRITABLE.search(text):
             raise UnsupportedQuery(
                 "a text literal is too long or holds control characters", hint=f"use at most {MAX_LITERAL} characters"
             )

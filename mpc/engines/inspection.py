@@ -17,7 +17,7 @@ from koinon.errors import InvalidFile
 from koinon.limits import MAX_CODE, MAX_CODES, MAX_ROWS
 from mpc.engines import InspectedColumn, Inspection
 from mpc.engines.csv_text import check_names
-from mpc.expressions import BOOLEAN, DATE, DECIMAL, INTEGER, TEXT, TIMESTAMP, Type, quote
+from mpc.expressions import BOOLEAN, DATE, DECIMAL, INTEGER, TEXT, TIMESTAMP, UNWRITABLE, Type, quote
 
 _FITS: dict[Type, str] = {
     INTEGER: "regexp_full_match({0}, '-?(0|[1-9][0-9]{{0,17}})')",
@@ -135,7 +135,7 @@ def _codes(connection: duckdb.DuckDBPyConnection, name: str, kind: Type) -> tupl
         f"GROUP BY code LIMIT {MAX_CODES + 1}"
     ).fetchall()
     codes = [str(code) for code, _ in found]
-    if len(codes) > MAX_CODES or any(not 0 < len(code) <= MAX_CODE or not code.isprintable() for code in codes):
+    if len(codes) > MAX_CODES or any(not 0 < len(code) <= MAX_CODE or UNWRITABLE.search(code) for code in codes):
         return None, 0
     ordered = sorted(codes, key=int) if kind == INTEGER else sorted(codes)
     return tuple(ordered), min((int(count) for _, count in found), default=0)

@@ -24,12 +24,10 @@ from koinon.limits import (
     MAX_TITLE,
     MAX_UNIT,
 )
-from koinon.names import DatasetName, PersonId, check_address, check_column
+from koinon.names import UNPRINTABLE, DatasetName, PersonId, check_address, check_column
 from koinon.v1.catalog_pb2 import AccessMode, Column, ColumnType, PublishDataset, TaskOperation
 from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, ROLE_REGULATOR, Person
 
-# Control characters, and those that reorder text on a reader's terminal; tab and newline are allowed.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _RULE = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_RULE - 1}}}")
 _KEY_BYTES = 32
 _PEOPLE_ROLES = (ROLE_OPERATOR, ROLE_ANALYST, ROLE_REGULATOR)
@@ -44,7 +42,7 @@ def text(field: str, value: str, limit: int, *, required: bool = True) -> str:
         raise InvalidInput(f"{field} has {len(value)} characters", hint=f"at most {limit} are allowed")
     if required and not value:
         raise InvalidInput(f"{field} is empty", hint=f"say something in 1 to {limit} characters; members can read it")
-    if _UNPRINTABLE.search(value):
+    if UNPRINTABLE.search(value):
         raise InvalidInput(f"{field} has control characters", hint="use plain text")
     return value
 
