@@ -12,11 +12,13 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import koinon
 from koinon import genesis, key_files, profile, receipt, submission, ticket
+from koinon.cli import main
 from koinon.envelope import identify
 from koinon.errors import NotFound, PermissionRefused
 from koinon.keys import SigningKey
@@ -183,6 +185,24 @@ def test_a_killed_node_is_not_missed_and_catches_up(network: Testnet) -> None:
             assert names(case) == names(um)
             register(case, "case", "back-again")
         until(lambda: "case/back-again" in names(um), "case decides with the others")
+
+
+def test_the_ledger_of_a_stopped_node_replays_offline(network: Testnet, tmp_path: Path) -> None:
+    out, genesis_file = tmp_path / "ledger.archive", str(network.dir / "genesis.json")
+    home = str(network.home("iu").path)
+    running = CliRunner().invoke(main, ["ledger", "verify", home])
+    assert (running.exit_code, "[store-locked]" in running.stderr) == (6, True)
+    network.stop("iu")
+    try:
+        of_home = CliRunner().invoke(main, ["ledger", "verify", home, "--genesis", genesis_file, "--json"])
+        exported = CliRunner().invoke(main, ["ledger", "export", home, "--out", str(out)])
+    finally:
+        network.restart("iu")
+    of_archive = CliRunner().invoke(main, ["ledger", "verify", str(out), "--genesis", genesis_file, "--json"])
+    assert (of_home.exit_code, exported.exit_code, of_archive.exit_code) == (0, 0, 0), of_home.stderr
+    assert json.loads(of_home.stdout) == json.loads(of_archive.stdout)
+    assert json.loads(of_home.stdout)["transactions"] > 0
+    network.wait_ready()
 
 
 def test_with_two_of_four_down_nothing_is_decided_and_nothing_is_lost(network: Testnet) -> None:
