@@ -73,6 +73,9 @@ MAX_OPEN_REQUESTS_PER_DATASET = 1_000  # withdrawing a dataset answers them all 
 MAX_ACTIVE_TOKENS_PER_DATASET = 1_000  # and revokes these
 MAX_CHUNK_BYTES = 256 * 1024  # of a staged file
 MAX_STAGED_BYTES = 4 * 1024**3
+MAX_UPLOADS = 4  # files that operators are sending to their node at a time
+UPLOAD_IDLE_S = 30  # between two chunks: who is silent for longer gives its place to others
+MAX_UPLOAD_S = 3_600  # from the first chunk to the last, of MAX_STAGED_BYTES
 MAX_ROWS = 100_000_000  # per dataset: their squares, 10^30 each, still add up in 128 bits
 
 # --- tasks

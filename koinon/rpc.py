@@ -25,6 +25,8 @@ from koinon.v1 import services_pb2_grpc as services
 
 RULE_KEY = "koinon-rule-bin"
 HINT_KEY = "koinon-hint-bin"
+GO_AHEAD_KEY = "koinon-go-ahead"
+"""In a node's initial metadata: it took the header of an upload, and waits for the chunks."""
 NEVER_SENT = "node-down"
 """Rule of an Unavailable that says no connection was made: the request cannot have had any effect."""
 

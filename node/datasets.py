@@ -71,7 +71,7 @@ class Staged:
 
 
 class DatasetStore:
-    """One per node. ``stage`` and ``table_for`` may run at the same time; ``sweep`` only beside ``table_for``."""
+    """One per node. On its event loop anything may run beside anything; ``table_for`` also on other threads."""
 
     def __init__(self, directory: Path, *, inspection_memory_mb: int = 1024) -> None:
         """Makes the directory, readable by its owner only, and removes what an earlier process left half received.
@@ -80,11 +80,19 @@ class DatasetStore:
         """
         self._directory = directory
         self._memory_mb = inspection_memory_mb
+        self._inspecting = asyncio.Lock()  # one table at a time: it takes memory
         self._verified: dict[bytes, tuple[int, int, int]] = {}  # commitment -> identity of the file last hashed
         with _disk(directory):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for left in directory.glob(f"{_INCOMING}*"):
                 shutil.rmtree(left)
+
+    def require_room(self, size: int) -> None:
+        """Refuse a file of this many bytes before it comes. Raises Exhausted or Unavailable."""
+        if size > MAX_STAGED_BYTES:
+            raise _too_large()
+        with _disk(self._directory):
+            _refuse_full(self._directory, size)
 
     async def stage(self, file_format: str, chunks: AsyncIterable[bytes]) -> Staged:
         """Take in a file. ``chunks`` come from an authenticated operator, but are otherwise untrusted.
@@ -99,7 +107,8 @@ class DatasetStore:
             incoming.mkdir(mode=0o700)
             try:
                 digest, size = await self._receive(incoming / "content", chunks)
-                inspection = await self._inspect(incoming / "content", file_format)
+                async with self._inspecting:
+                    inspection = await self._inspect(incoming / "content", file_format)
                 salt = secrets.token_bytes(SALT_BYTES)
                 commitment = canonical.content_commitment(salt, digest)
                 metadata = {
@@ -147,7 +156,9 @@ class DatasetStore:
         keep = {commitment.hex() for commitment in referenced}
         with _disk(self._directory):
             for entry in sorted(self._directory.iterdir()):
-                if entry.name not in keep and entry.stat().st_mtime < now_s - STAGED_KEPT_S:
+                if entry.name in keep or entry.name.startswith(_INCOMING):
+                    continue
+                if entry.stat().st_mtime < now_s - STAGED_KEPT_S:
                     shutil.rmtree(entry)
 
     async def _receive(self, path: Path, chunks: AsyncIterable[bytes]) -> tuple[bytes, int]:
@@ -156,10 +167,7 @@ class DatasetStore:
             async for chunk in chunks:
                 size += len(chunk)
                 if len(chunk) > MAX_CHUNK_BYTES or size > MAX_STAGED_BYTES:
-                    raise Exhausted(
-                        f"the file, or one piece of it, is larger than allowed ({MAX_STAGED_BYTES} bytes)",
-                        hint="use Parquet, or split the table",
-                    )
+                    raise _too_large()
                 if size >= checked:
                     checked = size + 16 * MAX_CHUNK_BYTES
                     _refuse_full(self._directory)
@@ -257,8 +265,15 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _refuse_full(directory: Path) -> None:
-    if shutil.disk_usage(directory).free < MIN_FREE_BYTES:
+def _too_large() -> Exhausted:
+    return Exhausted(
+        f"the file, or one piece of it, is larger than allowed ({MAX_STAGED_BYTES} bytes)",
+        hint="use Parquet, or split the table",
+    )
+
+
+def _refuse_full(directory: Path, coming: int = 0) -> None:
+    if shutil.disk_usage(directory).free - coming < MIN_FREE_BYTES:
         raise OSError(errno.ENOSPC, "too little space would be left to the ledger")
 
 

@@ -487,6 +487,9 @@ class CatalogService:
 
 class DatasetServiceStub:
     """Operators only: files come to their own node, and stay there.
+
+    The client sends the header, and chunks only after the node's initial metadata hold "koinon-go-ahead". So what is
+    refused is refused before it travels, and the client is not writing while the refusal comes.
     """
 
     def __init__(self, channel):
@@ -504,6 +507,9 @@ class DatasetServiceStub:
 
 class DatasetServiceServicer:
     """Operators only: files come to their own node, and stay there.
+
+    The client sends the header, and chunks only after the node's initial metadata hold "koinon-go-ahead". So what is
+    refused is refused before it travels, and the client is not writing while the refusal comes.
     """
 
     def StageDataset(self, request_iterator, context):
@@ -530,6 +536,9 @@ def add_DatasetServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DatasetService:
     """Operators only: files come to their own node, and stay there.
+
+    The client sends the header, and chunks only after the node's initial metadata hold "koinon-go-ahead". So what is
+    refused is refused before it travels, and the client is not writing while the refusal comes.
     """
 
     @staticmethod

@@ -153,7 +153,11 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class DatasetServiceStub:
-    """Operators only: files come to their own node, and stay there."""
+    """Operators only: files come to their own node, and stay there.
+
+    The client sends the header, and chunks only after the node's initial metadata hold "koinon-go-ahead". So what is
+    refused is refused before it travels, and the client is not writing while the refusal comes.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -163,13 +167,21 @@ class DatasetServiceStub:
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
-    """Operators only: files come to their own node, and stay there."""
+    """Operators only: files come to their own node, and stay there.
+
+    The client sends the header, and chunks only after the node's initial metadata hold "koinon-go-ahead". So what is
+    refused is refused before it travels, and the client is not writing while the refusal comes.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StageDataset: _aio.StreamUnaryMultiCallable[_services_pb2.StageDatasetRequest, _services_pb2.StageDatasetResponse]  # type: ignore[assignment]
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Operators only: files come to their own node, and stay there."""
+    """Operators only: files come to their own node, and stay there.
+
+    The client sends the header, and chunks only after the node's initial metadata hold "koinon-go-ahead". So what is
+    refused is refused before it travels, and the client is not writing while the refusal comes.
+    """
 
     @_abc_1.abstractmethod
     def StageDataset(

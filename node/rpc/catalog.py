@@ -8,8 +8,10 @@ from typing import Any
 
 from grpc import aio
 
-from koinon.errors import InvalidInput, PermissionRefused
+from koinon.errors import DeadlineExceeded, Exhausted, InvalidInput, PermissionRefused
+from koinon.limits import MAX_UPLOAD_S, MAX_UPLOADS, UPLOAD_IDLE_S
 from koinon.names import DatasetName
+from koinon.rpc import GO_AHEAD_KEY
 from koinon.v1 import services_pb2, services_pb2_grpc
 from koinon.v1.catalog_pb2 import DatasetStatus
 from koinon.v1.identity_pb2 import Role
@@ -55,13 +57,14 @@ class DatasetService(services_pb2_grpc.DatasetServiceServicer):
         self._institution = institution
         self._application = application
         self._datasets = datasets
-        self._one_at_a_time = asyncio.Lock()  # inspecting a table takes memory
+        self._uploads = 0
 
     async def StageDataset(
         self, request_iterator: AsyncIterator[services_pb2.StageDatasetRequest], context: Context
     ) -> services_pb2.StageDatasetResponse:
         require(Role.ROLE_OPERATOR, institution=self._institution, what="bring files to this node")
-        first = await anext(request_iterator, None)
+        parts = _timely(request_iterator)
+        first = await anext(parts, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidInput("the first part is no header", hint="use koinon catalog publish")
         if DatasetName.parse(first.header.name).institution != self._institution:
@@ -69,9 +72,16 @@ class DatasetService(services_pb2_grpc.DatasetServiceServicer):
                 f"{first.header.name} is not a dataset of {self._institution}",
                 hint=f"a node serves its own institution: name it {self._institution}.<collection>.<table>",
             )
-        async with self._one_at_a_time:
-            staged = await self._datasets.stage(first.header.format, _chunks(request_iterator))
-            self._datasets.sweep(self._referenced(), self._application.time_ms / 1000)
+        if self._uploads >= MAX_UPLOADS:
+            raise Exhausted(f"this node is taking in {MAX_UPLOADS} files", hint="try again when one of them is there")
+        self._datasets.require_room(first.header.size)
+        self._uploads += 1
+        try:
+            await context.send_initial_metadata(((GO_AHEAD_KEY, "1"),))
+            staged = await self._datasets.stage(first.header.format, (part.chunk async for part in parts))
+        finally:
+            self._uploads -= 1
+        self._datasets.sweep(self._referenced(), self._application.time_ms / 1000)
         return staged.response()
 
     def _referenced(self) -> set[bytes]:
@@ -93,6 +103,21 @@ class DatasetService(services_pb2_grpc.DatasetServiceServicer):
         return {dataset.published.commitment for dataset in [*published, *used]}
 
 
-async def _chunks(parts: AsyncIterator[services_pb2.StageDatasetRequest]) -> AsyncIterator[bytes]:
-    async for part in parts:
-        yield part.chunk
+async def _timely(
+    parts: AsyncIterator[services_pb2.StageDatasetRequest],
+) -> AsyncIterator[services_pb2.StageDatasetRequest]:
+    """An upload, while it makes progress. Raises DeadlineExceeded."""
+    end = asyncio.get_running_loop().time() + MAX_UPLOAD_S
+    while True:
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(min(now + UPLOAD_IDLE_S, end)):
+                part = await anext(parts, None)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"an upload ends within {MAX_UPLOAD_S} seconds, and pauses for no more than {UPLOAD_IDLE_S}",
+                hint="send it again; over a slow line, as Parquet",
+            ) from None
+        if part is None:
+            return
+        yield part
