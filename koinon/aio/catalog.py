@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
 
 from koinon.aio.session import DEFAULT_LIMIT, Session, collect
 from koinon.descriptor import Descriptor, Terms, check, publication
-from koinon.errors import InvalidFile, NotFound
+from koinon.errors import InvalidFile, NotFound, Unavailable
 from koinon.limits import MAX_CHUNK_BYTES, MAX_STAGED_BYTES
 from koinon.names import DatasetName, TableName, parse_source
+from koinon.rpc import GO_AHEAD_KEY
 from koinon.v1.catalog_pb2 import Dataset, WithdrawDataset
 from koinon.v1.services_pb2 import (
     GetDatasetRequest,
@@ -26,7 +28,14 @@ from koinon.v1.transaction_pb2 import Operation
 
 FORMATS = {".csv": "csv", ".parquet": "parquet"}
 _STAGE_S = 3600.0  # uploading and inspecting limits.MAX_STAGED_BYTES
+_ENDED = (
+    grpc.aio.AioRpcError,
+    grpc.aio.InternalError,
+    asyncio.InvalidStateError,
+)  # of writing to a call that ended
+_UNWRITABLE = "Internal error from Core"  # grpc's own status when a write fails before the node's status has come
 
+Upload = grpc.aio.StreamUnaryCall[StageDatasetRequest, StageDatasetResponse]
 Sent = Callable[[int, int], None]
 """Hears (bytes sent, bytes in all) while a file goes to its own node."""
 
@@ -85,20 +94,30 @@ class Catalog:
     ) -> StageDatasetResponse:
         """Hand a CSV or Parquet file to one's own node, which keeps it and says what it found.
 
-        Nothing is published by it. Operators only. Raises InvalidFile, PermissionRefused.
+        Nothing is published by it. Operators only. Raises InvalidFile, PermissionRefused, Exhausted, Unavailable.
         """
         session = self._session
         full_name = self.own_name(name)
         file = Path(path)
         size = _file_size(file)
-        header = StageDatasetHeader(name=full_name, format=FORMATS[file.suffix.lower()])
-        call = session.connection.datasets.StageDataset(
-            _parts(file, size, header, on_progress), timeout=_STAGE_S, metadata=session.connection.metadata()
-        )
+        header = StageDatasetHeader(name=full_name, format=FORMATS[file.suffix.lower()], size=size)
+        call = session.connection.datasets.StageDataset(timeout=_STAGE_S, metadata=session.connection.metadata())
         try:
+            with suppress(*_ENDED):  # the node ended the call while we wrote: its status says why
+                await call.write(StageDatasetRequest(header=header))
+                if any(key == GO_AHEAD_KEY for key, _ in await call.initial_metadata()):
+                    await _send(call, file, size, on_progress)
             return await call
         except grpc.aio.AioRpcError as error:
+            if error.details() == _UNWRITABLE:
+                raise Unavailable(
+                    f"the node ended the upload of {file}", hint="its log says why; koinon doctor finds a full disk"
+                ) from None
             raise session.connection.error(error) from None
+        except OSError as error:
+            raise _unreadable(file, error) from None
+        finally:
+            call.cancel()
 
     async def publish(
         self,
@@ -149,6 +168,10 @@ def _table(dataset: Dataset) -> TableName:
     return DatasetName.parse(dataset.published.name).table
 
 
+def _unreadable(path: Path, error: OSError) -> InvalidFile:
+    return InvalidFile(f"cannot read {path}: {error.strerror}", hint="give the path of a readable file")
+
+
 def _file_size(path: Path) -> int:
     """Size of a file that can be staged. Raises InvalidFile."""
     if path.suffix.lower() not in FORMATS:
@@ -158,7 +181,7 @@ def _file_size(path: Path) -> int:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise InvalidFile(f"cannot read {path}: {error.strerror}", hint="give the path of a readable file") from None
+        raise _unreadable(path, error) from None
     if not size:
         raise InvalidFile(f"{path} is empty", hint="give a file with a header and at least one row")
     if size > MAX_STAGED_BYTES:
@@ -166,14 +189,12 @@ def _file_size(path: Path) -> int:
     return size
 
 
-async def _parts(
-    path: Path, size: int, header: StageDatasetHeader, on_progress: Sent | None
-) -> AsyncIterator[StageDatasetRequest]:
-    yield StageDatasetRequest(header=header)
+async def _send(call: Upload, path: Path, size: int, on_progress: Sent | None) -> None:
     sent = 0
     with path.open("rb") as file:
         while chunk := await asyncio.to_thread(file.read, MAX_CHUNK_BYTES):
-            yield StageDatasetRequest(chunk=chunk)
+            await call.write(StageDatasetRequest(chunk=chunk))
             sent += len(chunk)
             if on_progress is not None:
                 on_progress(sent, size)
+    await call.done_writing()

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from koinon import envelope, genesis, key_files, ticket
 from koinon.errors import KoinonError
 from koinon.keys import SealingKey, SigningKey
-from koinon.rpc import HINT_KEY, RULE_KEY
+from koinon.rpc import GO_AHEAD_KEY, HINT_KEY, RULE_KEY
 from koinon.v1 import services_pb2 as services
 from koinon.v1.identity_pb2 import InstitutionDescriptor, Person, Role
 from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
@@ -121,6 +121,8 @@ class FakeNode(grpc.GenericRpcHandler):
         def unary(request: Any, context: grpc.ServicerContext) -> Any:
             try:
                 self._authenticate(context)
+                if method in CLIENT_STREAMING and callable(self.answers[method]):
+                    context.send_initial_metadata(((GO_AHEAD_KEY, "1"),))
                 return self._answer(method, request)
             except KoinonError as error:
                 self._abort(context, error)
