@@ -9,7 +9,6 @@ compares by code point. NULL has no type of its own and fits any; all operators 
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -317,11 +316,10 @@ def _dates_from_text(checked: list[tuple[Expression, Type]]) -> list[tuple[Expre
 
 
 def _is_day(text: str) -> bool:
-    try:
-        dt.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+    """Whether the Gregorian calendar has this day, given as YYYY-MM-DD with a day from 1 to 31."""
+    year, month, day = (int(part) for part in text.split("-"))
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return day <= ((29 if leap else 28) if month == 2 else 30 if month in (4, 6, 9, 11) else 31)
 
 
 def render(expression: Expression, spell: Spelling = str) -> str:
