@@ -52,6 +52,19 @@ def test_a_key_belongs_to_one_id_for_ever(consortium: Consortium) -> None:
     assert consortium.refused("iu/operator", register("iu/twin", key_name="iu/analyst")) == "already-exists"
 
 
+def test_a_new_key_that_another_member_registers_first_costs_its_owner_a_new_key_and_nothing_else(
+    consortium: Consortium,
+) -> None:
+    """Registration proves no possession. What it takes away is a key that nobody has used; what it gives is nothing."""
+    consortium.do("iu/operator", register("iu/squatter", ROLE_OPERATOR, key_name="um/new"))
+    record = next(record for record in reversed(consortium.records()) if record.subject == "person:iu/squatter")
+    assert (record.kind, record.actor) == ("person.registered", "iu/operator")
+    assert consortium.refused("um/operator", register("um/new")) == "already-exists"
+    assert consortium.refused("um/new", publication("um.a.t")) == "permission"  # the key counts for iu alone
+    consortium.do("um/operator", register("um/new", ROLE_OPERATOR, key_name="um/new second"))
+    consortium.do("um/new second", publication("um.a.t"))
+
+
 def test_an_institution_keeps_an_operator(consortium: Consortium) -> None:
     last = RevokePerson(person_id="iu/operator", reason="leaves")
     assert consortium.refused("iu/operator", last) == "last-operator"
