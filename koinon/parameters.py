@@ -27,7 +27,7 @@ PARAMETERS: dict[str, Bounds] = {
     "min_committee": Bounds(3, 3, MAX_COMMITTEE, "two parties have no honest majority"),
     "max_committee": Bounds(MAX_COMMITTEE, 3, MAX_COMMITTEE, "every pair of parties holds a connection"),
     "accept_window_ms": Bounds(15 * _SECOND_MS, _SECOND_MS, _DAY_MS, "nodes accept by themselves, within seconds"),
-    "run_window_ms": Bounds(120 * _SECOND_MS, _SECOND_MS, _DAY_MS, "a task that hangs ends, and gives its tokens back"),
+    "run_window_ms": Bounds(120 * _SECOND_MS, _SECOND_MS, _DAY_MS, "a task that hangs ends"),
     "heartbeat_ms": Bounds(5 * _SECOND_MS, 200, _DAY_MS, "deadlines pass by block time, so blocks must come"),
     "max_token_uses": Bounds(10_000, 1, 1_000_000_000, "unlimited use is no grant that a publisher can reason about"),
     "max_token_duration_ms": Bounds(366 * _DAY_MS, 60 * _SECOND_MS, 36_600 * _DAY_MS, "access is given for a time"),

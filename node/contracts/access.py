@@ -96,10 +96,17 @@ def end_all(context: Context, dataset: str, reason: str) -> None:
 
 
 def expire_due(context: Context) -> None:
-    """End the tokens whose time block time has reached; open tasks that use one fail."""
-    for token_id in tables.TOKEN_EXPIRIES.pop_due(context.state, context.time_ms):
-        token = tables.TOKENS.get(context.state, token_id.decode())
+    """End the tokens whose time block time has reached; open tasks that use one fail.
+
+    All tokens end before any task: a task that fails for one of them must not use up another.
+    """
+    due = [
+        tables.TOKENS.get(context.state, token_id.decode())
+        for token_id in tables.TOKEN_EXPIRIES.pop_due(context.state, context.time_ms)
+    ]
+    for token in due:
         tokens.end(context, token, "token.expired", detail="its time is over")
+    for token in due:
         reason = f"token {token.id} for {token.dataset} expired"
         tasks.fail_using_token(context, token.id, "token-expired", reason)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from koinon.v1.access_pb2 import TOKEN_STATUS_REVOKED, TOKEN_STATUS_USED_UP, RevokeToken
+from koinon.v1.access_pb2 import TOKEN_STATUS_EXPIRED, TOKEN_STATUS_REVOKED, TOKEN_STATUS_USED_UP, RevokeToken
 from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, TASK_OPERATION_VARIANCE
 from koinon.v1.identity_pb2 import ROLE_ANALYST, RegisterPerson
 from koinon.v1.task_pb2 import (
@@ -160,6 +160,18 @@ def test_a_revoked_token_ends_the_task(joint: Joint, stage: str) -> None:
     assert (task.status, task.rule) == (TASK_STATUS_FAILED, "token-revoked")
     assert joint.tokens[IU] in task.reason
     assert joint.uses_left() == USES_LEFT[stage]
+
+
+@pytest.mark.parametrize("stage", ["submitted", "running"])
+def test_tokens_that_expire_together_all_expire(joint: Joint, stage: str) -> None:
+    """The first one's end fails the task, which may not use up the second: the block could not be executed."""
+    tokens = {name: joint.token(name, uses=1) for name in (UM, IU)}
+    task_id = joint.do(ASKER, joint.submission(tokens))
+    if stage == "running":
+        joint.accept_all(task_id)
+    joint.wait(200_000)
+    assert [joint.app.token(token).status for token in tokens.values()] == [TOKEN_STATUS_EXPIRED] * 2
+    assert joint.app.task(task_id).rule == "token-expired"
 
 
 def test_a_failure_is_no_free_answer(joint: Joint) -> None:
