@@ -17,7 +17,7 @@ from koinon.v1.services_pb2 import DiagnoseStallResponse, Finding, ValidatorStan
 STALL_MS = 5_000  # the first round's timeouts, and the second's, at most
 CLOCK_MS = 5_000  # votes under way or repeated explain smaller differences
 LOW_DISK_BYTES = 1024**3
-SLOW_SYNC_MS = 1_000  # of a propose timeout of two seconds
+SLOW_SYNC_MS = 1_000  # of a propose timeout of one and a half
 
 
 def diagnose(facts: DiagnoseStallResponse, own: str, now_ms: int) -> None:

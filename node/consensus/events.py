@@ -145,7 +145,7 @@ Effect = Propose | CastVote | StartTimer | Decide | Accuse
 class Timeouts:
     """How long to wait for what, in milliseconds. Growth lets slow networks in; the cap lets stalled ones resume."""
 
-    propose_ms: int = 2_000
+    propose_ms: int = 1_500  # a dead proposer costs this once: clients shall miss a commit for at most two seconds
     propose_late_ms: int = 300  # for a proposer that missed its last turn
     vote_ms: int = 500  # for the other votes, once a quorum has voted for different things
     growth_ms: int = 500  # added per round

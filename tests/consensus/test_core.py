@@ -355,6 +355,10 @@ def test_timers_of_other_rounds_and_heights_mean_nothing(step: Step) -> None:
     assert rig.core.round == 1
 
 
+def test_a_dead_proposer_costs_at_most_two_seconds_even_if_votes_split() -> None:
+    assert Timeouts().propose(0, late=False) + Timeouts().vote(0) <= 2_000
+
+
 def test_timeouts_grow_and_are_capped() -> None:
     delays = [TIMEOUTS.propose(round_, late=False) for round_ in range(100)]
     assert delays == sorted(delays)
