@@ -90,6 +90,7 @@ class WorkerPool:
         self._requests: socket.socket | None = None
         self._printing: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._taking: set[asyncio.Task[Worker]] = set()
         self._asked = 0
 
     async def start(self) -> None:
@@ -98,7 +99,21 @@ class WorkerPool:
             await self._start()
 
     async def take(self) -> Worker:
-        """A fresh worker. Raises Unavailable."""
+        """A fresh worker. Raises Unavailable.
+
+        If the caller is cancelled, the worker it asked for is killed as soon as its process is known: it might not be
+        able to notice by itself that nobody wants it.
+        """
+        taking = asyncio.create_task(self._take())
+        self._taking.add(taking)
+        taking.add_done_callback(self._taking.discard)
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(_dismiss)
+            raise
+
+    async def _take(self) -> Worker:
         async with self._one_at_a_time:
             if self._nursery is None or self._nursery.returncode is not None:
                 await self._start()
@@ -113,6 +128,11 @@ class WorkerPool:
 
     async def stop(self) -> None:
         """End the nursery; its workers end with it."""
+        for taking in self._taking:
+            taking.cancel()
+        await self._end_nursery()
+
+    async def _end_nursery(self) -> None:
         if self._requests is not None:
             self._requests.close()
         if self._nursery is not None and self._nursery.returncode is None:
@@ -122,7 +142,7 @@ class WorkerPool:
             await self._printing
 
     async def _start(self) -> None:
-        await self.stop()
+        await self._end_nursery()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
@@ -169,6 +189,12 @@ class WorkerPool:
             control.close()
             sockets.close()
             raise
+
+
+def _dismiss(taking: asyncio.Task[Worker]) -> None:
+    """Kill a worker that nobody waits for any more."""
+    if not taking.cancelled() and taking.exception() is None:
+        taking.result().kill()
 
 
 async def _print(process: asyncio.subprocess.Process) -> None:

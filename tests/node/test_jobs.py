@@ -35,7 +35,7 @@ async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Tas
         yield running
 
 
-@pytest.fixture(autouse=True)
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
 async def nothing_is_left(network: TaskNetwork) -> AsyncIterator[None]:
     """Whatever happened in a test, no worker outlives its task."""
     yield

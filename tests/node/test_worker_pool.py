@@ -171,6 +171,30 @@ async def test_an_answer_nobody_waited_for_does_not_confuse_the_next(pool: Worke
     assert all(outcome.sealed for outcome in outcomes)
 
 
+async def test_a_worker_whose_asker_left_meanwhile_is_killed(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end by itself when its stream ends, unless it stands still."""
+    killed = asyncio.Event()
+    kill = Worker.kill
+
+    def seen_kill(worker: Worker) -> None:
+        kill(worker)
+        killed.set()
+
+    monkeypatch.setattr(Worker, "kill", seen_kill)
+    assert pool._nursery is not None
+    pool._nursery.send_signal(signal.SIGSTOP)
+    try:
+        asking = asyncio.create_task(pool.take())
+        await asyncio.sleep(0)  # it has begun
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    finally:
+        pool._nursery.send_signal(signal.SIGCONT)
+    async with asyncio.timeout(10):
+        await killed.wait()
+
+
 async def test_stopping_the_pool_ends_its_workers(job: Job) -> None:
     pool = WorkerPool()
     await pool.start()
