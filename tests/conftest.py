@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 _LAST = ("simulation", "node", "testnet", "bench", "docs")
@@ -15,3 +17,7 @@ def _cost(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order by cost; within an area, the order of the files stays."""
     items.sort(key=_cost)
+
+
+# Whoever starts the tests in the background may have SIGINT ignored, which children inherit: they are interrupted here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
