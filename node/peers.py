@@ -101,17 +101,57 @@ class Peers:
         self._receiver = receiver
         self._log = log
         self._links: dict[str, _Link] = {}
+        self._leaving: dict[str, _Link] = {}  # to addresses that members moved from, until the new ones answer
         self._by_fingerprint: dict[bytes, str] = {}
         self._roots: bytes = b""
         self._heard: dict[str, tuple[int, int]] = {}
         self.traffic: Traffic = Counter()  # since the start: for people
-        self._server: aio.Server | None = None
+        self._roots_changed = asyncio.Event()
+        self._listening: asyncio.Task[None] | None = None
 
     # --- life cycle
 
     async def start(self, listen: Address, members: list[Member]) -> None:
         """Listen, and dial every member. Raises RuntimeError when the port cannot be bound."""
         self.update(members)
+        server = await self._serve(listen)
+        self._listening = asyncio.create_task(self._listen(listen, server), name="listen to peers")
+
+    async def stop(self) -> None:
+        """Close every stream and the port."""
+        links = [*self._links.values(), *self._leaving.values()]
+        self._links.clear()
+        self._leaving.clear()
+        for link in links:
+            link.close()
+        await asyncio.gather(*(link.closed() for link in links))
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait([self._listening])
+
+    async def _listen(self, listen: Address, server: aio.Server) -> None:
+        """Serve until cancelled, and anew whenever the members' certificates changed.
+
+        gRPC could exchange the roots of a running server (dynamic_ssl_server_credentials), but frees the old ones
+        while another thread may be in a handshake with them: a node whose peers reconnected together died of that.
+        So the port is closed for a moment instead; the others' links dial again.
+        """
+        try:
+            while True:
+                await self._roots_changed.wait()
+                await server.stop(grace=None)
+                try:
+                    server = await self._serve(listen)
+                except RuntimeError as error:  # the port is not free again yet, or somebody else took it
+                    self._log.error("peer port lost", address=str(listen), reason=str(error))
+                    self._roots_changed.set()
+                    await asyncio.sleep(PEER_RETRY_MAX_MS / 1000)
+        finally:
+            await server.stop(grace=0.2)
+
+    async def _serve(self, listen: Address) -> aio.Server:
+        """A running server that lets today's members in. Raises RuntimeError when the port cannot be bound."""
+        self._roots_changed.clear()
         server = aio.server(
             options=(
                 ("grpc.max_receive_message_length", MAX_PEER_MESSAGE_BYTES),
@@ -120,61 +160,65 @@ class Peers:
             )
         )
         peer_pb2_grpc.add_PeerServiceServicer_to_server(_Service(self, self._receiver, self._log), server)
-        credentials = grpc.dynamic_ssl_server_credentials(
-            self._server_certificates(), self._server_certificates, require_client_authentication=True
+        credentials = grpc.ssl_server_credentials(
+            [(self._identity.key, self._identity.certificate)], self._roots, require_client_auth=True
         )
         server.add_secure_port(str(listen), credentials)
         await server.start()
-        self._server = server
-
-    async def stop(self) -> None:
-        """Close every stream and the port."""
-        links = list(self._links.values())
-        self._links.clear()
-        for link in links:
-            link.close()
-        await asyncio.gather(*(link.closed() for link in links))
-        if self._server is not None:
-            await self._server.stop(grace=0.2)
-            self._server = None
+        return server
 
     def update(self, members: list[Member]) -> None:
-        """Follow the ledger: dial who joined or moved, drop who left. Certificates count from the next handshake."""
-        self._roots = b"".join(tls.der_to_pem(member.certificate) for member in members)
+        """Follow the ledger: dial who joined or moved, drop who left, listen to whom it names now.
+
+        A member that moves learns of it from us, at its old address: that link lives until the new one does.
+        """
+        roots = b"".join(tls.der_to_pem(member.certificate) for member in members)
+        if roots != self._roots:
+            self._roots = roots
+            self._roots_changed.set()
         self._by_fingerprint = {tls.fingerprint(member.certificate): member.institution for member in members}
         wanted = {member.institution: member for member in members if member.institution != self._institution}
         for institution, link in list(self._links.items()):
             if wanted.get(institution) != link.member:
                 del self._links[institution]
-                link.close()
+                if institution in wanted and link.connected:
+                    self._leave(institution)
+                    self._leaving[institution] = link
+                else:
+                    link.close()
+        for institution in self._leaving.keys() - wanted.keys():
+            self._leave(institution)
         for institution, member in wanted.items():
             if institution not in self._links:
                 self._links[institution] = _Link(
                     member,
                     self._identity,
                     self._hello,
-                    self._receiver.connected,
+                    self._connected,
                     self.traffic,
                     self._log.bind(peer=institution),
                 )
 
-    def _server_certificates(self) -> grpc.ServerCertificateConfiguration:
-        """Asked by gRPC, on a thread of its own, before every handshake."""
-        pair = (self._identity.key, self._identity.certificate)
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=self._roots)
+    def _connected(self, institution: str) -> None:
+        self._leave(institution)
+        self._receiver.connected(institution)
+
+    def _leave(self, institution: str) -> None:
+        if link := self._leaving.pop(institution, None):
+            link.close()
 
     # --- speaking
 
     def send(self, institution: str, message: DeliverRequest) -> None:
         """Queue for one member; unknown and unconnected ones are forgotten about."""
-        link = self._links.get(institution)
+        link = self._leaving.get(institution) or self._links.get(institution)
         if link is not None:
             link.put(message)
 
     def broadcast(self, message: DeliverRequest) -> None:
         """Queue for every member."""
-        for link in self._links.values():
-            link.put(message)
+        for institution in self._links:
+            self.send(institution, message)
 
     async def fetch_output(self, institution: str, task_id: str) -> SealedOutput:
         """Ask a member for the sealed output it holds.

@@ -28,6 +28,7 @@ from koinon import genesis as genesis_file
 from koinon.envelope import SignedTransaction
 from koinon.errors import Exhausted, InvalidFile, KoinonError, Unavailable
 from koinon.key_files import AskPassphrase
+from koinon.limits import MAX_GOSSIP_BYTES, MAX_POOL_TRANSACTIONS
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.peer_pb2 import DeliverRequest, TransactionBatch
 from koinon.v1.session_pb2 import SealedOutput
@@ -322,6 +323,9 @@ class Node:
         return self._engine.chain.height
 
     def connected(self, institution: str) -> None:
+        waiting = self._pool.reap(MAX_GOSSIP_BYTES, MAX_POOL_TRANSACTIONS)  # told before, while nobody heard us
+        if waiting:
+            self._peers.send(institution, DeliverRequest(transactions=TransactionBatch(envelopes=waiting)))
         self._drive(lambda: self._engine.on_connected(institution))
 
     def received(self, institution: str, message: DeliverRequest) -> None:

@@ -117,7 +117,7 @@ def test_noise_is_refused(text: str) -> None:
 
 def test_verification_needs_the_base_install_only() -> None:
     """No node, no network, none of the packages that only nodes have."""
-    absent = "cryptography duckdb gmpy2 mpc mpyc node numpy plyvel sqlglot structlog uvloop"
+    absent = "cryptography duckdb gmpy2 mpc mpyc node numpy plyvel sqlglot structlog"
     program = f"""
 import sys, socket
 FORBIDDEN = {absent.split()}

@@ -189,6 +189,39 @@ async def test_an_oversized_message_ends_the_stream_and_is_not_heard(pair: tuple
     assert um.inbox.messages == []
 
 
+async def test_who_joins_the_ledger_is_let_in_and_the_others_come_back(pair: tuple[Node, Node]) -> None:
+    um, iu = pair
+    case = Node("case")
+    members = [um.member, iu.member, case.member]
+    await case.peers.start(case.address, members)
+    await until(lambda: case.peers.status() != [])
+    assert not case.linked("um")
+    um.inbox.greeted.clear()
+    iu.inbox.greeted.clear()
+    um.peers.update(members)
+    iu.peers.update(members)
+    await until(lambda: case.linked("um") and case.linked("iu") and um.linked("case") and iu.linked("case"))
+    await until(lambda: "iu" in um.inbox.greeted and "um" in iu.inbox.greeted)  # their ports were closed for a moment
+    case.peers.broadcast(votes(4))
+    await until(lambda: ("case", votes(4)) in um.inbox.messages and ("case", votes(4)) in iu.inbox.messages)
+    await case.peers.stop()
+
+
+async def test_who_moves_is_told_at_the_old_address_until_the_new_one_answers(pair: tuple[Node, Node]) -> None:
+    um, iu = pair
+    moved = Member("iu", f"127.0.0.1:{free_port()}", iu.member.certificate)
+    um.peers.update([um.member, moved])
+    um.peers.broadcast(votes(7))
+    await until(lambda: iu.inbox.messages == [("um", votes(7))])
+    await iu.peers.stop()
+    again = Peers("iu", iu.identity, GENESIS, iu.inbox, structlog.get_logger())
+    await again.start(Address("127.0.0.1", int(moved.address.split(":")[1])), [um.member, moved])
+    await until(lambda: um.linked("iu"))
+    um.peers.send("iu", votes(8))
+    await until(lambda: iu.inbox.messages == [("um", votes(7)), ("um", votes(8))])
+    await again.stop()
+
+
 async def test_who_leaves_the_ledger_is_dropped_at_once(pair: tuple[Node, Node]) -> None:
     um, iu = pair
     um.peers.update([um.member])
