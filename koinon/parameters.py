@@ -20,6 +20,7 @@ class Bounds:
     least: int
     most: int
     reason: str
+    added: bool = False  # after the first release: 0, in a genesis older than the parameter, means the default
 
 
 PARAMETERS: dict[str, Bounds] = {
@@ -31,18 +32,33 @@ PARAMETERS: dict[str, Bounds] = {
     "heartbeat_ms": Bounds(5 * _SECOND_MS, 200, _DAY_MS, "deadlines pass by block time, so blocks must come"),
     "max_token_uses": Bounds(10_000, 1, 1_000_000_000, "unlimited use is no grant that a publisher can reason about"),
     "max_token_duration_ms": Bounds(366 * _DAY_MS, 60 * _SECOND_MS, 36_600 * _DAY_MS, "access is given for a time"),
+    "request_window_ms": Bounds(
+        30 * _DAY_MS, _SECOND_MS, 366 * _DAY_MS, "a request that nobody answers ends", added=True
+    ),
+    "dispute_answer_window_ms": Bounds(
+        7 * _DAY_MS, _SECOND_MS, 366 * _DAY_MS, "a respondent's silence ends", added=True
+    ),
+    "dispute_ruling_window_ms": Bounds(14 * _DAY_MS, _SECOND_MS, 366 * _DAY_MS, "arbiters' silence ends", added=True),
+    "dispute_quorum": Bounds(1, 1, 100, "one arbiter who looked is better than a rule that did not", added=True),
 }
 
 
 def defaults() -> Parameters:
-    """The parameters of a consortium that says nothing about them."""
-    return Parameters(**{name: bounds.default for name, bounds in PARAMETERS.items()})
+    """The parameters of a consortium that says nothing about them; those added later stay unset, which ``get`` knows."""
+    return Parameters(**{name: bounds.default for name, bounds in PARAMETERS.items() if not bounds.added})
+
+
+def get(parameters: Parameters, name: str) -> int:
+    """A parameter's value; its default where the parameters are older than it."""
+    value: int = getattr(parameters, name)
+    bounds = PARAMETERS[name]
+    return bounds.default if bounds.added and not value else value
 
 
 def check(parameters: Parameters) -> None:
     """Check parameters from outside: a genesis file, a proposal. Raises InvalidInput with rule ``parameters``."""
     for name, bounds in PARAMETERS.items():
-        value = getattr(parameters, name)
+        value = get(parameters, name)
         if not bounds.least <= value <= bounds.most:
             raise InvalidInput(
                 f"the parameter {name} is {value}",

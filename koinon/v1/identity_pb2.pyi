@@ -305,6 +305,10 @@ class Parameters(_message.Message):
     HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
     MAX_TOKEN_USES_FIELD_NUMBER: _builtins.int
     MAX_TOKEN_DURATION_MS_FIELD_NUMBER: _builtins.int
+    REQUEST_WINDOW_MS_FIELD_NUMBER: _builtins.int
+    DISPUTE_ANSWER_WINDOW_MS_FIELD_NUMBER: _builtins.int
+    DISPUTE_RULING_WINDOW_MS_FIELD_NUMBER: _builtins.int
+    DISPUTE_QUORUM_FIELD_NUMBER: _builtins.int
     min_cohort_floor: _builtins.int
     """no dataset may publish a smaller minimum cohort"""
     min_committee: _builtins.int
@@ -318,6 +322,14 @@ class Parameters(_message.Message):
     """an empty block at the latest after this long"""
     max_token_uses: _builtins.int
     max_token_duration_ms: _builtins.int
+    request_window_ms: _builtins.int
+    """how long each side of a request for access may think"""
+    dispute_answer_window_ms: _builtins.int
+    """how long a respondent may think"""
+    dispute_ruling_window_ms: _builtins.int
+    """how long arbiters may think"""
+    dispute_quorum: _builtins.int
+    """arbiters whose rulings decide at the deadline, at least"""
     def __init__(
         self,
         *,
@@ -329,10 +341,14 @@ class Parameters(_message.Message):
         heartbeat_ms: _builtins.int = ...,
         max_token_uses: _builtins.int = ...,
         max_token_duration_ms: _builtins.int = ...,
+        request_window_ms: _builtins.int = ...,
+        dispute_answer_window_ms: _builtins.int = ...,
+        dispute_ruling_window_ms: _builtins.int = ...,
+        dispute_quorum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "run_window_ms", b"run_window_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "dispute_answer_window_ms", b"dispute_answer_window_ms", "dispute_quorum", b"dispute_quorum", "dispute_ruling_window_ms", b"dispute_ruling_window_ms", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "request_window_ms", b"request_window_ms", "run_window_ms", b"run_window_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from koinon.errors import InvalidInput
-from koinon.parameters import PARAMETERS, check, defaults
+from koinon.parameters import PARAMETERS, check, defaults, get
 from koinon.v1.identity_pb2 import Parameters
 
 
@@ -24,7 +24,7 @@ def test_bounds_are_enforced_at_both_ends(name: str) -> None:
     for value, fits in (
         (bounds.least, True),
         (bounds.most, True),
-        (bounds.least - 1, False),
+        (bounds.least - 1, bounds.added and bounds.least == 1),  # 0: older than the parameter
         (bounds.most + 1, False),
     ):
         parameters = defaults()
@@ -38,6 +38,13 @@ def test_bounds_are_enforced_at_both_ends(name: str) -> None:
                 check(parameters)
             assert caught.value.rule == "parameters"
             assert bounds.reason in caught.value.hint
+
+
+@pytest.mark.parametrize("name", [name for name, bounds in PARAMETERS.items() if bounds.added])
+def test_a_genesis_older_than_a_parameter_means_its_default(name: str) -> None:
+    assert not getattr(defaults(), name)
+    assert get(defaults(), name) == PARAMETERS[name].default
+    assert get(Parameters(**{name: 7_777}), name) == 7_777  # type: ignore[arg-type]
 
 
 def test_a_committee_must_be_possible() -> None:
