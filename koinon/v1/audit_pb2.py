@@ -23,25 +23,26 @@ _sym_db = _symbol_database.Default()
 
 
 from koinon.v1 import consensus_pb2 as koinon_dot_v1_dot_consensus__pb2
+from koinon.v1 import points_pb2 as koinon_dot_v1_dot_points__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15koinon/v1/audit.proto\x12\tkoinon.v1\x1a\x19koinon/v1/consensus.proto\"\xca\x01\n\x0b\x41uditRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\x16\n\x0etransaction_id\x18\x04 \x01(\x0c\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0f\n\x07related\x18\x08 \x03(\t\x12\x12\n\nfrom_state\x18\t \x01(\t\x12\x10\n\x08to_state\x18\n \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\"k\n\x0cSignedHeader\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12!\n\x06\x63ommit\x18\x02 \x01(\x0b\x32\x11.koinon.v1.Commit\x12(\n\nvalidators\x18\x03 \x03(\x0b\x32\x14.koinon.v1.Validator\"\xb7\x02\n\x07Receipt\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\ttree_size\x18\x03 \x01(\x04\x12\x0c\n\x04path\x18\x04 \x03(\x0c\x12%\n\x04head\x18\x05 \x01(\x0b\x32\x17.koinon.v1.SignedHeader\x12\x32\n\x11validator_changes\x18\x06 \x03(\x0b\x32\x17.koinon.v1.SignedHeader\x12\x14\n\x0cgenesis_hash\x18\x07 \x01(\t\x12$\n\x04kind\x18\x08 \x01(\x0e\x32\x16.koinon.v1.ReceiptKind\x12\x30\n\x0btransaction\x18\t \x01(\x0b\x32\x1b.koinon.v1.TransactionProof\x12#\n\x03\x65nd\x18\n \x01(\x0b\x32\x16.koinon.v1.RecordProof\":\n\x0bRecordProof\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x03(\x0c\"\x84\x01\n\x10TransactionProof\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0c\n\x04path\x18\x05 \x03(\x0c\x12\x0e\n\x06result\x18\x06 \x01(\x0c\x12\x13\n\x0bresult_path\x18\x07 \x03(\x0c*z\n\x0bReceiptKind\x12\x1c\n\x18RECEIPT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13RECEIPT_KIND_RECORD\x10\x01\x12\x1c\n\x18RECEIPT_KIND_TRANSACTION\x10\x02\x12\x16\n\x12RECEIPT_KIND_TOKEN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15koinon/v1/audit.proto\x12\tkoinon.v1\x1a\x19koinon/v1/consensus.proto\x1a\x16koinon/v1/points.proto\"\xf0\x01\n\x0b\x41uditRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0e\n\x06height\x18\x02 \x01(\x04\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\x16\n\x0etransaction_id\x18\x04 \x01(\x0c\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x0f\n\x07related\x18\x08 \x03(\t\x12\x12\n\nfrom_state\x18\t \x01(\t\x12\x10\n\x08to_state\x18\n \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x0b \x01(\t\x12$\n\x08postings\x18\x0c \x03(\x0b\x32\x12.koinon.v1.Posting\"k\n\x0cSignedHeader\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12!\n\x06\x63ommit\x18\x02 \x01(\x0b\x32\x11.koinon.v1.Commit\x12(\n\nvalidators\x18\x03 \x03(\x0b\x32\x14.koinon.v1.Validator\"\xb7\x02\n\x07Receipt\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x11\n\ttree_size\x18\x03 \x01(\x04\x12\x0c\n\x04path\x18\x04 \x03(\x0c\x12%\n\x04head\x18\x05 \x01(\x0b\x32\x17.koinon.v1.SignedHeader\x12\x32\n\x11validator_changes\x18\x06 \x03(\x0b\x32\x17.koinon.v1.SignedHeader\x12\x14\n\x0cgenesis_hash\x18\x07 \x01(\t\x12$\n\x04kind\x18\x08 \x01(\x0e\x32\x16.koinon.v1.ReceiptKind\x12\x30\n\x0btransaction\x18\t \x01(\x0b\x32\x1b.koinon.v1.TransactionProof\x12#\n\x03\x65nd\x18\n \x01(\x0b\x32\x16.koinon.v1.RecordProof\":\n\x0bRecordProof\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x03(\x0c\"\x84\x01\n\x10TransactionProof\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\x12\x0e\n\x06header\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0c\n\x04path\x18\x05 \x03(\x0c\x12\x0e\n\x06result\x18\x06 \x01(\x0c\x12\x13\n\x0bresult_path\x18\x07 \x03(\x0c*z\n\x0bReceiptKind\x12\x1c\n\x18RECEIPT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13RECEIPT_KIND_RECORD\x10\x01\x12\x1c\n\x18RECEIPT_KIND_TRANSACTION\x10\x02\x12\x16\n\x12RECEIPT_KIND_TOKEN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECEIPTKIND']._serialized_start=886
-  _globals['_RECEIPTKIND']._serialized_end=1008
-  _globals['_AUDITRECORD']._serialized_start=64
-  _globals['_AUDITRECORD']._serialized_end=266
-  _globals['_SIGNEDHEADER']._serialized_start=268
-  _globals['_SIGNEDHEADER']._serialized_end=375
-  _globals['_RECEIPT']._serialized_start=378
-  _globals['_RECEIPT']._serialized_end=689
-  _globals['_RECORDPROOF']._serialized_start=691
-  _globals['_RECORDPROOF']._serialized_end=749
-  _globals['_TRANSACTIONPROOF']._serialized_start=752
-  _globals['_TRANSACTIONPROOF']._serialized_end=884
+  _globals['_RECEIPTKIND']._serialized_start=948
+  _globals['_RECEIPTKIND']._serialized_end=1070
+  _globals['_AUDITRECORD']._serialized_start=88
+  _globals['_AUDITRECORD']._serialized_end=328
+  _globals['_SIGNEDHEADER']._serialized_start=330
+  _globals['_SIGNEDHEADER']._serialized_end=437
+  _globals['_RECEIPT']._serialized_start=440
+  _globals['_RECEIPT']._serialized_end=751
+  _globals['_RECORDPROOF']._serialized_start=753
+  _globals['_RECORDPROOF']._serialized_end=811
+  _globals['_TRANSACTIONPROOF']._serialized_start=814
+  _globals['_TRANSACTIONPROOF']._serialized_end=946
 # @@protoc_insertion_point(module_scope)

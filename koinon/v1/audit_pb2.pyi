@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from koinon.v1 import consensus_pb2 as _consensus_pb2
+from koinon.v1 import points_pb2 as _points_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -58,6 +59,7 @@ class AuditRecord(_message.Message):
     FROM_STATE_FIELD_NUMBER: _builtins.int
     TO_STATE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    POSTINGS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """leaf index, from 0"""
     height: _builtins.int
@@ -79,6 +81,10 @@ class AuditRecord(_message.Message):
     def related(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """further subjects, same form"""
 
+    @_builtins.property
+    def postings(self) -> _containers.RepeatedCompositeFieldContainer[_points_pb2.Posting]:
+        """to accounts, where points moved"""
+
     def __init__(
         self,
         *,
@@ -93,10 +99,11 @@ class AuditRecord(_message.Message):
         from_state: _builtins.str = ...,
         to_state: _builtins.str = ...,
         detail: _builtins.str = ...,
+        postings: _abc.Iterable[_points_pb2.Posting] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "detail", b"detail", "from_state", b"from_state", "height", b"height", "index", b"index", "kind", b"kind", "related", b"related", "subject", b"subject", "time_ms", b"time_ms", "to_state", b"to_state", "transaction_id", b"transaction_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "detail", b"detail", "from_state", b"from_state", "height", b"height", "index", b"index", "kind", b"kind", "postings", b"postings", "related", b"related", "subject", b"subject", "time_ms", b"time_ms", "to_state", b"to_state", "transaction_id", b"transaction_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,31 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from koinon.v1 import points_pb2 as koinon_dot_v1_dot_points__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17koinon/v1/catalog.proto\x12\tkoinon.v1\"\x82\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04type\x18\x02 \x01(\x0e\x32\x15.koinon.v1.ColumnType\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08\x63odelist\x18\x05 \x03(\t\x12\x10\n\x08nullable\x18\x06 \x01(\x08\"\xa0\x01\n\x0c\x41\x63\x63\x65ssPolicy\x12#\n\x04mode\x18\x01 \x01(\x0e\x32\x15.koinon.v1.AccessMode\x12,\n\noperations\x18\x02 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x12\n\nmin_cohort\x18\x03 \x01(\r\x12\x10\n\x08max_uses\x18\x04 \x01(\r\x12\x17\n\x0fmax_duration_ms\x18\x05 \x01(\x03\"\x83\x02\n\x0ePublishDataset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08keywords\x18\x04 \x03(\t\x12\"\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x11.koinon.v1.Column\x12\x11\n\trow_count\x18\x06 \x01(\x04\x12\x16\n\x0erow_count_step\x18\x07 \x01(\r\x12\'\n\x06policy\x18\x08 \x01(\x0b\x32\x17.koinon.v1.AccessPolicy\x12\x12\n\ncommitment\x18\t \x01(\x0c\x12\x0f\n\x07license\x18\n \x01(\t\x12\x10\n\x08\x63itation\x18\x0b \x01(\t\"/\n\x0fWithdrawDataset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xc0\x01\n\x07\x44\x61taset\x12,\n\tpublished\x18\x01 \x01(\x0b\x32\x19.koinon.v1.PublishDataset\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12(\n\x06status\x18\x04 \x01(\x0e\x32\x18.koinon.v1.DatasetStatus\x12\x16\n\x0ereleased_at_ms\x18\x05 \x01(\x03\x12\x11\n\tpublisher\x18\x06 \x01(\t\x12\x14\n\x0cpublished_by\x18\x07 \x01(\t*\xbb\x01\n\nColumnType\x12\x1b\n\x17\x43OLUMN_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43OLUMN_TYPE_BOOLEAN\x10\x01\x12\x17\n\x13\x43OLUMN_TYPE_INTEGER\x10\x02\x12\x17\n\x13\x43OLUMN_TYPE_DECIMAL\x10\x03\x12\x14\n\x10\x43OLUMN_TYPE_TEXT\x10\x04\x12\x14\n\x10\x43OLUMN_TYPE_DATE\x10\x05\x12\x19\n\x15\x43OLUMN_TYPE_TIMESTAMP\x10\x06*W\n\nAccessMode\x12\x1b\n\x17\x41\x43\x43\x45SS_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41\x43\x43\x45SS_MODE_AUTO\x10\x01\x12\x16\n\x12\x41\x43\x43\x45SS_MODE_REVIEW\x10\x02*\xb3\x01\n\rTaskOperation\x12\x1e\n\x1aTASK_OPERATION_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_OPERATION_COUNT\x10\x01\x12\x16\n\x12TASK_OPERATION_SUM\x10\x02\x12\x16\n\x12TASK_OPERATION_AVG\x10\x03\x12\x1b\n\x17TASK_OPERATION_VARIANCE\x10\x04\x12\x1b\n\x17TASK_OPERATION_GROUP_BY\x10\x05*k\n\rDatasetStatus\x12\x1e\n\x1a\x44\x41TASET_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x41TASET_STATUS_PUBLISHED\x10\x01\x12\x1c\n\x18\x44\x41TASET_STATUS_WITHDRAWN\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17koinon/v1/catalog.proto\x12\tkoinon.v1\x1a\x16koinon/v1/points.proto\"\x82\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04type\x18\x02 \x01(\x0e\x32\x15.koinon.v1.ColumnType\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x10\n\x08\x63odelist\x18\x05 \x03(\t\x12\x10\n\x08nullable\x18\x06 \x01(\x08\"\xbb\x01\n\x0c\x41\x63\x63\x65ssPolicy\x12#\n\x04mode\x18\x01 \x01(\x0e\x32\x15.koinon.v1.AccessMode\x12,\n\noperations\x18\x02 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x12\n\nmin_cohort\x18\x03 \x01(\r\x12\x10\n\x08max_uses\x18\x04 \x01(\r\x12\x17\n\x0fmax_duration_ms\x18\x05 \x01(\x03\x12\x19\n\x11\x61uto_institutions\x18\x06 \x03(\t\"\xc3\x02\n\x0ePublishDataset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x10\n\x08keywords\x18\x04 \x03(\t\x12\"\n\x07\x63olumns\x18\x05 \x03(\x0b\x32\x11.koinon.v1.Column\x12\x11\n\trow_count\x18\x06 \x01(\x04\x12\x16\n\x0erow_count_step\x18\x07 \x01(\r\x12\'\n\x06policy\x18\x08 \x01(\x0b\x32\x17.koinon.v1.AccessPolicy\x12\x12\n\ncommitment\x18\t \x01(\x0c\x12\x0f\n\x07license\x18\n \x01(\t\x12\x10\n\x08\x63itation\x18\x0b \x01(\t\x12\x1f\n\x05price\x18\x32 \x01(\x0b\x32\x10.koinon.v1.Price\x12\r\n\x05payee\x18\x33 \x01(\t\x12\x0e\n\x06themes\x18\x0c \x03(\t\"/\n\x0fWithdrawDataset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x8b\x01\n\rVerifyDataset\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12/\n\x07outcome\x18\x03 \x01(\x0e\x32\x1e.koinon.v1.VerificationOutcome\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x17\n\x0f\x65vidence_digest\x18\x05 \x01(\x0c\"H\n\x14WithdrawVerification\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xa2\x01\n\x0cVerification\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0f\n\x07made_by\x18\x02 \x01(\t\x12\x12\n\nmade_at_ms\x18\x03 \x01(\x03\x12/\n\x07outcome\x18\x04 \x01(\x0e\x32\x1e.koinon.v1.VerificationOutcome\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x17\n\x0f\x65vidence_digest\x18\x06 \x01(\x0c\"A\n\x05Theme\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x0b\n\x03uri\x18\x04 \x01(\t\"L\n\x08Taxonomy\x12\r\n\x05title\x18\x01 \x01(\t\x12 \n\x06themes\x18\x02 \x03(\x0b\x32\x10.koinon.v1.Theme\x12\x0f\n\x07version\x18\x03 \x01(\x04\"\xf0\x01\n\x07\x44\x61taset\x12,\n\tpublished\x18\x01 \x01(\x0b\x32\x19.koinon.v1.PublishDataset\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12(\n\x06status\x18\x04 \x01(\x0e\x32\x18.koinon.v1.DatasetStatus\x12\x16\n\x0ereleased_at_ms\x18\x05 \x01(\x03\x12\x11\n\tpublisher\x18\x06 \x01(\t\x12\x14\n\x0cpublished_by\x18\x07 \x01(\t\x12.\n\rverifications\x18\x08 \x03(\x0b\x32\x17.koinon.v1.Verification*\xbb\x01\n\nColumnType\x12\x1b\n\x17\x43OLUMN_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43OLUMN_TYPE_BOOLEAN\x10\x01\x12\x17\n\x13\x43OLUMN_TYPE_INTEGER\x10\x02\x12\x17\n\x13\x43OLUMN_TYPE_DECIMAL\x10\x03\x12\x14\n\x10\x43OLUMN_TYPE_TEXT\x10\x04\x12\x14\n\x10\x43OLUMN_TYPE_DATE\x10\x05\x12\x19\n\x15\x43OLUMN_TYPE_TIMESTAMP\x10\x06*W\n\nAccessMode\x12\x1b\n\x17\x41\x43\x43\x45SS_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41\x43\x43\x45SS_MODE_AUTO\x10\x01\x12\x16\n\x12\x41\x43\x43\x45SS_MODE_REVIEW\x10\x02*\xb3\x01\n\rTaskOperation\x12\x1e\n\x1aTASK_OPERATION_UNSPECIFIED\x10\x00\x12\x18\n\x14TASK_OPERATION_COUNT\x10\x01\x12\x16\n\x12TASK_OPERATION_SUM\x10\x02\x12\x16\n\x12TASK_OPERATION_AVG\x10\x03\x12\x1b\n\x17TASK_OPERATION_VARIANCE\x10\x04\x12\x1b\n\x17TASK_OPERATION_GROUP_BY\x10\x05*\x83\x01\n\x13VerificationOutcome\x12$\n VERIFICATION_OUTCOME_UNSPECIFIED\x10\x00\x12\"\n\x1eVERIFICATION_OUTCOME_CONFIRMED\x10\x01\x12\"\n\x1eVERIFICATION_OUTCOME_CONTESTED\x10\x02*k\n\rDatasetStatus\x12\x1e\n\x1a\x44\x41TASET_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x41TASET_STATUS_PUBLISHED\x10\x01\x12\x1c\n\x18\x44\x41TASET_STATUS_WITHDRAWN\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COLUMNTYPE']._serialized_start=841
-  _globals['_COLUMNTYPE']._serialized_end=1028
-  _globals['_ACCESSMODE']._serialized_start=1030
-  _globals['_ACCESSMODE']._serialized_end=1117
-  _globals['_TASKOPERATION']._serialized_start=1120
-  _globals['_TASKOPERATION']._serialized_end=1299
-  _globals['_DATASETSTATUS']._serialized_start=1301
-  _globals['_DATASETSTATUS']._serialized_end=1408
-  _globals['_COLUMN']._serialized_start=39
-  _globals['_COLUMN']._serialized_end=169
-  _globals['_ACCESSPOLICY']._serialized_start=172
-  _globals['_ACCESSPOLICY']._serialized_end=332
-  _globals['_PUBLISHDATASET']._serialized_start=335
-  _globals['_PUBLISHDATASET']._serialized_end=594
-  _globals['_WITHDRAWDATASET']._serialized_start=596
-  _globals['_WITHDRAWDATASET']._serialized_end=643
-  _globals['_DATASET']._serialized_start=646
-  _globals['_DATASET']._serialized_end=838
+  _globals['_COLUMNTYPE']._serialized_start=1530
+  _globals['_COLUMNTYPE']._serialized_end=1717
+  _globals['_ACCESSMODE']._serialized_start=1719
+  _globals['_ACCESSMODE']._serialized_end=1806
+  _globals['_TASKOPERATION']._serialized_start=1809
+  _globals['_TASKOPERATION']._serialized_end=1988
+  _globals['_VERIFICATIONOUTCOME']._serialized_start=1991
+  _globals['_VERIFICATIONOUTCOME']._serialized_end=2122
+  _globals['_DATASETSTATUS']._serialized_start=2124
+  _globals['_DATASETSTATUS']._serialized_end=2231
+  _globals['_COLUMN']._serialized_start=63
+  _globals['_COLUMN']._serialized_end=193
+  _globals['_ACCESSPOLICY']._serialized_start=196
+  _globals['_ACCESSPOLICY']._serialized_end=383
+  _globals['_PUBLISHDATASET']._serialized_start=386
+  _globals['_PUBLISHDATASET']._serialized_end=709
+  _globals['_WITHDRAWDATASET']._serialized_start=711
+  _globals['_WITHDRAWDATASET']._serialized_end=758
+  _globals['_VERIFYDATASET']._serialized_start=761
+  _globals['_VERIFYDATASET']._serialized_end=900
+  _globals['_WITHDRAWVERIFICATION']._serialized_start=902
+  _globals['_WITHDRAWVERIFICATION']._serialized_end=974
+  _globals['_VERIFICATION']._serialized_start=977
+  _globals['_VERIFICATION']._serialized_end=1139
+  _globals['_THEME']._serialized_start=1141
+  _globals['_THEME']._serialized_end=1206
+  _globals['_TAXONOMY']._serialized_start=1208
+  _globals['_TAXONOMY']._serialized_end=1284
+  _globals['_DATASET']._serialized_start=1287
+  _globals['_DATASET']._serialized_end=1527
 # @@protoc_insertion_point(module_scope)

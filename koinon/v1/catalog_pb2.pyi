@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from koinon.v1 import points_pb2 as _points_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -90,6 +91,27 @@ TASK_OPERATION_VARIANCE: TaskOperation.ValueType  # 4
 TASK_OPERATION_GROUP_BY: TaskOperation.ValueType  # 5
 Global___TaskOperation: _TypeAlias = TaskOperation  # noqa: Y015
 
+class _VerificationOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerificationOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VerificationOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERIFICATION_OUTCOME_UNSPECIFIED: _VerificationOutcome.ValueType  # 0
+    VERIFICATION_OUTCOME_CONFIRMED: _VerificationOutcome.ValueType  # 1
+    """the dataset is what its entry says"""
+    VERIFICATION_OUTCOME_CONTESTED: _VerificationOutcome.ValueType  # 2
+    """it is not"""
+
+class VerificationOutcome(_VerificationOutcome, metaclass=_VerificationOutcomeEnumTypeWrapper): ...
+
+VERIFICATION_OUTCOME_UNSPECIFIED: VerificationOutcome.ValueType  # 0
+VERIFICATION_OUTCOME_CONFIRMED: VerificationOutcome.ValueType  # 1
+"""the dataset is what its entry says"""
+VERIFICATION_OUTCOME_CONTESTED: VerificationOutcome.ValueType  # 2
+"""it is not"""
+Global___VerificationOutcome: _TypeAlias = VerificationOutcome  # noqa: Y015
+
 class _DatasetStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -157,6 +179,7 @@ class AccessPolicy(_message.Message):
     MIN_COHORT_FIELD_NUMBER: _builtins.int
     MAX_USES_FIELD_NUMBER: _builtins.int
     MAX_DURATION_MS_FIELD_NUMBER: _builtins.int
+    AUTO_INSTITUTIONS_FIELD_NUMBER: _builtins.int
     mode: Global___AccessMode.ValueType
     min_cohort: _builtins.int
     """contributing rows per group, at least"""
@@ -168,6 +191,10 @@ class AccessPolicy(_message.Message):
     def operations(self) -> _containers.RepeatedScalarFieldContainer[Global___TaskOperation.ValueType]:
         """those allowed at all"""
 
+    @_builtins.property
+    def auto_institutions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """whose people are granted at once even where others wait for review; ascending"""
+
     def __init__(
         self,
         *,
@@ -176,10 +203,11 @@ class AccessPolicy(_message.Message):
         min_cohort: _builtins.int = ...,
         max_uses: _builtins.int = ...,
         max_duration_ms: _builtins.int = ...,
+        auto_institutions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_duration_ms", b"max_duration_ms", "max_uses", b"max_uses", "min_cohort", b"min_cohort", "mode", b"mode", "operations", b"operations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_institutions", b"auto_institutions", "max_duration_ms", b"max_duration_ms", "max_uses", b"max_uses", "min_cohort", b"min_cohort", "mode", b"mode", "operations", b"operations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -202,6 +230,9 @@ class PublishDataset(_message.Message):
     COMMITMENT_FIELD_NUMBER: _builtins.int
     LICENSE_FIELD_NUMBER: _builtins.int
     CITATION_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    PAYEE_FIELD_NUMBER: _builtins.int
+    THEMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """<institution>.<collection>.<table>"""
     title: _builtins.str
@@ -214,12 +245,22 @@ class PublishDataset(_message.Message):
     """SHA-256(tag || salt || SHA-256(content)): hiding, see koinon.canonical"""
     license: _builtins.str
     citation: _builtins.str
+    payee: _builtins.str
+    """account that the data earns for: its institution's, or a data union's; empty: the institution's"""
     @_builtins.property
     def keywords(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Column]: ...
     @_builtins.property
     def policy(self) -> Global___AccessPolicy: ...
+    @_builtins.property
+    def price(self) -> _points_pb2.Price:
+        """unset: free"""
+
+    @_builtins.property
+    def themes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """codes of the consortium's taxonomy, ascending"""
+
     def __init__(
         self,
         *,
@@ -234,10 +275,13 @@ class PublishDataset(_message.Message):
         commitment: _builtins.bytes = ...,
         license: _builtins.str = ...,
         citation: _builtins.str = ...,
+        price: _points_pb2.Price | None = ...,
+        payee: _builtins.str = ...,
+        themes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "columns", b"columns", "commitment", b"commitment", "description", b"description", "keywords", b"keywords", "license", b"license", "name", b"name", "policy", b"policy", "row_count", b"row_count", "row_count_step", b"row_count_step", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "columns", b"columns", "commitment", b"commitment", "description", b"description", "keywords", b"keywords", "license", b"license", "name", b"name", "payee", b"payee", "policy", b"policy", "price", b"price", "row_count", b"row_count", "row_count_step", b"row_count_step", "themes", b"themes", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,6 +310,170 @@ class WithdrawDataset(_message.Message):
 Global___WithdrawDataset: _TypeAlias = WithdrawDataset  # noqa: Y015
 
 @_typing.final
+class VerifyDataset(_message.Message):
+    """What an institution other than the publisher found when it checked one version of a dataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    EVIDENCE_DIGEST_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    """full name"""
+    version: _builtins.int
+    """the newest"""
+    outcome: Global___VerificationOutcome.ValueType
+    method: _builtins.str
+    """how it was checked; public to members"""
+    evidence_digest: _builtins.bytes
+    """SHA-256 of a report that the verifier keeps"""
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        version: _builtins.int = ...,
+        outcome: Global___VerificationOutcome.ValueType = ...,
+        method: _builtins.str = ...,
+        evidence_digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "evidence_digest", b"evidence_digest", "method", b"method", "outcome", b"outcome", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyDataset: _TypeAlias = VerifyDataset  # noqa: Y015
+
+@_typing.final
+class WithdrawVerification(_message.Message):
+    """Whoever made a verification takes it back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    version: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "reason", b"reason", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawVerification: _TypeAlias = WithdrawVerification  # noqa: Y015
+
+@_typing.final
+class Verification(_message.Message):
+    """A verification that stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTITUTION_FIELD_NUMBER: _builtins.int
+    MADE_BY_FIELD_NUMBER: _builtins.int
+    MADE_AT_MS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    EVIDENCE_DIGEST_FIELD_NUMBER: _builtins.int
+    institution: _builtins.str
+    """one per version"""
+    made_by: _builtins.str
+    """person id"""
+    made_at_ms: _builtins.int
+    outcome: Global___VerificationOutcome.ValueType
+    method: _builtins.str
+    evidence_digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        institution: _builtins.str = ...,
+        made_by: _builtins.str = ...,
+        made_at_ms: _builtins.int = ...,
+        outcome: Global___VerificationOutcome.ValueType = ...,
+        method: _builtins.str = ...,
+        evidence_digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_digest", b"evidence_digest", "institution", b"institution", "made_at_ms", b"made_at_ms", "made_by", b"made_by", "method", b"method", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verification: _TypeAlias = Verification  # noqa: Y015
+
+@_typing.final
+class Theme(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """e.g. "HEAL" """
+    label: _builtins.str
+    parent: _builtins.str
+    """code of the wider theme; empty: top"""
+    uri: _builtins.str
+    """the concept in a published vocabulary; empty: of this consortium alone"""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        label: _builtins.str = ...,
+        parent: _builtins.str = ...,
+        uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "label", b"label", "parent", b"parent", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Theme: _TypeAlias = Theme  # noqa: Y015
+
+@_typing.final
+class Taxonomy(_message.Message):
+    """How the members classify datasets; changed by a ballot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    THEMES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    version: _builtins.int
+    """1, 2, …; 0: the default that Koinon comes with"""
+    @_builtins.property
+    def themes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Theme]:
+        """ascending by code"""
+
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        themes: _abc.Iterable[Global___Theme] | None = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["themes", b"themes", "title", b"title", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Taxonomy: _TypeAlias = Taxonomy  # noqa: Y015
+
+@_typing.final
 class Dataset(_message.Message):
     """A catalog entry as the ledger holds it."""
 
@@ -278,6 +486,7 @@ class Dataset(_message.Message):
     RELEASED_AT_MS_FIELD_NUMBER: _builtins.int
     PUBLISHER_FIELD_NUMBER: _builtins.int
     PUBLISHED_BY_FIELD_NUMBER: _builtins.int
+    VERIFICATIONS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """network-wide unique: hex of the digest of its first descriptor and publication"""
     version: _builtins.int
@@ -291,6 +500,10 @@ class Dataset(_message.Message):
     """person id"""
     @_builtins.property
     def published(self) -> Global___PublishDataset: ...
+    @_builtins.property
+    def verifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verification]:
+        """of this version, ascending by institution"""
+
     def __init__(
         self,
         *,
@@ -301,10 +514,11 @@ class Dataset(_message.Message):
         released_at_ms: _builtins.int = ...,
         publisher: _builtins.str = ...,
         published_by: _builtins.str = ...,
+        verifications: _abc.Iterable[Global___Verification] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["published", b"published"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["published", b"published", "published_by", b"published_by", "publisher", b"publisher", "released_at_ms", b"released_at_ms", "status", b"status", "uid", b"uid", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["published", b"published", "published_by", b"published_by", "publisher", b"publisher", "released_at_ms", b"released_at_ms", "status", b"status", "uid", b"uid", "verifications", b"verifications", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from koinon.v1 import points_pb2 as _points_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -57,13 +58,53 @@ class _MemberStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberSt
     MEMBER_STATUS_UNSPECIFIED: _MemberStatus.ValueType  # 0
     MEMBER_STATUS_ACTIVE: _MemberStatus.ValueType  # 1
     MEMBER_STATUS_SUSPENDED: _MemberStatus.ValueType  # 2
+    """its node follows; nothing that its keys sign is taken"""
+    MEMBER_STATUS_REMOVED: _MemberStatus.ValueType  # 3
+    """its node is let in no more; its id stays accountable"""
 
 class MemberStatus(_MemberStatus, metaclass=_MemberStatusEnumTypeWrapper): ...
 
 MEMBER_STATUS_UNSPECIFIED: MemberStatus.ValueType  # 0
 MEMBER_STATUS_ACTIVE: MemberStatus.ValueType  # 1
 MEMBER_STATUS_SUSPENDED: MemberStatus.ValueType  # 2
+"""its node follows; nothing that its keys sign is taken"""
+MEMBER_STATUS_REMOVED: MemberStatus.ValueType  # 3
+"""its node is let in no more; its id stays accountable"""
 Global___MemberStatus: _TypeAlias = MemberStatus  # noqa: Y015
+
+class _KeyPurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeyPurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyPurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEY_PURPOSE_UNSPECIFIED: _KeyPurpose.ValueType  # 0
+    KEY_PURPOSE_VALIDATOR: _KeyPurpose.ValueType  # 1
+    """Ed25519"""
+    KEY_PURPOSE_NODE: _KeyPurpose.ValueType  # 2
+    """Ed25519"""
+    KEY_PURPOSE_SEALING: _KeyPurpose.ValueType  # 3
+    """X25519"""
+    KEY_PURPOSE_TLS: _KeyPurpose.ValueType  # 4
+    """a certificate; recorded by its SHA-256"""
+    KEY_PURPOSE_PERSON: _KeyPurpose.ValueType  # 5
+    """Ed25519"""
+
+class KeyPurpose(_KeyPurpose, metaclass=_KeyPurposeEnumTypeWrapper):
+    """What a key is for. Every key ever used stands on the ledger under its owner's name, for ever."""
+
+KEY_PURPOSE_UNSPECIFIED: KeyPurpose.ValueType  # 0
+KEY_PURPOSE_VALIDATOR: KeyPurpose.ValueType  # 1
+"""Ed25519"""
+KEY_PURPOSE_NODE: KeyPurpose.ValueType  # 2
+"""Ed25519"""
+KEY_PURPOSE_SEALING: KeyPurpose.ValueType  # 3
+"""X25519"""
+KEY_PURPOSE_TLS: KeyPurpose.ValueType  # 4
+"""a certificate; recorded by its SHA-256"""
+KEY_PURPOSE_PERSON: KeyPurpose.ValueType  # 5
+"""Ed25519"""
+Global___KeyPurpose: _TypeAlias = KeyPurpose  # noqa: Y015
 
 @_typing.final
 class InstitutionDescriptor(_message.Message):
@@ -100,6 +141,7 @@ class InstitutionDescriptor(_message.Message):
     mpc_address: _builtins.str
     """host:port for workers"""
     power: _builtins.int
+    """in consensus; on the ledger: in force from two blocks after the change"""
     @_builtins.property
     def people(self) -> _containers.RepeatedCompositeFieldContainer[Global___Person]:
         """the first operator at least"""
@@ -134,8 +176,17 @@ class Institution(_message.Message):
     DESCRIPTOR_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     JOINED_HEIGHT_FIELD_NUMBER: _builtins.int
+    APPROVED_POWER_FIELD_NUMBER: _builtins.int
+    STATUS_REASON_FIELD_NUMBER: _builtins.int
+    FORMER_TLS_CERTIFICATE_FIELD_NUMBER: _builtins.int
     status: Global___MemberStatus.ValueType
     joined_height: _builtins.int
+    approved_power: _builtins.int
+    """what it may take up once its node has caught up (BeginVoting); 0: it has, or it observes"""
+    status_reason: _builtins.str
+    """of a suspension or removal"""
+    former_tls_certificate: _builtins.bytes
+    """DER; still let in, until it is revoked or the next one follows"""
     @_builtins.property
     def descriptor(self) -> Global___InstitutionDescriptor: ...
     def __init__(
@@ -144,14 +195,131 @@ class Institution(_message.Message):
         descriptor: Global___InstitutionDescriptor | None = ...,
         status: Global___MemberStatus.ValueType = ...,
         joined_height: _builtins.int = ...,
+        approved_power: _builtins.int = ...,
+        status_reason: _builtins.str = ...,
+        former_tls_certificate: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "joined_height", b"joined_height", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_power", b"approved_power", "descriptor", b"descriptor", "former_tls_certificate", b"former_tls_certificate", "joined_height", b"joined_height", "status", b"status", "status_reason", b"status_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Institution: _TypeAlias = Institution  # noqa: Y015
+
+@_typing.final
+class KeyRecord(_message.Message):
+    """Whose key it was, and when. What it signed in between stays the owner's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    FROM_HEIGHT_FIELD_NUMBER: _builtins.int
+    UNTIL_HEIGHT_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    """32 bytes"""
+    owner: _builtins.str
+    """institution or person"""
+    purpose: Global___KeyPurpose.ValueType
+    from_height: _builtins.int
+    """of the first block that it counts for"""
+    until_height: _builtins.int
+    """of the first block that it no longer counts for; 0: it still does"""
+    end: _builtins.str
+    """"rotated", or the reason of a revocation"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        owner: _builtins.str = ...,
+        purpose: Global___KeyPurpose.ValueType = ...,
+        from_height: _builtins.int = ...,
+        until_height: _builtins.int = ...,
+        end: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "from_height", b"from_height", "key", b"key", "owner", b"owner", "purpose", b"purpose", "until_height", b"until_height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyRecord: _TypeAlias = KeyRecord  # noqa: Y015
+
+@_typing.final
+class RotateKey(_message.Message):
+    """A new key in place of the old one: the institution's by its operator, a person's own by that person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    purpose: Global___KeyPurpose.ValueType
+    key: _builtins.bytes
+    """32 bytes; of TLS the certificate, DER"""
+    def __init__(
+        self,
+        *,
+        purpose: Global___KeyPurpose.ValueType = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "purpose", b"purpose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateKey: _TypeAlias = RotateKey  # noqa: Y015
+
+@_typing.final
+class RevokeKey(_message.Message):
+    """A key of the institution counts no more, and nothing takes its place yet. People's: RevokePerson."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    purpose: Global___KeyPurpose.ValueType
+    """of TLS: the former certificate"""
+    reason: _builtins.str
+    """public to members"""
+    def __init__(
+        self,
+        *,
+        purpose: Global___KeyPurpose.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purpose", b"purpose", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeKey: _TypeAlias = RevokeKey  # noqa: Y015
+
+@_typing.final
+class BeginVoting(_message.Message):
+    """The institution's node has caught up and takes up the power that the members approved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """last committed at the node"""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginVoting: _TypeAlias = BeginVoting  # noqa: Y015
 
 @_typing.final
 class Person(_message.Message):
@@ -267,6 +435,7 @@ class Genesis(_message.Message):
     TIME_MS_FIELD_NUMBER: _builtins.int
     INSTITUTIONS_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
     chain_name: _builtins.str
     time_ms: _builtins.int
     @_builtins.property
@@ -275,6 +444,10 @@ class Genesis(_message.Message):
 
     @_builtins.property
     def parameters(self) -> Global___Parameters: ...
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[_points_pb2.Account]:
+        """minted at the start; ascending by id"""
+
     def __init__(
         self,
         *,
@@ -282,10 +455,11 @@ class Genesis(_message.Message):
         time_ms: _builtins.int = ...,
         institutions: _abc.Iterable[Global___InstitutionDescriptor] | None = ...,
         parameters: Global___Parameters | None = ...,
+        points: _abc.Iterable[_points_pb2.Account] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_name", b"chain_name", "institutions", b"institutions", "parameters", b"parameters", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_name", b"chain_name", "institutions", b"institutions", "parameters", b"parameters", "points", b"points", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,6 +479,12 @@ class Parameters(_message.Message):
     HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
     MAX_TOKEN_USES_FIELD_NUMBER: _builtins.int
     MAX_TOKEN_DURATION_MS_FIELD_NUMBER: _builtins.int
+    COMPUTING_SHARE_BP_FIELD_NUMBER: _builtins.int
+    COORDINATOR_SHARE_BP_FIELD_NUMBER: _builtins.int
+    FUND_SHARE_BP_FIELD_NUMBER: _builtins.int
+    UNION_ADMINISTRATOR_SHARE_BP_FIELD_NUMBER: _builtins.int
+    PROVIDER_WEIGHTING_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_DELAY_MS_FIELD_NUMBER: _builtins.int
     REQUEST_WINDOW_MS_FIELD_NUMBER: _builtins.int
     DISPUTE_ANSWER_WINDOW_MS_FIELD_NUMBER: _builtins.int
     DISPUTE_RULING_WINDOW_MS_FIELD_NUMBER: _builtins.int
@@ -322,6 +502,16 @@ class Parameters(_message.Message):
     """an empty block at the latest after this long"""
     max_token_uses: _builtins.int
     max_token_duration_ms: _builtins.int
+    computing_share_bp: _builtins.int
+    """of a task's price, in basis points: koinon/v1/points.proto, Shares"""
+    coordinator_share_bp: _builtins.int
+    fund_share_bp: _builtins.int
+    union_administrator_share_bp: _builtins.int
+    """of what a data union receives"""
+    provider_weighting: _builtins.int
+    """koinon.v1.Weighting"""
+    settlement_delay_ms: _builtins.int
+    """after completion: a dispute can freeze the escrow until then"""
     request_window_ms: _builtins.int
     """how long each side of a request for access may think"""
     dispute_answer_window_ms: _builtins.int
@@ -341,6 +531,12 @@ class Parameters(_message.Message):
         heartbeat_ms: _builtins.int = ...,
         max_token_uses: _builtins.int = ...,
         max_token_duration_ms: _builtins.int = ...,
+        computing_share_bp: _builtins.int = ...,
+        coordinator_share_bp: _builtins.int = ...,
+        fund_share_bp: _builtins.int = ...,
+        union_administrator_share_bp: _builtins.int = ...,
+        provider_weighting: _builtins.int = ...,
+        settlement_delay_ms: _builtins.int = ...,
         request_window_ms: _builtins.int = ...,
         dispute_answer_window_ms: _builtins.int = ...,
         dispute_ruling_window_ms: _builtins.int = ...,
@@ -348,7 +544,7 @@ class Parameters(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "dispute_answer_window_ms", b"dispute_answer_window_ms", "dispute_quorum", b"dispute_quorum", "dispute_ruling_window_ms", b"dispute_ruling_window_ms", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "request_window_ms", b"request_window_ms", "run_window_ms", b"run_window_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "computing_share_bp", b"computing_share_bp", "coordinator_share_bp", b"coordinator_share_bp", "dispute_answer_window_ms", b"dispute_answer_window_ms", "dispute_quorum", b"dispute_quorum", "dispute_ruling_window_ms", b"dispute_ruling_window_ms", "fund_share_bp", b"fund_share_bp", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "provider_weighting", b"provider_weighting", "request_window_ms", b"request_window_ms", "run_window_ms", b"run_window_ms", "settlement_delay_ms", b"settlement_delay_ms", "union_administrator_share_bp", b"union_administrator_share_bp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

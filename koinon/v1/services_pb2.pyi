@@ -13,6 +13,9 @@ from koinon.v1 import access_pb2 as _access_pb2
 from koinon.v1 import audit_pb2 as _audit_pb2
 from koinon.v1 import catalog_pb2 as _catalog_pb2
 from koinon.v1 import consensus_pb2 as _consensus_pb2
+from koinon.v1 import demand_pb2 as _demand_pb2
+from koinon.v1 import dispute_pb2 as _dispute_pb2
+from koinon.v1 import governance_pb2 as _governance_pb2
 from koinon.v1 import identity_pb2 as _identity_pb2
 from koinon.v1 import plan_pb2 as _plan_pb2
 from koinon.v1 import session_pb2 as _session_pb2
@@ -571,6 +574,10 @@ class SearchDatasetsRequest(_message.Message):
     INCLUDE_WITHDRAWN_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    THEME_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    RELEASED_SINCE_MS_FIELD_NUMBER: _builtins.int
+    MIN_VERIFICATIONS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """empty: all"""
     institution: _builtins.str
@@ -578,6 +585,14 @@ class SearchDatasetsRequest(_message.Message):
     include_withdrawn: _builtins.bool
     page_size: _builtins.int
     page_token: _builtins.str
+    theme: _builtins.str
+    """this or a narrower one"""
+    unit: _builtins.str
+    """of some column; with `column`, of that one"""
+    released_since_ms: _builtins.int
+    """the newest version, at the earliest"""
+    min_verifications: _builtins.int
+    """so many institutions confirm the newest version, and none contests it"""
     def __init__(
         self,
         *,
@@ -587,10 +602,14 @@ class SearchDatasetsRequest(_message.Message):
         include_withdrawn: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        theme: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        released_since_ms: _builtins.int = ...,
+        min_verifications: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "include_withdrawn", b"include_withdrawn", "institution", b"institution", "page_size", b"page_size", "page_token", b"page_token", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "include_withdrawn", b"include_withdrawn", "institution", b"institution", "min_verifications", b"min_verifications", "page_size", b"page_size", "page_token", b"page_token", "released_since_ms", b"released_since_ms", "text", b"text", "theme", b"theme", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -661,6 +680,92 @@ class GetDatasetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDatasetResponse: _TypeAlias = GetDatasetResponse  # noqa: Y015
+
+@_typing.final
+class ListVersionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """full name"""
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVersionsRequest: _TypeAlias = ListVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Dataset]:
+        """newest first"""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[_catalog_pb2.Dataset] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVersionsResponse: _TypeAlias = ListVersionsResponse  # noqa: Y015
+
+@_typing.final
+class GetTaxonomyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaxonomyRequest: _TypeAlias = GetTaxonomyRequest  # noqa: Y015
+
+@_typing.final
+class GetTaxonomyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAXONOMY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def taxonomy(self) -> _catalog_pb2.Taxonomy: ...
+    def __init__(
+        self,
+        *,
+        taxonomy: _catalog_pb2.Taxonomy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["taxonomy", b"taxonomy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["taxonomy", b"taxonomy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTaxonomyResponse: _TypeAlias = GetTaxonomyResponse  # noqa: Y015
 
 @_typing.final
 class StageDatasetRequest(_message.Message):
@@ -898,6 +1003,366 @@ class ListTokensResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTokensResponse: _TypeAlias = ListTokensResponse  # noqa: Y015
+
+@_typing.final
+class ListDemandsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEMANDER_FIELD_NUMBER: _builtins.int
+    MATCHED_INSTITUTION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    demander: _builtins.str
+    """person id; empty: any"""
+    matched_institution: _builtins.str
+    """some dataset of this publisher matches; empty: any"""
+    status: _demand_pb2.DemandStatus.ValueType
+    """unspecified: any"""
+    id_prefix: _builtins.str
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        demander: _builtins.str = ...,
+        matched_institution: _builtins.str = ...,
+        status: _demand_pb2.DemandStatus.ValueType = ...,
+        id_prefix: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demander", b"demander", "id_prefix", b"id_prefix", "matched_institution", b"matched_institution", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDemandsRequest: _TypeAlias = ListDemandsRequest  # noqa: Y015
+
+@_typing.final
+class ListDemandsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEMANDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def demands(self) -> _containers.RepeatedCompositeFieldContainer[_demand_pb2.Demand]:
+        """newest first"""
+
+    def __init__(
+        self,
+        *,
+        demands: _abc.Iterable[_demand_pb2.Demand] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demands", b"demands", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDemandsResponse: _TypeAlias = ListDemandsResponse  # noqa: Y015
+
+@_typing.final
+class ListDisputesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTITUTION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    institution: _builtins.str
+    """claimant's, respondent or arbiter; empty: any"""
+    subject: _builtins.str
+    """id of the token or task"""
+    status: _dispute_pb2.DisputeStatus.ValueType
+    """unspecified: any"""
+    id_prefix: _builtins.str
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        institution: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        status: _dispute_pb2.DisputeStatus.ValueType = ...,
+        id_prefix: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id_prefix", b"id_prefix", "institution", b"institution", "page_size", b"page_size", "page_token", b"page_token", "status", b"status", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDisputesRequest: _TypeAlias = ListDisputesRequest  # noqa: Y015
+
+@_typing.final
+class ListDisputesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPUTES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def disputes(self) -> _containers.RepeatedCompositeFieldContainer[_dispute_pb2.Dispute]:
+        """newest first"""
+
+    def __init__(
+        self,
+        *,
+        disputes: _abc.Iterable[_dispute_pb2.Dispute] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disputes", b"disputes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDisputesResponse: _TypeAlias = ListDisputesResponse  # noqa: Y015
+
+@_typing.final
+class ListProposalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    ID_PREFIX_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    status: _governance_pb2.ProposalStatus.ValueType
+    """unspecified: any"""
+    id_prefix: _builtins.str
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        status: _governance_pb2.ProposalStatus.ValueType = ...,
+        id_prefix: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id_prefix", b"id_prefix", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProposalsRequest: _TypeAlias = ListProposalsRequest  # noqa: Y015
+
+@_typing.final
+class ListProposalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def proposals(self) -> _containers.RepeatedCompositeFieldContainer[_governance_pb2.GovernanceProposal]:
+        """newest first"""
+
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberStanding]:
+        """who may cast a ballot now, ascending"""
+
+    def __init__(
+        self,
+        *,
+        proposals: _abc.Iterable[_governance_pb2.GovernanceProposal] | None = ...,
+        next_page_token: _builtins.str = ...,
+        members: _abc.Iterable[Global___MemberStanding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "next_page_token", b"next_page_token", "proposals", b"proposals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProposalsResponse: _TypeAlias = ListProposalsResponse  # noqa: Y015
+
+@_typing.final
+class MemberStanding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTITUTION_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    institution: _builtins.str
+    weight: _builtins.int
+    def __init__(
+        self,
+        *,
+        institution: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["institution", b"institution", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemberStanding: _TypeAlias = MemberStanding  # noqa: Y015
+
+@_typing.final
+class PreviewProposalRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPOSAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def proposal(self) -> _governance_pb2.Propose: ...
+    def __init__(
+        self,
+        *,
+        proposal: _governance_pb2.Propose | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proposal", b"proposal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proposal", b"proposal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewProposalRequest: _TypeAlias = PreviewProposalRequest  # noqa: Y015
+
+@_typing.final
+class PreviewProposalResponse(_message.Message):
+    """What would happen if the proposal were accepted now; nothing is sent to the ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    CLOSES_AT_MS_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    closes_at_ms: _builtins.int
+    """were it proposed at the last block"""
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what would change, an entry per action"""
+
+    @_builtins.property
+    def refusal(self) -> _transaction_pb2.Refusal:
+        """or why it would fail"""
+
+    @_builtins.property
+    def policy(self) -> _governance_pb2.DecisionPolicy: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberStanding]: ...
+    def __init__(
+        self,
+        *,
+        effects: _abc.Iterable[_builtins.str] | None = ...,
+        refusal: _transaction_pb2.Refusal | None = ...,
+        policy: _governance_pb2.DecisionPolicy | None = ...,
+        closes_at_ms: _builtins.int = ...,
+        members: _abc.Iterable[Global___MemberStanding] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closes_at_ms", b"closes_at_ms", "effects", b"effects", "members", b"members", "policy", b"policy", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewProposalResponse: _TypeAlias = PreviewProposalResponse  # noqa: Y015
+
+@_typing.final
+class GetConstitutionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConstitutionRequest: _TypeAlias = GetConstitutionRequest  # noqa: Y015
+
+@_typing.final
+class GetConstitutionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSTITUTION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    @_builtins.property
+    def constitution(self) -> _governance_pb2.Constitution: ...
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberStanding]: ...
+    @_builtins.property
+    def parameters(self) -> _identity_pb2.Parameters: ...
+    @_builtins.property
+    def protocol(self) -> _governance_pb2.Protocol: ...
+    def __init__(
+        self,
+        *,
+        constitution: _governance_pb2.Constitution | None = ...,
+        digest: _builtins.bytes = ...,
+        members: _abc.Iterable[Global___MemberStanding] | None = ...,
+        parameters: _identity_pb2.Parameters | None = ...,
+        protocol: _governance_pb2.Protocol | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constitution", b"constitution", "parameters", b"parameters", "protocol", b"protocol"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constitution", b"constitution", "digest", b"digest", "members", b"members", "parameters", b"parameters", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetConstitutionResponse: _TypeAlias = GetConstitutionResponse  # noqa: Y015
+
+@_typing.final
+class ListApplicationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    status: _governance_pb2.ApplicationStatus.ValueType
+    """unspecified: any"""
+    def __init__(
+        self,
+        *,
+        status: _governance_pb2.ApplicationStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApplicationsRequest: _TypeAlias = ListApplicationsRequest  # noqa: Y015
+
+@_typing.final
+class ListApplicationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPLICATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def applications(self) -> _containers.RepeatedCompositeFieldContainer[_governance_pb2.Application]:
+        """ascending by institution"""
+
+    def __init__(
+        self,
+        *,
+        applications: _abc.Iterable[_governance_pb2.Application] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applications", b"applications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListApplicationsResponse: _TypeAlias = ListApplicationsResponse  # noqa: Y015
 
 @_typing.final
 class PlanQueryRequest(_message.Message):

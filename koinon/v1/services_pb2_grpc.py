@@ -389,6 +389,16 @@ class CatalogServiceStub:
                 request_serializer=koinon_dot_v1_dot_services__pb2.GetDatasetRequest.SerializeToString,
                 response_deserializer=koinon_dot_v1_dot_services__pb2.GetDatasetResponse.FromString,
                 _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/koinon.v1.CatalogService/ListVersions',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.GetTaxonomy = channel.unary_unary(
+                '/koinon.v1.CatalogService/GetTaxonomy',
+                request_serializer=koinon_dot_v1_dot_services__pb2.GetTaxonomyRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.GetTaxonomyResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -406,6 +416,18 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVersions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTaxonomy(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -418,6 +440,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.GetDataset,
                     request_deserializer=koinon_dot_v1_dot_services__pb2.GetDatasetRequest.FromString,
                     response_serializer=koinon_dot_v1_dot_services__pb2.GetDatasetResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ListVersionsRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'GetTaxonomy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTaxonomy,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.GetTaxonomyRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.GetTaxonomyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -474,6 +506,60 @@ class CatalogService:
             '/koinon.v1.CatalogService/GetDataset',
             koinon_dot_v1_dot_services__pb2.GetDatasetRequest.SerializeToString,
             koinon_dot_v1_dot_services__pb2.GetDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.CatalogService/ListVersions',
+            koinon_dot_v1_dot_services__pb2.ListVersionsRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTaxonomy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.CatalogService/GetTaxonomy',
+            koinon_dot_v1_dot_services__pb2.GetTaxonomyRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.GetTaxonomyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -673,6 +759,351 @@ class AccessService:
             '/koinon.v1.AccessService/ListTokens',
             koinon_dot_v1_dot_services__pb2.ListTokensRequest.SerializeToString,
             koinon_dot_v1_dot_services__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class DemandServiceStub:
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListDemands = channel.unary_unary(
+                '/koinon.v1.DemandService/ListDemands',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ListDemandsRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ListDemandsResponse.FromString,
+                _registered_method=True)
+
+
+class DemandServiceServicer:
+    """Missing associated documentation comment in .proto file."""
+
+    def ListDemands(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DemandServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListDemands': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDemands,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ListDemandsRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ListDemandsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'koinon.v1.DemandService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('koinon.v1.DemandService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class DemandService:
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def ListDemands(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.DemandService/ListDemands',
+            koinon_dot_v1_dot_services__pb2.ListDemandsRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ListDemandsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class DisputeServiceStub:
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListDisputes = channel.unary_unary(
+                '/koinon.v1.DisputeService/ListDisputes',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ListDisputesRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ListDisputesResponse.FromString,
+                _registered_method=True)
+
+
+class DisputeServiceServicer:
+    """Missing associated documentation comment in .proto file."""
+
+    def ListDisputes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DisputeServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListDisputes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDisputes,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ListDisputesRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ListDisputesResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'koinon.v1.DisputeService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('koinon.v1.DisputeService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class DisputeService:
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def ListDisputes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.DisputeService/ListDisputes',
+            koinon_dot_v1_dot_services__pb2.ListDisputesRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ListDisputesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class GovernanceServiceStub:
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListProposals = channel.unary_unary(
+                '/koinon.v1.GovernanceService/ListProposals',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ListProposalsRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ListProposalsResponse.FromString,
+                _registered_method=True)
+        self.PreviewProposal = channel.unary_unary(
+                '/koinon.v1.GovernanceService/PreviewProposal',
+                request_serializer=koinon_dot_v1_dot_services__pb2.PreviewProposalRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.PreviewProposalResponse.FromString,
+                _registered_method=True)
+        self.GetConstitution = channel.unary_unary(
+                '/koinon.v1.GovernanceService/GetConstitution',
+                request_serializer=koinon_dot_v1_dot_services__pb2.GetConstitutionRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.GetConstitutionResponse.FromString,
+                _registered_method=True)
+        self.ListApplications = channel.unary_unary(
+                '/koinon.v1.GovernanceService/ListApplications',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ListApplicationsRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ListApplicationsResponse.FromString,
+                _registered_method=True)
+
+
+class GovernanceServiceServicer:
+    """Missing associated documentation comment in .proto file."""
+
+    def ListProposals(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewProposal(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConstitution(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApplications(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_GovernanceServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListProposals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProposals,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ListProposalsRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ListProposalsResponse.SerializeToString,
+            ),
+            'PreviewProposal': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewProposal,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.PreviewProposalRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.PreviewProposalResponse.SerializeToString,
+            ),
+            'GetConstitution': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConstitution,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.GetConstitutionRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.GetConstitutionResponse.SerializeToString,
+            ),
+            'ListApplications': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApplications,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ListApplicationsRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ListApplicationsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'koinon.v1.GovernanceService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('koinon.v1.GovernanceService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class GovernanceService:
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def ListProposals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.GovernanceService/ListProposals',
+            koinon_dot_v1_dot_services__pb2.ListProposalsRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ListProposalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewProposal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.GovernanceService/PreviewProposal',
+            koinon_dot_v1_dot_services__pb2.PreviewProposalRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.PreviewProposalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConstitution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.GovernanceService/GetConstitution',
+            koinon_dot_v1_dot_services__pb2.GetConstitutionRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.GetConstitutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApplications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.GovernanceService/ListApplications',
+            koinon_dot_v1_dot_services__pb2.ListApplicationsRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ListApplicationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -128,12 +128,16 @@ class CatalogServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     SearchDatasets: _grpc.UnaryUnaryMultiCallable[_services_pb2.SearchDatasetsRequest, _services_pb2.SearchDatasetsResponse]
     GetDataset: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetDatasetRequest, _services_pb2.GetDatasetResponse]
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListVersionsRequest, _services_pb2.ListVersionsResponse]
+    GetTaxonomy: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetTaxonomyRequest, _services_pb2.GetTaxonomyResponse]
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SearchDatasets: _aio.UnaryUnaryMultiCallable[_services_pb2.SearchDatasetsRequest, _services_pb2.SearchDatasetsResponse]  # type: ignore[assignment]
     GetDataset: _aio.UnaryUnaryMultiCallable[_services_pb2.GetDatasetRequest, _services_pb2.GetDatasetResponse]  # type: ignore[assignment]
+    ListVersions: _aio.UnaryUnaryMultiCallable[_services_pb2.ListVersionsRequest, _services_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    GetTaxonomy: _aio.UnaryUnaryMultiCallable[_services_pb2.GetTaxonomyRequest, _services_pb2.GetTaxonomyResponse]  # type: ignore[assignment]
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -149,6 +153,20 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _services_pb2.GetDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_services_pb2.GetDatasetResponse, _abc.Awaitable[_services_pb2.GetDatasetResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListVersions(
+        self,
+        request: _services_pb2.ListVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ListVersionsResponse, _abc.Awaitable[_services_pb2.ListVersionsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetTaxonomy(
+        self,
+        request: _services_pb2.GetTaxonomyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.GetTaxonomyResponse, _abc.Awaitable[_services_pb2.GetTaxonomyResponse]]: ...
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -222,6 +240,99 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_services_pb2.ListTokensResponse, _abc.Awaitable[_services_pb2.ListTokensResponse]]: ...
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class DemandServiceStub:
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> DemandServiceAsyncStub: ...
+    ListDemands: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListDemandsRequest, _services_pb2.ListDemandsResponse]
+
+@_typing.type_check_only
+class DemandServiceAsyncStub(DemandServiceStub):
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListDemands: _aio.UnaryUnaryMultiCallable[_services_pb2.ListDemandsRequest, _services_pb2.ListDemandsResponse]  # type: ignore[assignment]
+
+class DemandServiceServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def ListDemands(
+        self,
+        request: _services_pb2.ListDemandsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ListDemandsResponse, _abc.Awaitable[_services_pb2.ListDemandsResponse]]: ...
+
+def add_DemandServiceServicer_to_server(servicer: DemandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class DisputeServiceStub:
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> DisputeServiceAsyncStub: ...
+    ListDisputes: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListDisputesRequest, _services_pb2.ListDisputesResponse]
+
+@_typing.type_check_only
+class DisputeServiceAsyncStub(DisputeServiceStub):
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListDisputes: _aio.UnaryUnaryMultiCallable[_services_pb2.ListDisputesRequest, _services_pb2.ListDisputesResponse]  # type: ignore[assignment]
+
+class DisputeServiceServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def ListDisputes(
+        self,
+        request: _services_pb2.ListDisputesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ListDisputesResponse, _abc.Awaitable[_services_pb2.ListDisputesResponse]]: ...
+
+def add_DisputeServiceServicer_to_server(servicer: DisputeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class GovernanceServiceStub:
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> GovernanceServiceAsyncStub: ...
+    ListProposals: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListProposalsRequest, _services_pb2.ListProposalsResponse]
+    PreviewProposal: _grpc.UnaryUnaryMultiCallable[_services_pb2.PreviewProposalRequest, _services_pb2.PreviewProposalResponse]
+    GetConstitution: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetConstitutionRequest, _services_pb2.GetConstitutionResponse]
+    ListApplications: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListApplicationsRequest, _services_pb2.ListApplicationsResponse]
+
+@_typing.type_check_only
+class GovernanceServiceAsyncStub(GovernanceServiceStub):
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListProposals: _aio.UnaryUnaryMultiCallable[_services_pb2.ListProposalsRequest, _services_pb2.ListProposalsResponse]  # type: ignore[assignment]
+    PreviewProposal: _aio.UnaryUnaryMultiCallable[_services_pb2.PreviewProposalRequest, _services_pb2.PreviewProposalResponse]  # type: ignore[assignment]
+    GetConstitution: _aio.UnaryUnaryMultiCallable[_services_pb2.GetConstitutionRequest, _services_pb2.GetConstitutionResponse]  # type: ignore[assignment]
+    ListApplications: _aio.UnaryUnaryMultiCallable[_services_pb2.ListApplicationsRequest, _services_pb2.ListApplicationsResponse]  # type: ignore[assignment]
+
+class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def ListProposals(
+        self,
+        request: _services_pb2.ListProposalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ListProposalsResponse, _abc.Awaitable[_services_pb2.ListProposalsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PreviewProposal(
+        self,
+        request: _services_pb2.PreviewProposalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.PreviewProposalResponse, _abc.Awaitable[_services_pb2.PreviewProposalResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetConstitution(
+        self,
+        request: _services_pb2.GetConstitutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.GetConstitutionResponse, _abc.Awaitable[_services_pb2.GetConstitutionResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListApplications(
+        self,
+        request: _services_pb2.ListApplicationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ListApplicationsResponse, _abc.Awaitable[_services_pb2.ListApplicationsResponse]]: ...
+
+def add_GovernanceServiceServicer_to_server(servicer: GovernanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class QueryServiceStub:
     @_typing.overload

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from koinon.v1 import catalog_pb2 as _catalog_pb2
+from koinon.v1 import points_pb2 as _points_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -94,6 +95,7 @@ class SubmitTask(_message.Message):
     COMMITTEE_FIELD_NUMBER: _builtins.int
     RESULT_KEY_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_FIELD_NUMBER: _builtins.int
     sql: _builtins.str
     """public to members"""
     plan_hash: _builtins.bytes
@@ -102,6 +104,8 @@ class SubmitTask(_message.Message):
     """X25519, made for this task: output shares are sealed to it"""
     threshold: _builtins.int
     """Shamir: any threshold of them learn nothing"""
+    max_price: _builtins.int
+    """points; it is refused if it costs more"""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSource]:
         """ascending by dataset"""
@@ -119,10 +123,11 @@ class SubmitTask(_message.Message):
         committee: _abc.Iterable[_builtins.str] | None = ...,
         result_key: _builtins.bytes = ...,
         threshold: _builtins.int = ...,
+        max_price: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committee", b"committee", "plan_hash", b"plan_hash", "result_key", b"result_key", "sources", b"sources", "sql", b"sql", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committee", b"committee", "max_price", b"max_price", "plan_hash", b"plan_hash", "result_key", b"result_key", "sources", b"sources", "sql", b"sql", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,6 +285,7 @@ class Task(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ENDED_BY_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     asker: _builtins.str
     """person id"""
@@ -299,6 +305,10 @@ class Task(_message.Message):
     def parties(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskParty]:
         """in the order of the committee"""
 
+    @_builtins.property
+    def terms(self) -> _points_pb2.Terms:
+        """unset: free"""
+
     def __init__(
         self,
         *,
@@ -313,10 +323,11 @@ class Task(_message.Message):
         rule: _builtins.str = ...,
         reason: _builtins.str = ...,
         ended_by: _builtins.str = ...,
+        terms: _points_pb2.Terms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["submitted", b"submitted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["submitted", b"submitted", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker", "deadline_ms", b"deadline_ms", "ended_at_ms", b"ended_at_ms", "ended_by", b"ended_by", "id", b"id", "parties", b"parties", "reason", b"reason", "rule", b"rule", "status", b"status", "submitted", b"submitted", "submitted_at_ms", b"submitted_at_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker", "deadline_ms", b"deadline_ms", "ended_at_ms", b"ended_at_ms", "ended_by", b"ended_by", "id", b"id", "parties", b"parties", "reason", b"reason", "rule", b"rule", "status", b"status", "submitted", b"submitted", "submitted_at_ms", b"submitted_at_ms", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,27 +24,31 @@ _sym_db = _symbol_database.Default()
 
 from koinon.v1 import access_pb2 as koinon_dot_v1_dot_access__pb2
 from koinon.v1 import catalog_pb2 as koinon_dot_v1_dot_catalog__pb2
+from koinon.v1 import demand_pb2 as koinon_dot_v1_dot_demand__pb2
+from koinon.v1 import dispute_pb2 as koinon_dot_v1_dot_dispute__pb2
+from koinon.v1 import governance_pb2 as koinon_dot_v1_dot_governance__pb2
 from koinon.v1 import identity_pb2 as koinon_dot_v1_dot_identity__pb2
+from koinon.v1 import points_pb2 as koinon_dot_v1_dot_points__pb2
 from koinon.v1 import task_pb2 as koinon_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkoinon/v1/transaction.proto\x12\tkoinon.v1\x1a\x16koinon/v1/access.proto\x1a\x17koinon/v1/catalog.proto\x1a\x18koinon/v1/identity.proto\x1a\x14koinon/v1/task.proto\"?\n\x08\x45nvelope\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"s\n\x0fTransactionBody\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x15\n\rexpires_at_ms\x18\x03 \x01(\x03\x12(\n\noperations\x18\x04 \x03(\x0b\x32\x14.koinon.v1.Operation\"\xce\x05\n\tOperation\x12\x34\n\x0fregister_person\x18\x01 \x01(\x0b\x32\x19.koinon.v1.RegisterPersonH\x00\x12\x30\n\rrevoke_person\x18\x02 \x01(\x0b\x32\x17.koinon.v1.RevokePersonH\x00\x12\x36\n\x10update_endpoints\x18\x03 \x01(\x0b\x32\x1a.koinon.v1.UpdateEndpointsH\x00\x12\x34\n\x0fpublish_dataset\x18\n \x01(\x0b\x32\x19.koinon.v1.PublishDatasetH\x00\x12\x36\n\x10withdraw_dataset\x18\x0b \x01(\x0b\x32\x1a.koinon.v1.WithdrawDatasetH\x00\x12\x32\n\x0erequest_access\x18\x14 \x01(\x0b\x32\x18.koinon.v1.RequestAccessH\x00\x12.\n\x0cgrant_access\x18\x15 \x01(\x0b\x32\x16.koinon.v1.GrantAccessH\x00\x12,\n\x0b\x64\x65ny_access\x18\x16 \x01(\x0b\x32\x15.koinon.v1.DenyAccessH\x00\x12.\n\x0crevoke_token\x18\x17 \x01(\x0b\x32\x16.koinon.v1.RevokeTokenH\x00\x12,\n\x0bsubmit_task\x18\x1e \x01(\x0b\x32\x15.koinon.v1.SubmitTaskH\x00\x12,\n\x0b\x61\x63\x63\x65pt_task\x18\x1f \x01(\x0b\x32\x15.koinon.v1.AcceptTaskH\x00\x12\x30\n\rcomplete_task\x18  \x01(\x0b\x32\x17.koinon.v1.CompleteTaskH\x00\x12(\n\tfail_task\x18! \x01(\x0b\x32\x13.koinon.v1.FailTaskH\x00\x12,\n\x0b\x63\x61ncel_task\x18\" \x01(\x0b\x32\x15.koinon.v1.CancelTaskH\x00\x42\x0b\n\toperation\"6\n\x07Refusal\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"\x8f\x01\n\x11TransactionResult\x12\x16\n\x0etransaction_id\x18\x01 \x01(\x0c\x12,\n\x06status\x18\x02 \x01(\x0e\x32\x1c.koinon.v1.TransactionStatus\x12#\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.koinon.v1.Refusal\x12\x0f\n\x07\x63reated\x18\x04 \x03(\t*\xba\x01\n\x11TransactionStatus\x12\"\n\x1eTRANSACTION_STATUS_UNSPECIFIED\x10\x00\x12\x1e\n\x1aTRANSACTION_STATUS_UNKNOWN\x10\x01\x12\x1e\n\x1aTRANSACTION_STATUS_PENDING\x10\x02\x12 \n\x1cTRANSACTION_STATUS_COMMITTED\x10\x03\x12\x1f\n\x1bTRANSACTION_STATUS_REJECTED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkoinon/v1/transaction.proto\x12\tkoinon.v1\x1a\x16koinon/v1/access.proto\x1a\x17koinon/v1/catalog.proto\x1a\x16koinon/v1/demand.proto\x1a\x17koinon/v1/dispute.proto\x1a\x1akoinon/v1/governance.proto\x1a\x18koinon/v1/identity.proto\x1a\x16koinon/v1/points.proto\x1a\x14koinon/v1/task.proto\"?\n\x08\x45nvelope\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"s\n\x0fTransactionBody\x12\x10\n\x08\x63hain_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x15\n\rexpires_at_ms\x18\x03 \x01(\x03\x12(\n\noperations\x18\x04 \x03(\x0b\x32\x14.koinon.v1.Operation\"\xef\r\n\tOperation\x12\x34\n\x0fregister_person\x18\x01 \x01(\x0b\x32\x19.koinon.v1.RegisterPersonH\x00\x12\x30\n\rrevoke_person\x18\x02 \x01(\x0b\x32\x17.koinon.v1.RevokePersonH\x00\x12\x36\n\x10update_endpoints\x18\x03 \x01(\x0b\x32\x1a.koinon.v1.UpdateEndpointsH\x00\x12\x34\n\x0fpublish_dataset\x18\n \x01(\x0b\x32\x19.koinon.v1.PublishDatasetH\x00\x12\x36\n\x10withdraw_dataset\x18\x0b \x01(\x0b\x32\x1a.koinon.v1.WithdrawDatasetH\x00\x12\x32\n\x0everify_dataset\x18\x0c \x01(\x0b\x32\x18.koinon.v1.VerifyDatasetH\x00\x12@\n\x15withdraw_verification\x18\r \x01(\x0b\x32\x1f.koinon.v1.WithdrawVerificationH\x00\x12,\n\x0bpost_demand\x18\x0e \x01(\x0b\x32\x15.koinon.v1.PostDemandH\x00\x12\x34\n\x0fwithdraw_demand\x18\x0f \x01(\x0b\x32\x19.koinon.v1.WithdrawDemandH\x00\x12\x32\n\x0erequest_access\x18\x14 \x01(\x0b\x32\x18.koinon.v1.RequestAccessH\x00\x12.\n\x0cgrant_access\x18\x15 \x01(\x0b\x32\x16.koinon.v1.GrantAccessH\x00\x12,\n\x0b\x64\x65ny_access\x18\x16 \x01(\x0b\x32\x15.koinon.v1.DenyAccessH\x00\x12.\n\x0crevoke_token\x18\x17 \x01(\x0b\x32\x16.koinon.v1.RevokeTokenH\x00\x12\x30\n\rcounter_offer\x18\x18 \x01(\x0b\x32\x17.koinon.v1.CounterOfferH\x00\x12.\n\x0c\x61\x63\x63\x65pt_offer\x18\x19 \x01(\x0b\x32\x16.koinon.v1.AcceptOfferH\x00\x12\x36\n\x10withdraw_request\x18\x1a \x01(\x0b\x32\x1a.koinon.v1.WithdrawRequestH\x00\x12.\n\x0copen_dispute\x18\x1b \x01(\x0b\x32\x16.koinon.v1.OpenDisputeH\x00\x12\x32\n\x0e\x61nswer_dispute\x18\x1c \x01(\x0b\x32\x18.koinon.v1.AnswerDisputeH\x00\x12.\n\x0crule_dispute\x18\x1d \x01(\x0b\x32\x16.koinon.v1.RuleDisputeH\x00\x12\x36\n\x10withdraw_dispute\x18\x13 \x01(\x0b\x32\x1a.koinon.v1.WithdrawDisputeH\x00\x12,\n\x0bsubmit_task\x18\x1e \x01(\x0b\x32\x15.koinon.v1.SubmitTaskH\x00\x12,\n\x0b\x61\x63\x63\x65pt_task\x18\x1f \x01(\x0b\x32\x15.koinon.v1.AcceptTaskH\x00\x12\x30\n\rcomplete_task\x18  \x01(\x0b\x32\x17.koinon.v1.CompleteTaskH\x00\x12(\n\tfail_task\x18! \x01(\x0b\x32\x13.koinon.v1.FailTaskH\x00\x12,\n\x0b\x63\x61ncel_task\x18\" \x01(\x0b\x32\x15.koinon.v1.CancelTaskH\x00\x12%\n\x07propose\x18( \x01(\x0b\x32\x12.koinon.v1.ProposeH\x00\x12,\n\x0b\x63\x61st_ballot\x18) \x01(\x0b\x32\x15.koinon.v1.CastBallotH\x00\x12\x38\n\x11withdraw_proposal\x18* \x01(\x0b\x32\x1b.koinon.v1.WithdrawProposalH\x00\x12=\n\x14\x61pply_for_membership\x18+ \x01(\x0b\x32\x1d.koinon.v1.ApplyForMembershipH\x00\x12>\n\x14withdraw_application\x18, \x01(\x0b\x32\x1e.koinon.v1.WithdrawApplicationH\x00\x12\x34\n\x0ftransfer_points\x18\x32 \x01(\x0b\x32\x19.koinon.v1.TransferPointsH\x00\x12.\n\x0c\x64\x65\x66ine_union\x18\x33 \x01(\x0b\x32\x16.koinon.v1.DefineUnionH\x00\x12\x37\n\x11set_union_members\x18\x34 \x01(\x0b\x32\x1a.koinon.v1.SetUnionMembersH\x00\x12\x32\n\x0e\x63laim_earnings\x18\x35 \x01(\x0b\x32\x18.koinon.v1.ClaimEarningsH\x00\x42\x0b\n\toperation\"6\n\x07Refusal\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"\x8f\x01\n\x11TransactionResult\x12\x16\n\x0etransaction_id\x18\x01 \x01(\x0c\x12,\n\x06status\x18\x02 \x01(\x0e\x32\x1c.koinon.v1.TransactionStatus\x12#\n\x07refusal\x18\x03 \x01(\x0b\x32\x12.koinon.v1.Refusal\x12\x0f\n\x07\x63reated\x18\x04 \x03(\t*\xba\x01\n\x11TransactionStatus\x12\"\n\x1eTRANSACTION_STATUS_UNSPECIFIED\x10\x00\x12\x1e\n\x1aTRANSACTION_STATUS_UNKNOWN\x10\x01\x12\x1e\n\x1aTRANSACTION_STATUS_PENDING\x10\x02\x12 \n\x1cTRANSACTION_STATUS_COMMITTED\x10\x03\x12\x1f\n\x1bTRANSACTION_STATUS_REJECTED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.transaction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSACTIONSTATUS']._serialized_start=1245
-  _globals['_TRANSACTIONSTATUS']._serialized_end=1431
-  _globals['_ENVELOPE']._serialized_start=139
-  _globals['_ENVELOPE']._serialized_end=202
-  _globals['_TRANSACTIONBODY']._serialized_start=204
-  _globals['_TRANSACTIONBODY']._serialized_end=319
-  _globals['_OPERATION']._serialized_start=322
-  _globals['_OPERATION']._serialized_end=1040
-  _globals['_REFUSAL']._serialized_start=1042
-  _globals['_REFUSAL']._serialized_end=1096
-  _globals['_TRANSACTIONRESULT']._serialized_start=1099
-  _globals['_TRANSACTIONRESULT']._serialized_end=1242
+  _globals['_TRANSACTIONSTATUS']._serialized_start=2403
+  _globals['_TRANSACTIONSTATUS']._serialized_end=2589
+  _globals['_ENVELOPE']._serialized_start=240
+  _globals['_ENVELOPE']._serialized_end=303
+  _globals['_TRANSACTIONBODY']._serialized_start=305
+  _globals['_TRANSACTIONBODY']._serialized_end=420
+  _globals['_OPERATION']._serialized_start=423
+  _globals['_OPERATION']._serialized_end=2198
+  _globals['_REFUSAL']._serialized_start=2200
+  _globals['_REFUSAL']._serialized_end=2254
+  _globals['_TRANSACTIONRESULT']._serialized_start=2257
+  _globals['_TRANSACTIONRESULT']._serialized_end=2400
 # @@protoc_insertion_point(module_scope)

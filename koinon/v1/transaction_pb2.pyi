@@ -10,7 +10,11 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from koinon.v1 import access_pb2 as _access_pb2
 from koinon.v1 import catalog_pb2 as _catalog_pb2
+from koinon.v1 import demand_pb2 as _demand_pb2
+from koinon.v1 import dispute_pb2 as _dispute_pb2
+from koinon.v1 import governance_pb2 as _governance_pb2
 from koinon.v1 import identity_pb2 as _identity_pb2
+from koinon.v1 import points_pb2 as _points_pb2
 from koinon.v1 import task_pb2 as _task_pb2
 import builtins as _builtins
 import sys
@@ -126,15 +130,35 @@ class Operation(_message.Message):
     UPDATE_ENDPOINTS_FIELD_NUMBER: _builtins.int
     PUBLISH_DATASET_FIELD_NUMBER: _builtins.int
     WITHDRAW_DATASET_FIELD_NUMBER: _builtins.int
+    VERIFY_DATASET_FIELD_NUMBER: _builtins.int
+    WITHDRAW_VERIFICATION_FIELD_NUMBER: _builtins.int
+    POST_DEMAND_FIELD_NUMBER: _builtins.int
+    WITHDRAW_DEMAND_FIELD_NUMBER: _builtins.int
     REQUEST_ACCESS_FIELD_NUMBER: _builtins.int
     GRANT_ACCESS_FIELD_NUMBER: _builtins.int
     DENY_ACCESS_FIELD_NUMBER: _builtins.int
     REVOKE_TOKEN_FIELD_NUMBER: _builtins.int
+    COUNTER_OFFER_FIELD_NUMBER: _builtins.int
+    ACCEPT_OFFER_FIELD_NUMBER: _builtins.int
+    WITHDRAW_REQUEST_FIELD_NUMBER: _builtins.int
+    OPEN_DISPUTE_FIELD_NUMBER: _builtins.int
+    ANSWER_DISPUTE_FIELD_NUMBER: _builtins.int
+    RULE_DISPUTE_FIELD_NUMBER: _builtins.int
+    WITHDRAW_DISPUTE_FIELD_NUMBER: _builtins.int
     SUBMIT_TASK_FIELD_NUMBER: _builtins.int
     ACCEPT_TASK_FIELD_NUMBER: _builtins.int
     COMPLETE_TASK_FIELD_NUMBER: _builtins.int
     FAIL_TASK_FIELD_NUMBER: _builtins.int
     CANCEL_TASK_FIELD_NUMBER: _builtins.int
+    PROPOSE_FIELD_NUMBER: _builtins.int
+    CAST_BALLOT_FIELD_NUMBER: _builtins.int
+    WITHDRAW_PROPOSAL_FIELD_NUMBER: _builtins.int
+    APPLY_FOR_MEMBERSHIP_FIELD_NUMBER: _builtins.int
+    WITHDRAW_APPLICATION_FIELD_NUMBER: _builtins.int
+    TRANSFER_POINTS_FIELD_NUMBER: _builtins.int
+    DEFINE_UNION_FIELD_NUMBER: _builtins.int
+    SET_UNION_MEMBERS_FIELD_NUMBER: _builtins.int
+    CLAIM_EARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register_person(self) -> _identity_pb2.RegisterPerson: ...
     @_builtins.property
@@ -146,6 +170,14 @@ class Operation(_message.Message):
     @_builtins.property
     def withdraw_dataset(self) -> _catalog_pb2.WithdrawDataset: ...
     @_builtins.property
+    def verify_dataset(self) -> _catalog_pb2.VerifyDataset: ...
+    @_builtins.property
+    def withdraw_verification(self) -> _catalog_pb2.WithdrawVerification: ...
+    @_builtins.property
+    def post_demand(self) -> _demand_pb2.PostDemand: ...
+    @_builtins.property
+    def withdraw_demand(self) -> _demand_pb2.WithdrawDemand: ...
+    @_builtins.property
     def request_access(self) -> _access_pb2.RequestAccess: ...
     @_builtins.property
     def grant_access(self) -> _access_pb2.GrantAccess: ...
@@ -153,6 +185,20 @@ class Operation(_message.Message):
     def deny_access(self) -> _access_pb2.DenyAccess: ...
     @_builtins.property
     def revoke_token(self) -> _access_pb2.RevokeToken: ...
+    @_builtins.property
+    def counter_offer(self) -> _access_pb2.CounterOffer: ...
+    @_builtins.property
+    def accept_offer(self) -> _access_pb2.AcceptOffer: ...
+    @_builtins.property
+    def withdraw_request(self) -> _access_pb2.WithdrawRequest: ...
+    @_builtins.property
+    def open_dispute(self) -> _dispute_pb2.OpenDispute: ...
+    @_builtins.property
+    def answer_dispute(self) -> _dispute_pb2.AnswerDispute: ...
+    @_builtins.property
+    def rule_dispute(self) -> _dispute_pb2.RuleDispute: ...
+    @_builtins.property
+    def withdraw_dispute(self) -> _dispute_pb2.WithdrawDispute: ...
     @_builtins.property
     def submit_task(self) -> _task_pb2.SubmitTask: ...
     @_builtins.property
@@ -163,6 +209,24 @@ class Operation(_message.Message):
     def fail_task(self) -> _task_pb2.FailTask: ...
     @_builtins.property
     def cancel_task(self) -> _task_pb2.CancelTask: ...
+    @_builtins.property
+    def propose(self) -> _governance_pb2.Propose: ...
+    @_builtins.property
+    def cast_ballot(self) -> _governance_pb2.CastBallot: ...
+    @_builtins.property
+    def withdraw_proposal(self) -> _governance_pb2.WithdrawProposal: ...
+    @_builtins.property
+    def apply_for_membership(self) -> _governance_pb2.ApplyForMembership: ...
+    @_builtins.property
+    def withdraw_application(self) -> _governance_pb2.WithdrawApplication: ...
+    @_builtins.property
+    def transfer_points(self) -> _points_pb2.TransferPoints: ...
+    @_builtins.property
+    def define_union(self) -> _points_pb2.DefineUnion: ...
+    @_builtins.property
+    def set_union_members(self) -> _points_pb2.SetUnionMembers: ...
+    @_builtins.property
+    def claim_earnings(self) -> _points_pb2.ClaimEarnings: ...
     def __init__(
         self,
         *,
@@ -171,21 +235,41 @@ class Operation(_message.Message):
         update_endpoints: _identity_pb2.UpdateEndpoints | None = ...,
         publish_dataset: _catalog_pb2.PublishDataset | None = ...,
         withdraw_dataset: _catalog_pb2.WithdrawDataset | None = ...,
+        verify_dataset: _catalog_pb2.VerifyDataset | None = ...,
+        withdraw_verification: _catalog_pb2.WithdrawVerification | None = ...,
+        post_demand: _demand_pb2.PostDemand | None = ...,
+        withdraw_demand: _demand_pb2.WithdrawDemand | None = ...,
         request_access: _access_pb2.RequestAccess | None = ...,
         grant_access: _access_pb2.GrantAccess | None = ...,
         deny_access: _access_pb2.DenyAccess | None = ...,
         revoke_token: _access_pb2.RevokeToken | None = ...,
+        counter_offer: _access_pb2.CounterOffer | None = ...,
+        accept_offer: _access_pb2.AcceptOffer | None = ...,
+        withdraw_request: _access_pb2.WithdrawRequest | None = ...,
+        open_dispute: _dispute_pb2.OpenDispute | None = ...,
+        answer_dispute: _dispute_pb2.AnswerDispute | None = ...,
+        rule_dispute: _dispute_pb2.RuleDispute | None = ...,
+        withdraw_dispute: _dispute_pb2.WithdrawDispute | None = ...,
         submit_task: _task_pb2.SubmitTask | None = ...,
         accept_task: _task_pb2.AcceptTask | None = ...,
         complete_task: _task_pb2.CompleteTask | None = ...,
         fail_task: _task_pb2.FailTask | None = ...,
         cancel_task: _task_pb2.CancelTask | None = ...,
+        propose: _governance_pb2.Propose | None = ...,
+        cast_ballot: _governance_pb2.CastBallot | None = ...,
+        withdraw_proposal: _governance_pb2.WithdrawProposal | None = ...,
+        apply_for_membership: _governance_pb2.ApplyForMembership | None = ...,
+        withdraw_application: _governance_pb2.WithdrawApplication | None = ...,
+        transfer_points: _points_pb2.TransferPoints | None = ...,
+        define_union: _points_pb2.DefineUnion | None = ...,
+        set_union_members: _points_pb2.SetUnionMembers | None = ...,
+        claim_earnings: _points_pb2.ClaimEarnings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_task", b"accept_task", "cancel_task", b"cancel_task", "complete_task", b"complete_task", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "operation", b"operation", "publish_dataset", b"publish_dataset", "register_person", b"register_person", "request_access", b"request_access", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "submit_task", b"submit_task", "update_endpoints", b"update_endpoints", "withdraw_dataset", b"withdraw_dataset"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "register_person", b"register_person", "request_access", b"request_access", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_task", b"accept_task", "cancel_task", b"cancel_task", "complete_task", b"complete_task", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "operation", b"operation", "publish_dataset", b"publish_dataset", "register_person", b"register_person", "request_access", b"request_access", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "submit_task", b"submit_task", "update_endpoints", b"update_endpoints", "withdraw_dataset", b"withdraw_dataset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "register_person", b"register_person", "request_access", b"request_access", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["register_person", "revoke_person", "update_endpoints", "publish_dataset", "withdraw_dataset", "request_access", "grant_access", "deny_access", "revoke_token", "submit_task", "accept_task", "complete_task", "fail_task", "cancel_task"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["register_person", "revoke_person", "update_endpoints", "publish_dataset", "withdraw_dataset", "verify_dataset", "withdraw_verification", "post_demand", "withdraw_demand", "request_access", "grant_access", "deny_access", "revoke_token", "counter_offer", "accept_offer", "withdraw_request", "open_dispute", "answer_dispute", "rule_dispute", "withdraw_dispute", "submit_task", "accept_task", "complete_task", "fail_task", "cancel_task", "propose", "cast_ballot", "withdraw_proposal", "apply_for_membership", "withdraw_application", "transfer_points", "define_union", "set_union_members", "claim_earnings"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
