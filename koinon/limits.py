@@ -17,6 +17,9 @@ MAX_BLOCK_EVIDENCE = 16
 MAX_EVIDENCE_AGE_BLOCKS = 100_000  # about six days of heartbeats: old offences do not return for ever
 MAX_PENDING_EVIDENCE = 256  # pieces waiting for a block at one node
 MAX_VALIDATORS = 100  # all-to-all votes
+MAX_INSTITUTIONS = 500  # observers, suspended and removed ones included: every node links with all that may
+LIVE_HEARTBEATS = 60  # intervals within which a validator must have been seen to count as live: 5 minutes by default
+MAX_JOIN_LAG_BLOCKS = 1_000  # a node this near has caught up: what it lacks takes it a second
 MAX_TOTAL_POWER = 10_000  # proposer rotation is tabulated over the total power
 MAX_ROUNDS_AHEAD = 2  # votes kept for rounds after the current one, per sender (Tendermint keeps two)
 MAX_ROUNDS_BEHIND = 16  # rounds before the current one whose messages are kept: a stall of hours fits in memory
@@ -36,7 +39,7 @@ GOSSIP_DELAY_MS = 2  # envelopes that arrive together travel together
 
 # --- messages between nodes
 MAX_PEER_MESSAGE_BYTES = MAX_BLOCK_BYTES + 512 * 1024  # a proposal with its block, and room for framing
-MAX_SYNC_BLOCKS = 64  # per BlockResponse
+MAX_SYNC_BLOCKS = 256  # per BlockResponse, which ends at MAX_BLOCK_BYTES: reading them takes milliseconds
 PROTOCOL_VERSION = 1  # of messages between nodes; others are refused in the Hello
 MAX_PEER_QUEUE = 1_000  # messages waiting for one slow peer, of consensus and of gossip each
 MAX_PEER_BLOCKS = 8  # of those, messages with blocks: a peer that asks and does not read must not fill our memory
@@ -71,6 +74,19 @@ MAX_CODES = 64  # per published codelist
 MAX_CODE = 64  # characters of one code
 MAX_OPEN_REQUESTS_PER_DATASET = 1_000  # withdrawing a dataset answers them all in one operation
 MAX_ACTIVE_TOKENS_PER_DATASET = 1_000  # and revokes these
+MAX_OFFERS_PER_REQUEST = 16  # counter-offers of both sides: who has not agreed by then asks anew
+MAX_THEMES = 8  # per dataset and per demand
+MAX_TAXONOMY_THEMES = 500
+MAX_THEME_CODE = 32
+MAX_URI = 300
+MAX_OPEN_DEMANDS_PER_PERSON = 20
+MAX_DEMAND_MS = 366 * 24 * 60 * 60 * 1000
+MAX_DEMANDS_PER_TERM = 1_000  # open ones that are found by one column or theme: a publication reads them all
+MAX_MATCHES_PER_DEMAND = 100  # datasets; who finds none of a hundred right asks more exactly
+MAX_MATCHES_PER_PUBLICATION = 100  # demands that one publication answers: the longest waiting first
+MAX_EVIDENCE_DIGESTS = 16  # of each side of a dispute
+MAX_OPEN_DISPUTES_PER_INSTITUTION = 50  # as claimant: quarrelling costs others time
+MAX_DUE_PER_BLOCK = 1_000  # requests, demands and disputes each that one block ends: the rest in the next
 MAX_CHUNK_BYTES = 256 * 1024  # of a staged file
 MAX_STAGED_BYTES = 4 * 1024**3
 MAX_UPLOADS = 4  # files that operators are sending to their node at a time
@@ -102,6 +118,28 @@ MAX_PENDING_CONNECTIONS = 64  # at the MPC port at a time, before their preamble
 PREAMBLE_TIMEOUT_S = 5
 MAX_STORED_OUTPUTS = 1_000  # sealed outputs a node keeps for their askers, the newest
 MAX_OPEN_TASKS_PER_ASKER = 100
+
+# --- points
+MAX_POINTS = 2**62  # ever minted: every balance and every sum of balances fits 63 bits
+MAX_PRICE = 10**15  # points that one dataset costs a task, at most: MAX_SOURCES of them stay below MAX_POINTS
+BASIS_POINTS = 10_000  # a whole
+MAX_UNION_MEMBERS = 1_000_000  # a payment to a union costs the same for one member and for all of these
+MAX_UNION_WEIGHT = 2**32 - 1  # of all members together: the fraction of a point that waits stays below one point
+MAX_UNION_CHANGES = 200  # members set in one operation
+MAX_UNIONS_PER_INSTITUTION = 1_000
+
+# --- governance
+MAX_ACTIONS = 16  # per proposal: what people can weigh as one
+MAX_OPEN_PROPOSALS = 16  # per proposing institution: people read them all
+MAX_OPEN_APPLICATIONS = 16  # per sponsoring institution
+MAX_BALLOT_WEIGHT = 10_000
+MAX_DENOMINATOR = 10_000  # of the fractions in a constitution
+MIN_VOTING_PERIOD_MS = 60 * 1000  # people and clocks need as much
+MAX_VOTING_PERIOD_MS = 366 * 24 * 60 * 60 * 1000
+MAX_DELAY_MS = 366 * 24 * 60 * 60 * 1000  # between acceptance and execution
+MAX_FEATURES = 16  # flags of one upgrade
+MIN_UPGRADE_BLOCKS = 2  # the block that schedules an upgrade and the one that proves it are of the old version
+MAX_PROPOSAL_BYTES = 256 * 1024  # of a proposal's file: more than an envelope holds
 
 # --- calls
 MAX_TICKET_MS = 10 * 60 * 1000

@@ -86,6 +86,33 @@ class PersonId:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class AccountName:
+    """Whose points: ``institution:um``, ``person:um/analyst``, ``fund:consortium`` or ``union:patients``."""
+
+    kind: str
+    owner: str
+
+    @classmethod
+    def parse(cls, text: str) -> AccountName:
+        """Raises InvalidName."""
+        kind, _, owner = text.partition(":")
+        match kind:
+            case "institution" | "union" if _INSTITUTION.fullmatch(owner):
+                return cls(kind, owner)
+            case "person":
+                return cls(kind, str(PersonId.parse(owner)))
+            case "fund" if owner == "consortium":
+                return cls(kind, owner)
+        raise InvalidName(
+            f"{text!a} is not an account",
+            hint="write it as institution:um, person:um/analyst, union:patients or fund:consortium",
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.owner}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class TableName:
     """``collection.table``: the same in every institution that has one."""
 

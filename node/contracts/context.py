@@ -11,7 +11,17 @@ from governance.permissions import Subject
 from koinon import canonical
 from koinon.errors import PermissionRefused, Unauthenticated
 from koinon.v1.audit_pb2 import AuditRecord
-from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, ROLE_NODE, Institution, Parameters, Person, Role
+from koinon.v1.identity_pb2 import (
+    MEMBER_STATUS_ACTIVE,
+    MEMBER_STATUS_REMOVED,
+    ROLE_NODE,
+    Institution,
+    Parameters,
+    Person,
+    Role,
+)
+from koinon.v1.points_pb2 import Posting
+from koinon.validators import ValidatorSet
 from node.contracts import tables
 from node.contracts.transitions import Machine, Stateful
 from node.ledger.state import State
@@ -45,6 +55,7 @@ class Context:
     records: list[AuditRecord] = field(default_factory=list)
     transaction_id: bytes = b""
     sender: Sender = THE_LEDGER
+    validators: ValidatorSet = ValidatorSet(())  # who votes on the next height
     operation: str = ""
     operation_index: int = 0
     authorised: bool = False
@@ -76,13 +87,30 @@ class Context:
         *,
         related: Sequence[str] = (),
         detail: str = "",
+        postings: Sequence[Posting] = (),
     ) -> None:
         """Take a transition and record it. Raises Refused with rule ``wrong-state``."""
         before, after = machine.move(subject_id, subject, kind)
-        self.record(kind, f"{machine.subject}:{subject_id}", before, after, related=related, detail=detail)
+        self.record(
+            kind,
+            f"{machine.subject}:{subject_id}",
+            before,
+            after,
+            related=related,
+            detail=detail,
+            postings=postings,
+        )
 
     def record(
-        self, kind: str, subject: str, before: str, after: str, *, related: Sequence[str] = (), detail: str = ""
+        self,
+        kind: str,
+        subject: str,
+        before: str,
+        after: str,
+        *,
+        related: Sequence[str] = (),
+        detail: str = "",
+        postings: Sequence[Posting] = (),
     ) -> None:
         """Append an audit record; only ``move`` and the machines without a status field call this."""
         self.records.append(
@@ -98,6 +126,7 @@ class Context:
                 from_state=before,
                 to_state=after,
                 detail=detail,
+                postings=postings,
             )
         )
 
@@ -105,7 +134,7 @@ class Context:
 def sender_of(state: State, public_key: bytes) -> Sender:
     """Who signs with this key now.
 
-    Raises Unauthenticated with rule ``unknown-key``, ``revoked-key`` or ``member-suspended``.
+    Raises Unauthenticated with rule ``unknown-key``, ``revoked-key``, ``member-suspended`` or ``member-removed``.
     """
     owner = tables.KEY_OWNERS.find(state, public_key)
     if owner is None:
@@ -131,6 +160,10 @@ def _sender(public_key: bytes, owner: str, institution_data: bytes, person_data:
     if not current:
         raise Unauthenticated(
             f"the key of {owner} was revoked or replaced", rule="revoked-key", hint="use the key registered last"
+        )
+    if institution.status == MEMBER_STATUS_REMOVED:
+        raise Unauthenticated(
+            f"{institution_id} was removed by the members", rule="member-removed", hint="it may apply again"
         )
     if institution.status != MEMBER_STATUS_ACTIVE:
         raise Unauthenticated(

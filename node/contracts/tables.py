@@ -6,12 +6,25 @@ table                       key after the prefix                                
 parameters                  (none)                                                   Parameters
 institutions                institution                                              Institution
 people                      person                                                   Person
-key owners                  Ed25519 key, 32 bytes                                    person or institution
+key owners                  key, 32 bytes (of a certificate, its SHA-256)            person or institution
+keys                        key in hex                                               KeyRecord
+owner's keys                owner, height and key in hex                             (none)
+last signs of life          institution                                              time (8 bytes)
 operators                   institution, name                                        (none)
 datasets                    name                                                     Dataset, newest
 superseded datasets         name, version                                            Dataset
 requests                    id                                                       AccessRequest
 open requests               dataset, id                                              (none)
+request deadlines           time, id                                                 (none)
+taxonomy                    (none)                                                   Taxonomy
+demands                     id                                                       Demand
+open demands                person, id                                               (none)
+demand terms                column or theme, id                                      (none)
+demand expiries             time, id                                                 (none)
+disputes                    id                                                       Dispute
+open disputes               claimant's institution, subject, id                      (none)
+disputed subjects           subject, id                                              (none)
+dispute deadlines           time, id                                                 (none)
 tokens                      id                                                       Token
 active tokens               dataset, holder, id                                      (none)
 token expiries              time, id                                                 (none)
@@ -21,6 +34,13 @@ open tasks by token         token, id                                           
 task deadlines              time, id                                                 (none)
 seen transactions           expiry, id                                               (none)
 evidence                    institution, height, round, kind                         (none)
+accounts                    account                                                  Account
+supply                      (none)                                                   Supply
+escrows                     id                                                       Escrow
+escrow dues                 time, id                                                 (none)
+data unions                 name                                                     DataUnion
+unions of an institution    institution, name                                        (none)
+members of unions           union, account                                           UnionMembership
 ==========================  =======================================================  ====================
 
 Parts of a key are separated by a zero byte, which no name contains; times and numbers are 8 bytes,
@@ -39,8 +59,11 @@ from google.protobuf.message import Message
 
 from koinon.errors import NotFound
 from koinon.v1.access_pb2 import AccessRequest, Token
-from koinon.v1.catalog_pb2 import Dataset
-from koinon.v1.identity_pb2 import Institution, Parameters, Person
+from koinon.v1.catalog_pb2 import Dataset, Taxonomy
+from koinon.v1.demand_pb2 import Demand
+from koinon.v1.dispute_pb2 import Dispute
+from koinon.v1.identity_pb2 import Institution, KeyRecord, Parameters, Person
+from koinon.v1.points_pb2 import Account, DataUnion, Escrow, Supply, UnionMembership
 from koinon.v1.task_pb2 import Task
 from node.ledger.state import State
 
@@ -99,6 +122,11 @@ class Index:
     def contains(self, state: State, *parts: str) -> bool:
         return state.get(self._prefix + "\0".join(parts).encode()) is not None
 
+    def entries(self, state: State) -> Iterator[list[str]]:
+        """Every key, as its parts, ascending."""
+        start = len(self._prefix)
+        return (key[start:].decode().split("\0") for key, _ in state.scan(self._prefix))
+
     def under(self, state: State, *parts: str) -> Iterator[str]:
         """The last part of every key that begins with these parts, ascending."""
         prefix = self._prefix + "".join(part + "\0" for part in parts).encode()
@@ -119,6 +147,9 @@ class CountedIndex(Index):
     def remove(self, state: State, *parts: str) -> None:
         super().remove(state, *parts)
         self._count(state, parts[0], -1)
+
+    def entries(self, state: State) -> Iterator[list[str]]:
+        return (parts for parts in super().entries(state) if len(parts) > 1)
 
     def count(self, state: State, first: str) -> int:
         data = state.get(self._prefix + first.encode())
@@ -152,10 +183,10 @@ class Schedule:
         for key, _ in state.scan(self._prefix):
             yield int.from_bytes(key[start : start + 8], "big"), key[start + 8 :]
 
-    def pop_due(self, state: State, now_ms: int) -> list[bytes]:
-        """Remove and return the ids whose time is at or before ``now_ms``, in order of time."""
+    def pop_due(self, state: State, now_ms: int, *, at_most: int | None = None) -> list[bytes]:
+        """Remove and return the ids whose time is at or before ``now_ms``, in order of time; ``at_most`` so many."""
         due = []
-        for time_ms, item in self.all(state):
+        for time_ms, item in islice(self.all(state), at_most):
             if time_ms > now_ms:
                 break
             due.append((time_ms, item))
@@ -178,6 +209,20 @@ class KeyOwners:
         state.put(self._prefix + public_key, owner.encode())
 
 
+class Times:
+    """A time by name."""
+
+    def __init__(self, name: str) -> None:
+        self._prefix = _prefix(name)
+
+    def find(self, state: State, name: str) -> int | None:
+        data = state.get(self._prefix + name.encode())
+        return None if data is None else int.from_bytes(data, "big")
+
+    def put(self, state: State, name: str, time_ms: int) -> None:
+        state.put(self._prefix + name.encode(), time_ms.to_bytes(8, "big"))
+
+
 IDENTITY = tuple(_prefix(name) for name in ("key", "person", "institution"))
 """Prefixes of what is read for every transaction and seldom written."""
 
@@ -185,11 +230,24 @@ PARAMETERS = Table("parameters", Parameters, "parameters")
 INSTITUTIONS = Table("institution", Institution, "institution")
 PEOPLE = Table("person", Person, "person")
 KEY_OWNERS = KeyOwners()
+KEYS = Table("owned-key", KeyRecord, "key")
+OWNER_KEYS = Index("owner-key")
+LAST_SIGNS = Times("last-sign")
 OPERATORS = Index("operator")
 DATASETS = Table("dataset", Dataset, "dataset")
 SUPERSEDED = Table("superseded-dataset", Dataset, "version of a dataset")
 REQUESTS = Table("request", AccessRequest, "access request")
 OPEN_REQUESTS = CountedIndex("open-request")
+REQUEST_DEADLINES = Schedule("request-deadline")
+TAXONOMY = Table("taxonomy", Taxonomy, "taxonomy")
+DEMANDS = Table("demand", Demand, "demand")
+OPEN_DEMANDS = CountedIndex("open-demand")
+DEMAND_TERMS = CountedIndex("demand-term")
+DEMAND_EXPIRIES = Schedule("demand-expiry")
+DISPUTES = Table("dispute", Dispute, "dispute")
+OPEN_DISPUTES = CountedIndex("open-dispute")
+DISPUTED = Index("disputed")
+DISPUTE_DEADLINES = Schedule("dispute-deadline")
 TOKENS = Table("token", Token, "token")
 ACTIVE_TOKENS = CountedIndex("active-token")
 TOKEN_EXPIRIES = Schedule("token-expiry")
@@ -199,3 +257,10 @@ TOKEN_TASKS = Index("token-task")
 TASK_DEADLINES = Schedule("task-deadline")
 SEEN = Schedule("seen")
 EVIDENCE = Index("evidence")
+ACCOUNTS = Table("account", Account, "account")
+SUPPLY = Table("supply", Supply, "supply")
+ESCROWS = Table("escrow", Escrow, "escrow")
+ESCROW_DUES = Schedule("escrow-due")
+UNIONS = Table("union", DataUnion, "data union")
+INSTITUTION_UNIONS = CountedIndex("institution-union")
+UNION_MEMBERS = Table("union-member", UnionMembership, "member of the data union")

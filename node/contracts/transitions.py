@@ -20,10 +20,13 @@ from google.protobuf.descriptor import EnumDescriptor
 from koinon.errors import Refused
 from koinon.v1.access_pb2 import AccessRequest, RequestStatus, Token, TokenStatus
 from koinon.v1.catalog_pb2 import Dataset, DatasetStatus
+from koinon.v1.demand_pb2 import Demand, DemandStatus
+from koinon.v1.dispute_pb2 import Dispute, DisputeStatus
 from koinon.v1.identity_pb2 import Institution, MemberStatus
+from koinon.v1.points_pb2 import Escrow, EscrowStatus
 from koinon.v1.task_pb2 import Task, TaskStatus
 
-Stateful = Institution | Dataset | AccessRequest | Token | Task
+Stateful = Institution | Dataset | AccessRequest | Token | Task | Demand | Dispute | Escrow
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,16 @@ def _names(enum: EnumDescriptor, prefix: str) -> dict[int, str]:
 INSTITUTION = Machine(
     "institution",
     {
-        "institution.joined": {"": "active"},
+        "institution.joined": {"": "active", "removed": "active"},
         "institution.moved": {"active": "active"},
-        "evidence.recorded": {"active": "active", "suspended": "suspended"},
+        "institution.empowered": {"active": "active"},
+        "institution.suspended": {"active": "suspended"},
+        "institution.readmitted": {"suspended": "active"},
+        "institution.removed": {"active": "removed", "suspended": "removed"},
+        "institution.spared": {"active": "active"},  # evidence suspends, unless the others could not decide then
+        "evidence.recorded": {"active": "active", "suspended": "suspended", "removed": "removed"},
+        "key.rotated": {"active": "active"},
+        "key.revoked": {"active": "active"},
     },
     _names(MemberStatus.DESCRIPTOR, "MEMBER_STATUS_"),
 )
@@ -97,6 +107,8 @@ DATASET = Machine(
     {
         "dataset.published": {"": "published", "published": "published", "withdrawn": "published"},
         "dataset.withdrawn": {"published": "withdrawn"},
+        "dataset.verified": {"published": "published"},
+        "dataset.unverified": {"published": "published", "withdrawn": "withdrawn"},  # by whoever verified it
     },
     _names(DatasetStatus.DESCRIPTOR, "DATASET_STATUS_"),
 )
@@ -105,8 +117,12 @@ REQUEST = Machine(
     "request",
     {
         "access.requested": {"": "open"},
-        "access.granted": {"open": "granted"},
-        "access.denied": {"open": "denied"},
+        "access.countered": {"open": "countered", "countered": "countered"},  # by the publisher
+        "access.revised": {"open": "open", "countered": "open"},  # by the requester
+        "access.granted": {"open": "granted", "countered": "granted"},
+        "access.denied": {"open": "denied", "countered": "denied"},
+        "access.withdrawn": {"open": "withdrawn", "countered": "withdrawn"},
+        "access.expired": {"open": "expired", "countered": "expired"},
     },
     _names(RequestStatus.DESCRIPTOR, "REQUEST_STATUS_"),
 )
@@ -139,4 +155,78 @@ TASK = Machine(
     _names(TaskStatus.DESCRIPTOR, "TASK_STATUS_"),
 )
 
-MACHINES: tuple[Machine, ...] = (INSTITUTION, PERSON, DATASET, REQUEST, TOKEN, TASK)
+# A taxonomy has no status: there is one, and it changes.
+TAXONOMY = Machine("taxonomy", {"taxonomy.changed": {"": "active", "active": "active"}}, {})
+
+DEMAND = Machine(
+    "demand",
+    {
+        "demand.posted": {"": "open"},
+        "demand.matched": {"open": "open"},
+        "demand.withdrawn": {"open": "withdrawn"},
+        "demand.expired": {"open": "expired"},
+    },
+    _names(DemandStatus.DESCRIPTOR, "DEMAND_STATUS_"),
+)
+
+DISPUTE = Machine(
+    "dispute",
+    {
+        "dispute.opened": {"": "open"},
+        "dispute.answered": {"open": "arbitration"},
+        "dispute.unanswered": {"open": "arbitration"},  # the respondent's time is over
+        "dispute.ruled": {"arbitration": "arbitration"},  # by one arbiter
+        "dispute.decided": {"open": "decided", "arbitration": "decided"},
+        "dispute.withdrawn": {"open": "withdrawn", "arbitration": "withdrawn"},
+    },
+    _names(DisputeStatus.DESCRIPTOR, "DISPUTE_STATUS_"),
+)
+
+# An account has no states of its own: what moves are its points, and each record holds the postings.
+ACCOUNT = Machine(
+    "account",
+    {
+        "points.minted": {"": ""},
+        "points.burned": {"": ""},
+        "points.transferred": {"": ""},
+        "points.claimed": {"": ""},  # by a member of a data union
+    },
+    {},
+)
+
+ESCROW = Machine(
+    "escrow",
+    {
+        "escrow.held": {"": "held"},
+        "escrow.frozen": {"held": "frozen"},  # by a dispute
+        "escrow.thawed": {"frozen": "held"},
+        "escrow.settled": {"held": "settled", "frozen": "settled"},
+        "escrow.refunded": {"held": "refunded", "frozen": "refunded"},
+    },
+    _names(EscrowStatus.DESCRIPTOR, "ESCROW_STATUS_"),
+)
+
+# A data union has no status: it lasts, also without members, so that what it earned is never without an owner.
+UNION = Machine(
+    "union",
+    {
+        "union.defined": {"": "open", "open": "open"},
+        "union.members_set": {"open": "open"},
+    },
+    {},
+)
+
+MACHINES: tuple[Machine, ...] = (
+    INSTITUTION,
+    PERSON,
+    DATASET,
+    REQUEST,
+    TOKEN,
+    TASK,
+    TAXONOMY,
+    DEMAND,
+    DISPUTE,
+    ACCOUNT,
+    ESCROW,
+    UNION,
+)
