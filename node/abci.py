@@ -40,7 +40,7 @@ class AppInfo:
 
     height: int
     hashes: AppHashes
-    validators: tuple[Validator, ...]  # ascending by institution; who votes on height + 1
+    validators: tuple[Validator, ...]  # ascending by institution; who votes on height + 2, as this state has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class DecidedBlock:
     proposer: str
     transactions: tuple[bytes, ...]  # serialised Envelopes
     evidence: tuple[Evidence, ...] = ()
+    signers: tuple[str, ...] = ()  # of the certificate for the block before
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,13 @@ class Application(Protocol):
         ...
 
     def finalize_block(self, block: DecidedBlock) -> Finalized: ...
+
+    def validator_key(self, institution: str, height: int) -> bytes | None:
+        """With which key this institution votes at a height, up to the last block's plus 2; None where it has none.
+
+        What evidence is verified with: its offender may have changed its key since.
+        """
+        ...
 
     def commit(self) -> None:
         """Make the last finalised block's effects visible; its writes are on disk."""

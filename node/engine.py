@@ -5,6 +5,7 @@ Sans-IO: the same code runs on gRPC, LevelDB and a log file, and in simulation o
 - **sign → persist (synced) → send.** What is signed goes to the journal at once, and out of the house only
   after the journal is synced. So a crash at any point leaves no vote that we do not remember.
 - **One synced write per block**: the block, its certificate, the application's writes and the chain's new state.
+  Blocks that come from peers while this node is behind are synced several at once, and announced only then.
 - **Nothing from a peer is believed.** Signatures are verified before the core sees a message; blocks count by
   certificate and are compared with our own state; what is kept for later is bounded per peer.
 - Effects are performed in the order given, and nothing is awaited between them.
@@ -28,8 +29,9 @@ from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.validators import ValidatorSet, verify_commit
 from node import gossip
-from node.abci import Application, DecidedBlock
+from node.abci import AppHashes, Application, Finalized
 from node.author import Author
+from node.catch_up import Answer
 from node.consensus.core import Core
 from node.consensus.events import (
     Accuse,
@@ -242,6 +244,8 @@ class Engine:
             case Wake(Alarm.GOSSIP):
                 self._schedule_gossip()
                 self._neighbours.interval_ended()
+            case Wake(Alarm.ADOPT):
+                self._adopt_next()
             case Wake(Alarm.START, height) if height == self.chain.height + 1:
                 self._start_height_for_transactions()
             case Wake(Alarm.PROOF | Alarm.HEARTBEAT, height) if height == self.chain.height + 1:
@@ -350,22 +354,19 @@ class Engine:
             self._receive_proposal(peer, message)
 
     def _commit(self, block: ParsedBlock, commit: pb.Commit) -> None:
-        """Execute a block that is proved to be decided; make it durable, then visible, then known."""
-        height, header = block.header.height, block.header
+        """Make a block that is proved to be decided durable, then visible, then known."""
         fruitless = len(self._pool) > 0 and not block.transactions
-        finalized = self._app.finalize_block(
-            DecidedBlock(
-                height=height,
-                time_ms=header.time_ms,
-                block_hash=block.value.block_hash,
-                proposer=header.proposer,
-                transactions=block.transactions,
-                evidence=block.evidence,
-            )
-        )
-        before, chain = self.chain.hashes, self.chain.after(block, finalized)
+        before = self.chain.hashes
+        finalized = self._execute(block, commit, sync=True)
+        self._announce([(block, finalized)], before, fruitless=fruitless)
+
+    def _execute(self, block: ParsedBlock, commit: pb.Commit, *, sync: bool) -> Finalized:
+        """Execute the next block. Without ``sync`` it is on disk with the next synced write, and not announced yet."""
+        height, header = block.header.height, block.header
+        finalized = self._app.finalize_block(block.decided())
+        chain = self.chain.after(block, finalized)
         writes = [*finalized.writes, *self.blocks.writes(height, block.value.block, commit)]
-        self._store.write([*writes, (CHAIN_KEY, chain.to_bytes())], sync=True)
+        self._store.write([*writes, (CHAIN_KEY, chain.to_bytes())], sync=sync)
         self._app.commit()
         self.chain = chain
         if self._journal.observe(height, header.time_ms):
@@ -374,15 +375,23 @@ class Engine:
         self._started = False
         self._intake.turn_to(chain)
         self._neighbours.turn_to(chain)
-        for listener in self._listeners:
-            listener.on_committed(height, block, finalized)
-        after = finalized.hashes
-        changed = (before.state_commitment, before.audit_root) != (after.state_commitment, after.audit_root)
-        self._schedule_starts(proof=changed or bool(block.transactions))
+        return finalized
+
+    def _announce(
+        self, committed: Sequence[tuple[ParsedBlock, Finalized]], before: AppHashes, *, fruitless: bool = False
+    ) -> None:
+        """Blocks up to our last are on disk: tell of each, and arrange for the next height to begin."""
+        for block, finalized in committed:
+            for listener in self._listeners:
+                listener.on_committed(block.header.height, block, finalized)
+        after = self.chain.hashes
+        changed = before.audit_root != after.audit_root  # what else the state does needs no receipt
+        self._schedule_starts(proof=changed or any(block.transactions for block, _ in committed))
         if len(self._pool):
             # Through a timer, so that other inputs get their turn. If nothing in the pool was fit for this
             # block, nothing may be fit for the next one: do not spin.
-            self._timers.schedule(self._config.proof_delay_ms if fruitless else 0, Wake(Alarm.START, height + 1))
+            delay_ms = self._config.proof_delay_ms if fruitless else 0
+            self._timers.schedule(delay_ms, Wake(Alarm.START, self.chain.height + 1))
         self._take_up_early()
 
     def _schedule_starts(self, *, proof: bool) -> None:
@@ -455,12 +464,34 @@ class Engine:
     # --- block sync
 
     def _receive_blocks(self, peer: str, response: peer_pb2.BlockResponse) -> None:
-        """Adopt consecutive blocks, each proved by its certificate and equal to what we compute ourselves."""
-        useful = False
-        for item in response.blocks:
+        if not response.blocks:
+            self._neighbours.lacks(peer, response.first_height)
+            return
+        answer = Answer(peer, response.blocks[0].commit.height, response.blocks)
+        if self._neighbours.arrived(answer):
+            self._timers.schedule(0, Wake(Alarm.ADOPT, self.chain.height + 1))
+        elif answer.from_height <= self.chain.height + 1:
+            self._adopt(answer)  # nobody asked, but who is nearly there is sent the blocks
+
+    def _adopt_next(self) -> None:
+        """One answer at a time, so that other inputs get their turn."""
+        answer = self._neighbours.take()
+        if answer is not None:
+            self._adopt(answer)
+            self._timers.schedule(0, Wake(Alarm.ADOPT, self.chain.height + 1))
+
+    def _adopt(self, answer: Answer) -> None:
+        """Follow consecutive blocks, each proved by its certificate and equal to what we compute ourselves.
+
+        All are synced at once, and announced after: a crash on the way loses some, which are fetched again. This node
+        signs nothing in between.
+        """
+        before = self.chain.hashes
+        followed: list[tuple[ParsedBlock, Finalized]] = []
+        for item in answer.blocks:
+            if item.commit.height <= self.chain.height:
+                continue  # another answer was quicker
             try:
-                if item.commit.height <= self.chain.height:
-                    continue  # another answer was quicker
                 block = blocks.parse(item.block)
                 verify_commit(
                     self._config.chain_id,
@@ -470,16 +501,17 @@ class Engine:
                     self.chain.height + 1,
                 )
             except Corrupt as error:
-                self._log.warning("blocks dropped", sender=peer, reason=error.message)
-                self._neighbours.lied(peer)
+                self._log.warning("blocks dropped", sender=answer.peer, reason=error.message)
+                self._neighbours.lied(answer.peer)
                 break
-            self._follow(block, item.commit)
-            useful = True
-        if useful:
-            self._neighbours.helped(peer)
+            followed.append((block, self._follow(block, item.commit)))
+        if followed:
+            self._store.write((), sync=True)
+            self._announce(followed, before)
+            self._neighbours.ask()
 
-    def _follow(self, block: ParsedBlock, commit: pb.Commit) -> None:
-        """Adopt a block that is decided. Raises Corrupt if it does not fit our state, which then is wrong."""
+    def _follow(self, block: ParsedBlock, commit: pb.Commit) -> Finalized:
+        """Execute a block that is decided. Raises Corrupt if it does not fit our state, which then is wrong."""
         try:
             blocks.verify(self.chain, block)
         except InvalidBlock as error:
@@ -489,4 +521,4 @@ class Engine:
                 hint="keep a copy of the ledger directory for inquiry, remove it and start the node: "
                 "it fetches the ledger from its peers",
             ) from error
-        self._commit(block, commit)
+        return self._execute(block, commit, sync=False)

@@ -7,11 +7,12 @@ answers, being larger than questions, are few per peer and gossip interval.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from koinon.limits import MAX_BLOCK_BYTES, MAX_SYNC_BLOCKS
 from koinon.v1 import peer_pb2
 from node import gossip
-from node.catch_up import CatchUp
+from node.catch_up import Answer, Ask, CatchUp
 from node.consensus.core import Core
 from node.ledger.blocks import ChainState
 from node.ports import Transport
@@ -31,6 +32,7 @@ class Neighbours:
         self._transport = transport
         self._store = store
         self._catch_up = CatchUp()
+        self.waiting = False  # for a snapshot: blocks are not asked for meanwhile
         self._answers: Counter[str] = Counter()  # by peer, in this gossip interval
         self._interval = 0
         self._position = (0, 0, 0)  # at the last interval's end
@@ -69,9 +71,8 @@ class Neighbours:
         self._position = position
         if stalled or self._interval % _IDLE_INTERVALS == 0:
             self._transport.broadcast(self._status())
-        peer = self._catch_up.tick(self._chain.height)
-        if peer is not None:
-            self._ask(peer)
+        if not self.waiting:
+            self._send(self._catch_up.tick(self._chain.height))
 
     def greet(self, peer: str | None = None) -> None:
         """Say to one peer, or to all, where we stand, so that they can help."""
@@ -83,9 +84,40 @@ class Neighbours:
     def _status(self) -> peer_pb2.DeliverRequest:
         return gossip.round_status(self._height, self._core)
 
-    def _ask(self, peer: str) -> None:
-        request = peer_pb2.BlockRequest(from_height=self._height, count=MAX_SYNC_BLOCKS)
-        self._transport.send(peer, peer_pb2.DeliverRequest(block_request=request))
+    # --- asking for blocks
+
+    def ask(self) -> None:
+        """Ask for more blocks, where it helps."""
+        if not self.waiting:
+            self._send(self._catch_up.asks(self._chain.height))
+
+    def _send(self, asks: Iterable[Ask]) -> None:
+        for ask in asks:
+            request = peer_pb2.BlockRequest(from_height=ask.from_height, count=ask.count)
+            self._transport.send(ask.peer, peer_pb2.DeliverRequest(block_request=request))
+
+    def expects(self, peer: str, response: peer_pb2.BlockResponse) -> bool:
+        """Were these blocks asked for?"""
+        return bool(response.blocks) and self._catch_up.expects(peer, response.blocks[0].commit.height)
+
+    def arrived(self, answer: Answer) -> bool:
+        """Keep an answer that was asked for until ``take``; False where it was not."""
+        return self._catch_up.arrived(answer)
+
+    def take(self) -> Answer | None:
+        """Blocks that go on from ours, if they have come."""
+        answer = self._catch_up.take(self._chain.height)
+        self.ask()
+        return answer
+
+    def lacks(self, peer: str, first_height: int) -> None:
+        """A peer keeps blocks from this height on only."""
+        self._catch_up.lacks(peer, first_height)
+        self.ask()
+
+    def nobody_keeps_next(self) -> bool:
+        """Do all who are ahead say that they no longer keep the next block?"""
+        return self._catch_up.nobody_keeps(self._height)
 
     # --- answering
 
@@ -104,6 +136,7 @@ class Neighbours:
             self.greet(peer)  # it will ask
 
     def on_block_request(self, peer: str, request: peer_pb2.BlockRequest) -> None:
+        """Send the blocks, or say from where on they are kept."""
         if 1 <= request.from_height <= self._chain.height and self._may_answer(peer):
             self._send_blocks(peer, request.from_height, request.count)
 
@@ -124,15 +157,11 @@ class Neighbours:
                 break
             size += added
             response.blocks.add(block=block, commit=commit)
-        if response.blocks:
-            self._transport.send(peer, peer_pb2.DeliverRequest(block_response=response))
+        if not response.blocks:
+            response.first_height = self._store.first()
+        self._transport.send(peer, peer_pb2.DeliverRequest(block_response=response))
 
     # --- what a peer's blocks were worth
-
-    def helped(self, peer: str) -> None:
-        """Its blocks brought us forward: ask for more, if it has more."""
-        if self._catch_up.answered(peer, self._chain.height):
-            self._ask(peer)
 
     def lied(self, peer: str) -> None:
         """Its blocks do not hold: forget what it claims."""

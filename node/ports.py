@@ -39,6 +39,7 @@ class Alarm(Enum):
     START = "start"  # begin the height: transactions wait
     PROOF = "proof"  # begin the height: the last block's effects are not yet in a header
     HEARTBEAT = "heartbeat"  # begin the height: it is time for a sign of life
+    ADOPT = "adopt"  # follow the blocks that have come from peers
     GOSSIP = "gossip"  # tell peers where we stand
 
 

@@ -24,7 +24,6 @@ from itertools import zip_longest
 from koinon.errors import Corrupt
 from koinon.v1.identity_pb2 import Genesis
 from koinon.validators import ValidatorSet, verify_commit
-from node.abci import DecidedBlock
 from node.application import Application
 from node.archive import Decided
 from node.ledger import blocks
@@ -106,17 +105,7 @@ def _verify(chain: ChainState, item: Decided) -> ParsedBlock:
 
 def _execute(application: Application, scratch: KeyValueStore, chain: ChainState, block: ParsedBlock) -> ChainState:
     """Step 4."""
-    header = block.header
-    finalized = application.finalize_block(
-        DecidedBlock(
-            height=header.height,
-            time_ms=header.time_ms,
-            block_hash=block.value.block_hash,
-            proposer=header.proposer,
-            transactions=block.transactions,
-            evidence=block.evidence,
-        )
-    )
+    finalized = application.finalize_block(block.decided())
     scratch.write(finalized.writes, sync=False)
     application.commit()
     return chain.after(block, finalized)

@@ -24,37 +24,38 @@ _sym_db = _symbol_database.Default()
 
 from koinon.v1 import consensus_pb2 as koinon_dot_v1_dot_consensus__pb2
 from koinon.v1 import session_pb2 as koinon_dot_v1_dot_session__pb2
+from koinon.v1 import snapshot_pb2 as koinon_dot_v1_dot_snapshot__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14koinon/v1/peer.proto\x12\tkoinon.v1\x1a\x19koinon/v1/consensus.proto\x1a\x17koinon/v1/session.proto\"\xd9\x02\n\x0e\x44\x65liverRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.koinon.v1.HelloH\x00\x12\'\n\x08proposal\x18\x02 \x01(\x0b\x32\x13.koinon.v1.ProposalH\x00\x12%\n\x05votes\x18\x03 \x01(\x0b\x32\x14.koinon.v1.VoteBatchH\x00\x12.\n\x0cround_status\x18\x04 \x01(\x0b\x32\x16.koinon.v1.RoundStatusH\x00\x12\x33\n\x0ctransactions\x18\x05 \x01(\x0b\x32\x1b.koinon.v1.TransactionBatchH\x00\x12\x30\n\rblock_request\x18\x06 \x01(\x0b\x32\x17.koinon.v1.BlockRequestH\x00\x12\x32\n\x0e\x62lock_response\x18\x07 \x01(\x0b\x32\x18.koinon.v1.BlockResponseH\x00\x42\t\n\x07message\"!\n\x0f\x44\x65liverResponse\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\\\n\x05Hello\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x14\n\x0cgenesis_hash\x18\x02 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\x04\"+\n\tVoteBatch\x12\x1e\n\x05votes\x18\x01 \x03(\x0b\x32\x0f.koinon.v1.Vote\"v\n\x0bRoundStatus\x12\x0e\n\x06height\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x14\n\x0chas_proposal\x18\x04 \x01(\x08\x12\x10\n\x08prevotes\x18\x05 \x03(\t\x12\x12\n\nprecommits\x18\x06 \x03(\t\"%\n\x10TransactionBatch\x12\x11\n\tenvelopes\x18\x01 \x03(\x0c\"2\n\x0c\x42lockRequest\x12\x13\n\x0b\x66rom_height\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\":\n\rBlockResponse\x12)\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x19.koinon.v1.CommittedBlock\"B\n\x0e\x43ommittedBlock\x12\r\n\x05\x62lock\x18\x01 \x01(\x0c\x12!\n\x06\x63ommit\x18\x02 \x01(\x0b\x32\x11.koinon.v1.Commit\"%\n\x12\x46\x65tchOutputRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\">\n\x13\x46\x65tchOutputResponse\x12\'\n\x06output\x18\x01 \x01(\x0b\x32\x17.koinon.v1.SealedOutput2\x9f\x01\n\x0bPeerService\x12\x42\n\x07\x44\x65liver\x12\x19.koinon.v1.DeliverRequest\x1a\x1a.koinon.v1.DeliverResponse(\x01\x12L\n\x0b\x46\x65tchOutput\x12\x1d.koinon.v1.FetchOutputRequest\x1a\x1e.koinon.v1.FetchOutputResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14koinon/v1/peer.proto\x12\tkoinon.v1\x1a\x19koinon/v1/consensus.proto\x1a\x17koinon/v1/session.proto\x1a\x18koinon/v1/snapshot.proto\"\xab\x04\n\x0e\x44\x65liverRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.koinon.v1.HelloH\x00\x12\'\n\x08proposal\x18\x02 \x01(\x0b\x32\x13.koinon.v1.ProposalH\x00\x12%\n\x05votes\x18\x03 \x01(\x0b\x32\x14.koinon.v1.VoteBatchH\x00\x12.\n\x0cround_status\x18\x04 \x01(\x0b\x32\x16.koinon.v1.RoundStatusH\x00\x12\x33\n\x0ctransactions\x18\x05 \x01(\x0b\x32\x1b.koinon.v1.TransactionBatchH\x00\x12\x30\n\rblock_request\x18\x06 \x01(\x0b\x32\x17.koinon.v1.BlockRequestH\x00\x12\x32\n\x0e\x62lock_response\x18\x07 \x01(\x0b\x32\x18.koinon.v1.BlockResponseH\x00\x12\x36\n\x10snapshot_request\x18\x08 \x01(\x0b\x32\x1a.koinon.v1.SnapshotRequestH\x00\x12\x32\n\x0esnapshot_offer\x18\t \x01(\x0b\x32\x18.koinon.v1.SnapshotOfferH\x00\x12\x30\n\rchunk_request\x18\n \x01(\x0b\x32\x17.koinon.v1.ChunkRequestH\x00\x12\x32\n\x0e\x63hunk_response\x18\x0b \x01(\x0b\x32\x18.koinon.v1.ChunkResponseH\x00\x42\t\n\x07message\"!\n\x0f\x44\x65liverResponse\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\\\n\x05Hello\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x14\n\x0cgenesis_hash\x18\x02 \x01(\x0c\x12\x18\n\x10protocol_version\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\x04\"+\n\tVoteBatch\x12\x1e\n\x05votes\x18\x01 \x03(\x0b\x32\x0f.koinon.v1.Vote\"v\n\x0bRoundStatus\x12\x0e\n\x06height\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04step\x18\x03 \x01(\r\x12\x14\n\x0chas_proposal\x18\x04 \x01(\x08\x12\x10\n\x08prevotes\x18\x05 \x03(\t\x12\x12\n\nprecommits\x18\x06 \x03(\t\"%\n\x10TransactionBatch\x12\x11\n\tenvelopes\x18\x01 \x03(\x0c\"2\n\x0c\x42lockRequest\x12\x13\n\x0b\x66rom_height\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\r\"P\n\rBlockResponse\x12)\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x19.koinon.v1.CommittedBlock\x12\x14\n\x0c\x66irst_height\x18\x02 \x01(\x04\"B\n\x0e\x43ommittedBlock\x12\r\n\x05\x62lock\x18\x01 \x01(\x0c\x12!\n\x06\x63ommit\x18\x02 \x01(\x0b\x32\x11.koinon.v1.Commit\"%\n\x12\x46\x65tchOutputRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\">\n\x13\x46\x65tchOutputResponse\x12\'\n\x06output\x18\x01 \x01(\x0b\x32\x17.koinon.v1.SealedOutput2\x9f\x01\n\x0bPeerService\x12\x42\n\x07\x44\x65liver\x12\x19.koinon.v1.DeliverRequest\x1a\x1a.koinon.v1.DeliverResponse(\x01\x12L\n\x0b\x46\x65tchOutput\x12\x1d.koinon.v1.FetchOutputRequest\x1a\x1e.koinon.v1.FetchOutputResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DELIVERREQUEST']._serialized_start=88
-  _globals['_DELIVERREQUEST']._serialized_end=433
-  _globals['_DELIVERRESPONSE']._serialized_start=435
-  _globals['_DELIVERRESPONSE']._serialized_end=468
-  _globals['_HELLO']._serialized_start=470
-  _globals['_HELLO']._serialized_end=562
-  _globals['_VOTEBATCH']._serialized_start=564
-  _globals['_VOTEBATCH']._serialized_end=607
-  _globals['_ROUNDSTATUS']._serialized_start=609
-  _globals['_ROUNDSTATUS']._serialized_end=727
-  _globals['_TRANSACTIONBATCH']._serialized_start=729
-  _globals['_TRANSACTIONBATCH']._serialized_end=766
-  _globals['_BLOCKREQUEST']._serialized_start=768
-  _globals['_BLOCKREQUEST']._serialized_end=818
-  _globals['_BLOCKRESPONSE']._serialized_start=820
-  _globals['_BLOCKRESPONSE']._serialized_end=878
-  _globals['_COMMITTEDBLOCK']._serialized_start=880
-  _globals['_COMMITTEDBLOCK']._serialized_end=946
-  _globals['_FETCHOUTPUTREQUEST']._serialized_start=948
-  _globals['_FETCHOUTPUTREQUEST']._serialized_end=985
-  _globals['_FETCHOUTPUTRESPONSE']._serialized_start=987
-  _globals['_FETCHOUTPUTRESPONSE']._serialized_end=1049
-  _globals['_PEERSERVICE']._serialized_start=1052
-  _globals['_PEERSERVICE']._serialized_end=1211
+  _globals['_DELIVERREQUEST']._serialized_start=114
+  _globals['_DELIVERREQUEST']._serialized_end=669
+  _globals['_DELIVERRESPONSE']._serialized_start=671
+  _globals['_DELIVERRESPONSE']._serialized_end=704
+  _globals['_HELLO']._serialized_start=706
+  _globals['_HELLO']._serialized_end=798
+  _globals['_VOTEBATCH']._serialized_start=800
+  _globals['_VOTEBATCH']._serialized_end=843
+  _globals['_ROUNDSTATUS']._serialized_start=845
+  _globals['_ROUNDSTATUS']._serialized_end=963
+  _globals['_TRANSACTIONBATCH']._serialized_start=965
+  _globals['_TRANSACTIONBATCH']._serialized_end=1002
+  _globals['_BLOCKREQUEST']._serialized_start=1004
+  _globals['_BLOCKREQUEST']._serialized_end=1054
+  _globals['_BLOCKRESPONSE']._serialized_start=1056
+  _globals['_BLOCKRESPONSE']._serialized_end=1136
+  _globals['_COMMITTEDBLOCK']._serialized_start=1138
+  _globals['_COMMITTEDBLOCK']._serialized_end=1204
+  _globals['_FETCHOUTPUTREQUEST']._serialized_start=1206
+  _globals['_FETCHOUTPUTREQUEST']._serialized_end=1243
+  _globals['_FETCHOUTPUTRESPONSE']._serialized_start=1245
+  _globals['_FETCHOUTPUTRESPONSE']._serialized_end=1307
+  _globals['_PEERSERVICE']._serialized_start=1310
+  _globals['_PEERSERVICE']._serialized_end=1469
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from koinon.v1 import consensus_pb2 as _consensus_pb2
 from koinon.v1 import session_pb2 as _session_pb2
+from koinon.v1 import snapshot_pb2 as _snapshot_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -31,6 +32,10 @@ class DeliverRequest(_message.Message):
     TRANSACTIONS_FIELD_NUMBER: _builtins.int
     BLOCK_REQUEST_FIELD_NUMBER: _builtins.int
     BLOCK_RESPONSE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_REQUEST_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_OFFER_FIELD_NUMBER: _builtins.int
+    CHUNK_REQUEST_FIELD_NUMBER: _builtins.int
+    CHUNK_RESPONSE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """first on every stream"""
@@ -47,6 +52,14 @@ class DeliverRequest(_message.Message):
     def block_request(self) -> Global___BlockRequest: ...
     @_builtins.property
     def block_response(self) -> Global___BlockResponse: ...
+    @_builtins.property
+    def snapshot_request(self) -> _snapshot_pb2.SnapshotRequest: ...
+    @_builtins.property
+    def snapshot_offer(self) -> _snapshot_pb2.SnapshotOffer: ...
+    @_builtins.property
+    def chunk_request(self) -> _snapshot_pb2.ChunkRequest: ...
+    @_builtins.property
+    def chunk_response(self) -> _snapshot_pb2.ChunkResponse: ...
     def __init__(
         self,
         *,
@@ -57,12 +70,16 @@ class DeliverRequest(_message.Message):
         transactions: Global___TransactionBatch | None = ...,
         block_request: Global___BlockRequest | None = ...,
         block_response: Global___BlockResponse | None = ...,
+        snapshot_request: _snapshot_pb2.SnapshotRequest | None = ...,
+        snapshot_offer: _snapshot_pb2.SnapshotOffer | None = ...,
+        chunk_request: _snapshot_pb2.ChunkRequest | None = ...,
+        chunk_response: _snapshot_pb2.ChunkResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["block_request", b"block_request", "block_response", b"block_response", "hello", b"hello", "message", b"message", "proposal", b"proposal", "round_status", b"round_status", "transactions", b"transactions", "votes", b"votes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block_request", b"block_request", "block_response", b"block_response", "chunk_request", b"chunk_request", "chunk_response", b"chunk_response", "hello", b"hello", "message", b"message", "proposal", b"proposal", "round_status", b"round_status", "snapshot_offer", b"snapshot_offer", "snapshot_request", b"snapshot_request", "transactions", b"transactions", "votes", b"votes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_request", b"block_request", "block_response", b"block_response", "hello", b"hello", "message", b"message", "proposal", b"proposal", "round_status", b"round_status", "transactions", b"transactions", "votes", b"votes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_request", b"block_request", "block_response", b"block_response", "chunk_request", b"chunk_request", "chunk_response", b"chunk_response", "hello", b"hello", "message", b"message", "proposal", b"proposal", "round_status", b"round_status", "snapshot_offer", b"snapshot_offer", "snapshot_request", b"snapshot_request", "transactions", b"transactions", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "proposal", "votes", "round_status", "transactions", "block_request", "block_response"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "proposal", "votes", "round_status", "transactions", "block_request", "block_response", "snapshot_request", "snapshot_offer", "chunk_request", "chunk_response"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -226,6 +243,9 @@ class BlockResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BLOCKS_FIELD_NUMBER: _builtins.int
+    FIRST_HEIGHT_FIELD_NUMBER: _builtins.int
+    first_height: _builtins.int
+    """with no blocks: the lowest height whose block the sender keeps"""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommittedBlock]:
         """consecutive"""
@@ -234,10 +254,11 @@ class BlockResponse(_message.Message):
         self,
         *,
         blocks: _abc.Iterable[Global___CommittedBlock] | None = ...,
+        first_height: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "first_height", b"first_height"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,7 +23,7 @@ from koinon.limits import (
 )
 from koinon.v1 import consensus_pb2 as pb
 from koinon.validators import ValidatorSet, verify_commit
-from node.abci import AppHashes, Finalized
+from node.abci import AppHashes, DecidedBlock, Finalized
 from node.consensus.messages import Value
 from node.ledger import evidence as evidences
 
@@ -116,6 +116,18 @@ class ParsedBlock:
     transactions: tuple[bytes, ...]
     evidence: tuple[pb.Evidence, ...]
     last_commit: pb.Commit | None
+
+    def decided(self) -> DecidedBlock:
+        """For the application, once the block is decided."""
+        return DecidedBlock(
+            height=self.header.height,
+            time_ms=self.header.time_ms,
+            block_hash=self.value.block_hash,
+            proposer=self.header.proposer,
+            transactions=self.transactions,
+            evidence=self.evidence,
+            signers=tuple(item.institution for item in self.last_commit.signatures) if self.last_commit else (),
+        )
 
 
 def build(

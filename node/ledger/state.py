@@ -54,21 +54,9 @@ class State:
         self._set(key, None)
 
     def scan(self, prefix: bytes, *, start: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Keys that begin with ``prefix``, in order, as they are at the first step; ``start`` as in KeyValueStore."""
+        """Keys that begin with ``prefix``, in order, as they are when it is called; ``start`` as in KeyValueStore."""
         stored = self._scan(prefix, start=start, reverse=reverse)
-        changed = self._changed(prefix, start, reverse)
-        entry = next(stored, None)
-        for key, value in changed:
-            while entry is not None and (entry[0] > key if reverse else entry[0] < key):
-                yield entry
-                entry = next(stored, None)
-            if entry is not None and entry[0] == key:
-                entry = next(stored, None)
-            if value is not None:
-                yield key, value
-        while entry is not None:
-            yield entry
-            entry = next(stored, None)
+        return _merged(stored, self._changed(prefix, start, reverse), reverse)
 
     def savepoint(self) -> None:
         """Mark the present; to be ended by exactly one ``rollback()`` or ``release()``. They nest."""
@@ -97,6 +85,11 @@ class State:
         found = ((key, self._read(key), self._overlay[key]) for key in self._keys)
         return [(key, before, after) for key, before, after in found if before != after]
 
+    def overlay(self) -> list[Write]:
+        """Everything put or deleted, ascending by key, whether it differs from the store or not."""
+        assert not self._savepoints
+        return [(key, self._overlay[key]) for key in self._keys]
+
     def writes(self) -> list[Write]:
         """The writes that make the store what this view is, ascending by key."""
         return [(key, after) for key, _, after in self.changes()]
@@ -119,3 +112,21 @@ class State:
             if not start or (key <= start if reverse else key >= start):
                 found.append((key, self._overlay[key]))
         return found[::-1] if reverse else found
+
+
+def _merged(
+    stored: Iterator[tuple[bytes, bytes]], changed: list[tuple[bytes, bytes | None]], reverse: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    """What is stored, with changes laid over it; both in the same order."""
+    entry = next(stored, None)
+    for key, value in changed:
+        while entry is not None and (entry[0] > key if reverse else entry[0] < key):
+            yield entry
+            entry = next(stored, None)
+        if entry is not None and entry[0] == key:
+            entry = next(stored, None)
+        if value is not None:
+            yield key, value
+    while entry is not None:
+        yield entry
+        entry = next(stored, None)

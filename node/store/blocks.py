@@ -25,6 +25,12 @@ class BlockStore:
             return int.from_bytes(key[len(_BLOCKS) :], "big")
         return 0
 
+    def first(self) -> int:
+        """The lowest height whose block is kept; 1 when there is none."""
+        for key, _ in self._store.scan(_BLOCKS):
+            return int.from_bytes(key[len(_BLOCKS) :], "big")
+        return 1
+
     def block(self, height: int) -> bytes | None:
         """The serialised Block at ``height``, as it was decided."""
         return self._store.get(height_key(_BLOCKS, height))
