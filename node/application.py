@@ -43,7 +43,7 @@ from koinon.v1.transaction_pb2 import (
     TransactionResult,
 )
 from node.abci import AppHashes, AppInfo, DecidedBlock, Finalized, Write
-from node.contracts import genesis, tables
+from node.contracts import genesis, keys, membership, tables
 from node.contracts.context import THE_LEDGER, Context, Sender, sender_of
 from node.contracts.operations import end_block, execute, record_evidence
 from node.contracts.reads import Reads
@@ -110,7 +110,7 @@ class Application(Reads):
         super().__init__(self._new_state())
         self.chain_id = genesis_file.chain_id(initial)
         self._genesis_hash = genesis_file.genesis_hash(initial)
-        self._validators = genesis_file.validators(initial).to_proto()
+        self._validators = self._next_validators = genesis_file.validators(initial)
         self._verified: dict[bytes, SignedTransaction] = {}  # by envelope, oldest first
         self._verified_bytes = 0
         self.audit_log = AuditLog(store.get)
@@ -128,6 +128,7 @@ class Application(Reads):
             )
         self._lthash = LtHash.from_bytes(standing.lthash)
         self._pending = standing
+        self._next_validators = membership.validators(self._new_state())
         self.commit()
 
     def _found(self, initial: Genesis) -> None:
@@ -140,7 +141,7 @@ class Application(Reads):
     # --- node.abci.Application
 
     def info(self) -> AppInfo:
-        return AppInfo(self._standing.height, self._hashes, self._validators)
+        return AppInfo(self._standing.height, self._hashes, self._validators.to_proto())
 
     def check_tx(self, envelope: bytes) -> Refusal | None:
         try:
@@ -187,7 +188,15 @@ class Application(Reads):
         return None
 
     def finalize_block(self, block: DecidedBlock) -> Finalized:
-        context = Context(self._new_state(), block.height, block.time_ms, self.audit_log.size, self.parameters())
+        context = Context(
+            self._new_state(),
+            block.height,
+            block.time_ms,
+            self.audit_log.size,
+            self.parameters(),
+            validators=self._validators,
+        )
+        membership.note_signs_of_life(context, (*block.signers, block.proposer))
         results: list[TransactionResult] = []
         leaves: list[bytes] = []
         index: list[Write] = []
@@ -203,11 +212,13 @@ class Application(Reads):
             record_evidence(context, evidence)
         end_block(context)
         writes = self._settle(context, merkle.root(leaves))
+        if self._identities_change:
+            self._next_validators = membership.validators(context.state)
         return Finalized(
             height=block.height,
             results=tuple(results),
             hashes=self._app_hashes(self._pending),
-            validators=self._validators,
+            validators=self._next_validators.to_proto(),
             writes=(*writes, *index),
             records=tuple(context.records),
         )
@@ -217,7 +228,11 @@ class Application(Reads):
             self._identities.clear()
             self._identities_change = False
         self._standing = self._pending
+        self._validators = self._next_validators
         self._hashes = self._app_hashes(self._standing)
+
+    def validator_key(self, institution: str, height: int) -> bytes | None:
+        return keys.validator_key(self._state, institution, height)
 
     # --- questions about what was decided; for those about the state see Reads
 

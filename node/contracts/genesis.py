@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from koinon.v1.identity_pb2 import MEMBER_STATUS_UNSPECIFIED, Genesis, Institution
-from node.contracts import identity, tables
+from node.contracts import identity, keys, tables
 from node.contracts.context import Context
 from node.contracts.transitions import INSTITUTION
 
@@ -18,7 +18,8 @@ def apply(context: Context, genesis: Genesis) -> None:
         context.move(INSTITUTION, descriptor.id, member, "institution.joined", detail=detail)
         del member.descriptor.people[:]  # they live in a table of their own
         tables.INSTITUTIONS.put(state, descriptor.id, member)
-        tables.KEY_OWNERS.put(state, descriptor.node_key, descriptor.id)
+        for purpose, key in keys.of_descriptor(descriptor):
+            keys.register(context, key, descriptor.id, purpose)
     for descriptor in genesis.institutions:
         for person in descriptor.people:
             identity.admit(context, person)

@@ -16,6 +16,7 @@ from koinon.errors import Refused
 from koinon.limits import MAX_TEXT
 from koinon.names import PersonId
 from koinon.v1.identity_pb2 import (
+    KEY_PURPOSE_PERSON,
     ROLE_OPERATOR,
     InstitutionDescriptor,
     Person,
@@ -24,7 +25,7 @@ from koinon.v1.identity_pb2 import (
     Role,
     UpdateEndpoints,
 )
-from node.contracts import shapes, tables, tasks
+from node.contracts import keys, shapes, tables, tasks
 from node.contracts.context import Context
 from node.contracts.transitions import INSTITUTION, PERSON
 
@@ -59,7 +60,10 @@ def admit(context: Context, person: Person) -> None:
     detail = f"{roles}; key {person.public_key.hex()}"
     context.record("person.registered", f"person:{person.id}", before, after, related=_related(person), detail=detail)
     tables.PEOPLE.put(state, person.id, person)
-    tables.KEY_OWNERS.put(state, person.public_key, person.id)
+    if not kept:
+        if known is not None:
+            keys.end(context, known.public_key, "rotated")
+        keys.register(context, person.public_key, person.id, KEY_PURPOSE_PERSON)
     (tables.OPERATORS.add if ROLE_OPERATOR in person.roles else tables.OPERATORS.remove)(state, *_operator_key(person))
 
 
@@ -79,6 +83,7 @@ def revoke_person(context: Context, operation: RevokePerson) -> str:
     )
     person.revoked = True
     tables.PEOPLE.put(state, person.id, person)
+    keys.end(context, person.public_key, operation.reason)
     tables.OPERATORS.remove(state, *_operator_key(person))
     tasks.fail_of_asker(context, person.id, "revoked-key", f"{person.id} was revoked: {operation.reason}")
     return ""

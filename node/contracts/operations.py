@@ -9,7 +9,7 @@ from governance.permissions import PERMISSIONS, wanted
 from koinon.errors import InvalidInput, PermissionRefused
 from koinon.v1.consensus_pb2 import Evidence, VoteType
 from koinon.v1.transaction_pb2 import Operation
-from node.contracts import access, catalog, identity, tables, tasks
+from node.contracts import access, catalog, identity, membership, tables, tasks
 from node.contracts.context import Context
 from node.contracts.transitions import INSTITUTION
 
@@ -76,6 +76,7 @@ def record_evidence(context: Context, evidence: Evidence) -> None:
     tables.EVIDENCE.add(context.state, *key)
     detail = f"signed two {what}s at height {height}, round {round_}"
     context.move(INSTITUTION, institution, member, "evidence.recorded", detail=detail)
+    membership.sanction(context, institution, detail)
 
 
 def end_block(context: Context) -> None:

@@ -164,6 +164,14 @@ def fail_of_asker(context: Context, person_id: str, rule: str, reason: str) -> N
         end(context, tables.TASKS.get(context.state, task_id), "task.failed", rule=rule, reason=reason)
 
 
+def fail_of_institution(context: Context, institution: str, rule: str, reason: str) -> None:
+    """Fail every open task that one of its people asked for or that it is a party to; it was just excluded."""
+    for _, task_id in list(tables.TASK_DEADLINES.all(context.state)):
+        task = tables.TASKS.get(context.state, task_id.decode())
+        if task.asker.partition("/")[0] == institution or institution in task.submitted.committee:
+            end(context, task, "task.failed", rule=rule, reason=reason)
+
+
 def expire_due(context: Context) -> None:
     """End the tasks whose deadline block time has reached."""
     for task_id in tables.TASK_DEADLINES.pop_due(context.state, context.time_ms):

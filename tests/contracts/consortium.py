@@ -140,6 +140,7 @@ class Consortium:
     store: KeyValueStore = field(default_factory=MemoryStore)
     genesis: Genesis = field(default_factory=genesis)
     blocks: list[DecidedBlock] = field(default_factory=list)
+    silent: set[str] = field(default_factory=set)  # validators whose votes are in no certificate
     _nonce: int = 0
 
     def __post_init__(self) -> None:
@@ -160,7 +161,13 @@ class Consortium:
     def decide(self, *envelopes: bytes, after_ms: int = BLOCK_MS, evidence: tuple[Evidence, ...] = ()) -> Finalized:
         """Execute and commit one block."""
         block = DecidedBlock(
-            self.app.info().height + 1, self.time_ms + after_ms, bytes(32), MEMBERS[0], envelopes, evidence
+            self.app.info().height + 1,
+            self.time_ms + after_ms,
+            bytes(32),
+            MEMBERS[0],
+            envelopes,
+            evidence,
+            tuple(item.institution for item in self.app.info().validators if item.institution not in self.silent),
         )
         return self.replay(block)
 

@@ -10,8 +10,11 @@ from node.contracts.transitions import MACHINES, PERSON, TASK, Machine
 
 # What may ever happen to a subject: event, from, to. Written out again, so that a change is deliberate.
 PATHS = """
-institution: institution.joined -active, institution.moved active-active,
-  evidence.recorded active-active, evidence.recorded suspended-suspended
+institution: institution.joined -active, institution.joined removed-active, institution.moved active-active,
+  institution.empowered active-active, institution.suspended active-suspended, institution.readmitted suspended-active,
+  institution.removed active-removed, institution.removed suspended-removed, institution.spared active-active,
+  evidence.recorded active-active, evidence.recorded suspended-suspended, evidence.recorded removed-removed,
+  key.rotated active-active, key.revoked active-active
 person: person.registered -active, person.registered active-active, person.registered revoked-active,
   person.revoked active-revoked
 dataset: dataset.published -published, dataset.published published-published, dataset.published withdrawn-published,

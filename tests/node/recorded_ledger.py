@@ -10,7 +10,6 @@ from koinon.envelope import identify, sign
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1.audit_pb2 import AuditRecord
 from koinon.validators import ValidatorSet
-from node.abci import DecidedBlock
 from node.application import Application
 from node.ledger import blocks
 from node.ledger.blocks import ChainState
@@ -51,9 +50,7 @@ class RecordedLedger:
         block = blocks.build(self.chain, envelopes, [], self._commit, proposer)
         blocks.verify(self.chain, block)
         header = block.header
-        finalized = self.app.finalize_block(
-            DecidedBlock(header.height, header.time_ms, block.value.block_hash, proposer, block.transactions)
-        )
+        finalized = self.app.finalize_block(block.decided())
         if self.validators_to_come:
             finalized = replace(finalized, validators=self.validators_to_come)
         self._commit = self._certificate(block.header.height, block.value.block_hash, header.time_ms + BLOCK_MS)

@@ -1,0 +1,94 @@
+"""Keys: whose each one is and was, from which height to which; rotation and revocation of an institution's own.
+
+A key belongs to one owner for ever, so that old signatures stay accountable. A validator key counts from two blocks
+after it was named, like every change of validators; all others from the next block on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from koinon.errors import Refused
+from koinon.v1.identity_pb2 import (
+    KEY_PURPOSE_NODE,
+    KEY_PURPOSE_PERSON,
+    KEY_PURPOSE_SEALING,
+    KEY_PURPOSE_TLS,
+    KEY_PURPOSE_VALIDATOR,
+    InstitutionDescriptor,
+    KeyPurpose,
+    KeyRecord,
+)
+from node.contracts import tables
+from node.contracts.context import Context
+from node.ledger.state import State
+
+_SIGN_TRANSACTIONS = (KEY_PURPOSE_NODE, KEY_PURPOSE_PERSON)
+_VOTES_LATER = 2  # blocks between a change of validators and its effect
+
+
+def of_descriptor(descriptor: InstitutionDescriptor) -> list[tuple[KeyPurpose.ValueType, bytes]]:
+    """An institution's keys, 32 bytes each; of the certificate its SHA-256."""
+    return [
+        (KEY_PURPOSE_VALIDATOR, descriptor.validator_key),
+        (KEY_PURPOSE_NODE, descriptor.node_key),
+        (KEY_PURPOSE_SEALING, descriptor.sealing_key),
+        (KEY_PURPOSE_TLS, hashlib.sha256(descriptor.tls_certificate).digest()),
+    ]
+
+
+def register(context: Context, key: bytes, owner: str, purpose: KeyPurpose.ValueType) -> None:
+    """Put a new key under its owner's name. Raises Refused with rule ``already-exists`` for one ever used."""
+    state = context.state
+    if (before := tables.KEYS.find(state, key.hex())) is not None:
+        raise Refused(
+            f"the {name(purpose)} key of {owner} was registered before, for {before.owner}",
+            rule="already-exists",
+            hint="make a new key: one that was ever registered stays with whom it was registered for",
+        )
+    if purpose in _SIGN_TRANSACTIONS:
+        tables.KEY_OWNERS.put(state, key, owner)
+    record = KeyRecord(key=key, owner=owner, purpose=purpose, from_height=_counts_from(context, purpose))
+    tables.KEYS.put(state, key.hex(), record)
+    tables.OWNER_KEYS.add(state, owner, f"{context.height:020d}{key.hex()}")
+
+
+def end(context: Context, key: bytes, reason: str) -> None:
+    """The key counts no more; its record says since when, and why."""
+    record = tables.KEYS.find(context.state, key.hex())
+    if record is not None and not record.until_height:
+        record.until_height = _counts_from(context, record.purpose)
+        record.end = reason
+        tables.KEYS.put(context.state, key.hex(), record)
+
+
+def end_all(context: Context, owner: str, reason: str) -> None:
+    """None of an owner's keys counts any more."""
+    for record in list(of_owner(context.state, owner)):
+        end(context, record.key, reason)
+
+
+def of_owner(state: State, owner: str) -> Iterator[KeyRecord]:
+    """Every key that an institution, or a person, ever had; oldest first."""
+    return (tables.KEYS.get(state, entry[20:]) for entry in tables.OWNER_KEYS.under(state, owner))
+
+
+def validator_key(state: State, institution: str, height: int) -> bytes | None:
+    """With which key this institution voted at a height, if it did."""
+    for record in of_owner(state, institution):
+        ended = 0 < record.until_height <= height
+        if record.purpose == KEY_PURPOSE_VALIDATOR and record.from_height <= height and not ended:
+            return record.key
+    return None
+
+
+def _counts_from(context: Context, purpose: KeyPurpose.ValueType) -> int:
+    if not context.height:
+        return 1  # the genesis'
+    return context.height + (_VOTES_LATER if purpose == KEY_PURPOSE_VALIDATOR else 1)
+
+
+def name(purpose: KeyPurpose.ValueType) -> str:
+    """'validator', for messages."""
+    return KeyPurpose.Name(purpose).removeprefix("KEY_PURPOSE_").lower()
