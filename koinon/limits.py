@@ -122,6 +122,7 @@ MAX_OPEN_TASKS_PER_ASKER = 100
 # --- points
 MAX_POINTS = 2**62  # ever minted: every balance and every sum of balances fits 63 bits
 MAX_PRICE = 10**15  # points that one dataset costs a task, at most: MAX_SOURCES of them stay below MAX_POINTS
+MAX_PERIOD_MS = 36_600 * 24 * 60 * 60 * 1000  # of a subscription: a hundred years, as tokens
 BASIS_POINTS = 10_000  # a whole
 MAX_UNION_MEMBERS = 1_000_000  # a payment to a union costs the same for one member and for all of these
 MAX_UNION_WEIGHT = 2**32 - 1  # of all members together: the fraction of a point that waits stays below one point

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from koinon.errors import InvalidInput
-from koinon.limits import MAX_COMMITTEE
+from koinon.limits import BASIS_POINTS, MAX_COMMITTEE
 from koinon.v1.identity_pb2 import Parameters
 
 _SECOND_MS = 1_000
@@ -40,6 +40,16 @@ PARAMETERS: dict[str, Bounds] = {
     ),
     "dispute_ruling_window_ms": Bounds(14 * _DAY_MS, _SECOND_MS, 366 * _DAY_MS, "arbiters' silence ends", added=True),
     "dispute_quorum": Bounds(1, 1, 100, "one arbiter who looked is better than a rule that did not", added=True),
+    "computing_share_bp": Bounds(0, 0, BASIS_POINTS, "a part of a task's price, in basis points", added=True),
+    "coordinator_share_bp": Bounds(0, 0, BASIS_POINTS, "a part of a task's price, in basis points", added=True),
+    "fund_share_bp": Bounds(0, 0, BASIS_POINTS, "a part of a task's price, in basis points", added=True),
+    "union_administrator_share_bp": Bounds(
+        0, 0, BASIS_POINTS, "a part of what a data union receives, in basis points", added=True
+    ),
+    "provider_weighting": Bounds(
+        0, 0, 3, "0 by price, 1 by published rows, 2 in equal parts, 3 by values read", added=True
+    ),
+    "settlement_delay_ms": Bounds(0, 0, 366 * _DAY_MS, "providers are paid within a year", added=True),
 }
 
 
@@ -70,4 +80,11 @@ def check(parameters: Parameters) -> None:
             f"min_committee {parameters.min_committee} exceeds max_committee {parameters.max_committee}",
             rule="parameters",
             hint="no committee could be formed: raise max_committee or lower min_committee",
+        )
+    given_away = parameters.computing_share_bp + parameters.coordinator_share_bp + parameters.fund_share_bp
+    if given_away > BASIS_POINTS:
+        raise InvalidInput(
+            f"the shares of computing, coordinator and fund add up to {given_away} basis points",
+            rule="parameters",
+            hint=f"{BASIS_POINTS} are the whole: leave the rest to data providers",
         )

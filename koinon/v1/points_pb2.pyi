@@ -56,8 +56,8 @@ class _Weighting:
 
 class _WeightingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Weighting.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    WEIGHTING_PRICE: _Weighting.ValueType  # 0
-    """each provider by the price of its data"""
+    WEIGHTING_UNSPECIFIED: _Weighting.ValueType  # 0
+    """each by the price of its data"""
     WEIGHTING_ROWS: _Weighting.ValueType  # 1
     """by published rows"""
     WEIGHTING_EQUAL: _Weighting.ValueType  # 2
@@ -68,8 +68,8 @@ class _WeightingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Weighting.V
 class Weighting(_Weighting, metaclass=_WeightingEnumTypeWrapper):
     """--- terms of a task, fixed when it is submitted"""
 
-WEIGHTING_PRICE: Weighting.ValueType  # 0
-"""each provider by the price of its data"""
+WEIGHTING_UNSPECIFIED: Weighting.ValueType  # 0
+"""each by the price of its data"""
 WEIGHTING_ROWS: Weighting.ValueType  # 1
 """by published rows"""
 WEIGHTING_EQUAL: Weighting.ValueType  # 2
@@ -284,6 +284,7 @@ class SourceTerms(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     payee: _builtins.str
     """account of whom the data earns for"""
@@ -295,6 +296,8 @@ class SourceTerms(_message.Message):
     """read by the task, at least 1"""
     points: _builtins.int
     """this source's part of the price"""
+    subscription: _builtins.int
+    """points put in escrow beside the price, for a period that the task begins"""
     def __init__(
         self,
         *,
@@ -304,10 +307,11 @@ class SourceTerms(_message.Message):
         rows: _builtins.int = ...,
         columns: _builtins.int = ...,
         points: _builtins.int = ...,
+        subscription: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "columns", b"columns", "dataset", b"dataset", "payee", b"payee", "points", b"points", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "columns", b"columns", "dataset", b"dataset", "payee", b"payee", "points", b"points", "rows", b"rows", "subscription", b"subscription"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,7 +329,7 @@ class Terms(_message.Message):
     coordinator: _builtins.str
     """account"""
     points: _builtins.int
-    """the price: the sum of the sources'"""
+    """the price: the sum of the sources' points"""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceTerms]:
         """in the order of the task's"""
@@ -388,8 +392,9 @@ class Escrow(_message.Message):
     PLANNED_FIELD_NUMBER: _builtins.int
     PAID_FIELD_NUMBER: _builtins.int
     ENDED_AT_MS_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """of the task; of a subscription, the token's and a number"""
+    """of the task; of a subscription, the token's and a number: "<id>:1" """
     payer: _builtins.str
     """account"""
     points: _builtins.int
@@ -398,6 +403,8 @@ class Escrow(_message.Message):
     due_at_ms: _builtins.int
     """when `planned` is paid; 0: not by time"""
     ended_at_ms: _builtins.int
+    subject: _builtins.str
+    """what it is paid for: "task:…" or "token:…" """
     @_builtins.property
     def planned(self) -> _containers.RepeatedCompositeFieldContainer[Global___Payout]: ...
     @_builtins.property
@@ -416,10 +423,11 @@ class Escrow(_message.Message):
         planned: _abc.Iterable[Global___Payout] | None = ...,
         paid: _abc.Iterable[Global___Payout] | None = ...,
         ended_at_ms: _builtins.int = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_at_ms", b"due_at_ms", "ended_at_ms", b"ended_at_ms", "held_at_ms", b"held_at_ms", "id", b"id", "paid", b"paid", "payer", b"payer", "planned", b"planned", "points", b"points", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_at_ms", b"due_at_ms", "ended_at_ms", b"ended_at_ms", "held_at_ms", b"held_at_ms", "id", b"id", "paid", b"paid", "payer", b"payer", "planned", b"planned", "points", b"points", "status", b"status", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

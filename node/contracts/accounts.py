@@ -130,10 +130,13 @@ def hold(
     account: str,
     points: int,
     *,
+    subject: str = "",
     planned: Sequence[tuple[str, int]] = (),
     due_at_ms: int = 0,
 ) -> None:
-    """Put points of an account in escrow; with ``due_at_ms``, ``planned`` is paid when block time reaches it.
+    """Put points of an account in escrow for ``subject`` (``task:…``, ``token:…``), whose trail then shows them.
+
+    With ``due_at_ms``, ``planned`` is paid when block time reaches it.
 
     Raises InvalidInput, InvalidName, or Refused with rule ``already-exists`` or ``insufficient-points``.
     """
@@ -141,10 +144,10 @@ def hold(
     if tables.ESCROWS.find(state, escrow_id) is not None:
         raise Refused(f"escrow {escrow_id} exists", rule="already-exists", hint="an escrow is opened once")
     posting = debit(state, account, points)
-    escrow = Escrow(id=escrow_id, payer=account, points=points, held_at_ms=context.time_ms)
+    escrow = Escrow(id=escrow_id, payer=account, points=points, held_at_ms=context.time_ms, subject=subject)
     _escrowed(state, points)
     detail = f"{points} points"
-    context.move(ESCROW, escrow_id, escrow, "escrow.held", related=[account], detail=detail, postings=[posting])
+    context.move(ESCROW, escrow_id, escrow, "escrow.held", related=_related(escrow), detail=detail, postings=[posting])
     _plan(context, escrow, planned, due_at_ms)
 
 
@@ -156,7 +159,7 @@ def schedule(context: Context, escrow_id: str, planned: Sequence[tuple[str, int]
 def freeze(context: Context, escrow_id: str) -> None:
     """A dispute stops an escrow, also its due time. Raises NotFound, or Refused with rule ``wrong-state``."""
     escrow = tables.ESCROWS.get(context.state, escrow_id)
-    context.move(ESCROW, escrow_id, escrow, "escrow.frozen", related=[escrow.payer])
+    context.move(ESCROW, escrow_id, escrow, "escrow.frozen", related=_related(escrow))
     _unschedule(context, escrow)
     tables.ESCROWS.put(context.state, escrow_id, escrow)
 
@@ -167,7 +170,7 @@ def thaw(context: Context, escrow_id: str) -> None:
     Raises NotFound, or Refused with rule ``wrong-state``.
     """
     escrow = tables.ESCROWS.get(context.state, escrow_id)
-    context.move(ESCROW, escrow_id, escrow, "escrow.thawed", related=[escrow.payer])
+    context.move(ESCROW, escrow_id, escrow, "escrow.thawed", related=_related(escrow))
     _plan(context, escrow, [(payout.account, payout.points) for payout in escrow.planned], escrow.due_at_ms)
 
 
@@ -284,12 +287,16 @@ def _unschedule(context: Context, escrow: Escrow) -> None:
 
 
 def _end(context: Context, escrow: Escrow, kind: str, detail: str, postings: Sequence[Posting]) -> None:
-    related = list(dict.fromkeys([escrow.payer, *(posting.account for posting in postings)]))
+    related = list(dict.fromkeys([*_related(escrow), *(posting.account for posting in postings)]))
     context.move(ESCROW, escrow.id, escrow, kind, related=related, detail=detail, postings=postings)
     _unschedule(context, escrow)
     _escrowed(context.state, -escrow.points)
     escrow.ended_at_ms = context.time_ms
     tables.ESCROWS.put(context.state, escrow.id, escrow)
+
+
+def _related(escrow: Escrow) -> list[str]:
+    return [*filter(None, (escrow.subject,)), escrow.payer]
 
 
 def _record(context: Context, kind: str, account: str, postings: Sequence[Posting], reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from koinon.v1.identity_pb2 import MEMBER_STATUS_UNSPECIFIED, Genesis, Institution
-from node.contracts import identity, keys, tables
+from node.contracts import accounts, identity, keys, tables
 from node.contracts.context import Context
 from node.contracts.transitions import INSTITUTION
 
@@ -23,3 +23,5 @@ def apply(context: Context, genesis: Genesis) -> None:
     for descriptor in genesis.institutions:
         for person in descriptor.people:
             identity.admit(context, person)
+    for account in genesis.points:
+        accounts.mint(context, account.id, account.points, "genesis")

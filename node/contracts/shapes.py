@@ -18,16 +18,23 @@ from koinon.limits import (
     MAX_COLUMNS,
     MAX_KEYWORD,
     MAX_KEYWORDS,
+    MAX_PERIOD_MS,
+    MAX_PRICE,
     MAX_ROWS,
     MAX_RULE,
     MAX_TEXT,
+    MAX_THEME_CODE,
+    MAX_THEMES,
     MAX_TITLE,
     MAX_UNIT,
+    MAX_VALIDATORS,
 )
-from koinon.names import UNPRINTABLE, DatasetName, PersonId, check_address, check_column
+from koinon.names import UNPRINTABLE, DatasetName, PersonId, check_address, check_column, check_institution
 from koinon.v1.catalog_pb2 import AccessMode, Column, ColumnType, PublishDataset, TaskOperation
 from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, ROLE_REGULATOR, Person
+from koinon.v1.points_pb2 import PRICE_UNIT_PERIOD, PRICE_UNIT_ROW, Price, PriceUnit
 
+_PRICE_UNITS = range(1, max(PriceUnit.values()) + 1)
 _RULE = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_RULE - 1}}}")
 _KEY_BYTES = 32
 _PEOPLE_ROLES = (ROLE_OPERATOR, ROLE_ANALYST, ROLE_REGULATOR)
@@ -89,6 +96,15 @@ def columns(values: Sequence[str]) -> None:
     ascending("columns", values)
 
 
+def themes(codes: Sequence[str]) -> None:
+    """Strictly ascending codes of themes; whether the taxonomy has them is asked later."""
+    if len(codes) > MAX_THEMES:
+        raise InvalidInput(f"{len(codes)} themes are named", hint=f"at most {MAX_THEMES} are allowed")
+    for code in codes:
+        text("a theme", code, MAX_THEME_CODE)
+    ascending("themes", codes)
+
+
 def rule(value: str) -> None:
     """The name of a rule. By form only: which words exist differs between versions, what is on the ledger does not."""
     if not _RULE.fullmatch(value):
@@ -140,8 +156,28 @@ def publication(value: PublishDataset) -> DatasetName:
     if value.policy.mode not in _ACCESS_MODES:
         raise InvalidInput("the access mode is missing or unknown", hint="use auto or review")
     operations(value.policy.operations)
+    if len(value.policy.auto_institutions) > MAX_VALIDATORS:
+        raise InvalidInput("the policy names too many institutions", hint=f"at most {MAX_VALIDATORS}; or use auto")
+    for institution in value.policy.auto_institutions:
+        check_institution(institution)
+    ascending("auto_institutions", value.policy.auto_institutions)
+    themes(value.themes)
     exactly("commitment", value.commitment, _KEY_BYTES)
+    if value.HasField("price"):
+        price(value.price, value.row_count)
     return name
+
+
+def price(value: Price, rows: int) -> None:
+    """A price of a dataset with this many published rows."""
+    between("the unit of the price", value.unit, _PRICE_UNITS[0], _PRICE_UNITS[-1])
+    between("the price", value.points, 1, MAX_PRICE)
+    if value.unit == PRICE_UNIT_ROW:
+        between("the price of all rows together", value.points * rows, 0, MAX_PRICE)
+    if value.unit == PRICE_UNIT_PERIOD:
+        between("the period of the price, in ms,", value.period_ms, 1, MAX_PERIOD_MS)
+    elif value.period_ms:
+        raise InvalidInput("only a price per period has a period", hint="leave period_ms unset")
 
 
 def _column(column: Column) -> str:

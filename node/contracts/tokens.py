@@ -20,7 +20,7 @@ from koinon.v1.access_pb2 import (
 )
 from koinon.v1.catalog_pb2 import TaskOperation
 from koinon.v1.task_pb2 import TaskSource
-from node.contracts import tables
+from node.contracts import subscriptions, tables
 from node.contracts.context import Context
 from node.contracts.policy import operation_names
 from node.contracts.transitions import TOKEN
@@ -32,6 +32,7 @@ def grant(
     *,
     columns: Sequence[str],
     operations: Sequence[TaskOperation.ValueType],
+    purpose: str,
     duration_ms: int,
     uses: int,
     min_cohort: int,
@@ -55,7 +56,7 @@ def grant(
         holder=request.requester,
         columns=columns,
         operations=operations,
-        purpose=request.requested.purpose,
+        purpose=purpose,
         granted_at_ms=context.time_ms,
         expires_at_ms=context.time_ms + duration_ms,
         uses_left=uses,
@@ -63,6 +64,10 @@ def grant(
         min_cohort=min_cohort,
         decided_by=decided_by,
     )
+    published = tables.DATASETS.get(state, dataset).published
+    if published.HasField("price"):
+        token.price.CopyFrom(published.price)
+        token.payee = published.payee
     context.move(TOKEN, token.id, token, "token.granted", related=_related(token, f"request:{request.id}"))
     tables.TOKENS.put(state, token.id, token)
     tables.ACTIVE_TOKENS.add(state, dataset, token.holder, token.id)
@@ -160,6 +165,7 @@ def end(context: Context, token: Token, kind: str, *, detail: str) -> None:
     tables.TOKENS.put(context.state, token.id, token)
     tables.ACTIVE_TOKENS.remove(context.state, token.dataset, token.holder, token.id)
     tables.TOKEN_EXPIRIES.remove(context.state, token.expires_at_ms, token.id.encode())
+    subscriptions.end(context, token)
 
 
 def _related(token: Token, *further: str) -> list[str]:
