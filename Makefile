@@ -5,7 +5,7 @@ MESSAGES := $(wildcard proto/koinon/v1/*.proto)
 SERVICES := proto/koinon/v1/peer.proto proto/koinon/v1/services.proto
 CODE := koinon governance mpc node testnet bench docs tests
 
-.PHONY: demo test lint proto bench sim faults docs lock clean
+.PHONY: demo test lint proto bench sim fuzz faults docs lock clean
 
 demo: .venv/node.stamp ## four hospitals reproduce a published trial
 	@$(BIN)/koinon demo
@@ -32,6 +32,9 @@ bench: .venv/node.stamp ## measure; prints a table, writes bench/latest.json
 
 sim: .venv/dev.stamp ## consensus under faults, many seeds: make sim SEEDS=1000
 	@$(BIN)/python -m testnet.simulation --seeds $(or $(SEEDS),200) --first-seed $(or $(FIRST_SEED),0)
+
+fuzz: .venv/dev.stamp ## decoders and engine under libFuzzer: make fuzz SECONDS=600 TARGET=sql
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)
 
 faults: .venv/node.stamp ## real nodes under kill -9: make faults KILLS=200
 	@$(BIN)/python -m testnet.faults --kills $(or $(KILLS),20) --nodes $(or $(NODES),4) --seed $(or $(SEED),0)

@@ -103,17 +103,24 @@ def parse(text: str, base: Path) -> Profile:
     return Profile(
         institution=institution,
         person=person,
-        key_file=base / Path(table["key_file"]).expanduser(),
+        key_file=_path(table["key_file"], base),
         rpc_address=table["rpc_address"],
         node_certificate=_certificate(table["node_certificate"], base),
-        genesis=base / Path(table["genesis"]).expanduser(),
+        genesis=_path(table["genesis"], base),
     )
+
+
+def _path(value: str, base: Path) -> Path:
+    try:
+        return base / Path(value).expanduser()
+    except RuntimeError:  # ~somebody who is not here
+        raise InvalidFile(f"{value!r} names nobody's home directory", hint="write the path out") from None
 
 
 def _certificate(value: str, base: Path) -> str:
     if _PEM_MARK in value:
         return value
-    path = base / Path(value).expanduser()
+    path = _path(value, base)
     text = read_text(path, "node_certificate", MAX_PROFILE_BYTES)
     if _PEM_MARK not in text:
         raise InvalidFile(
