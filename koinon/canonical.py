@@ -115,6 +115,20 @@ def validators_hash(validators: Iterable[tuple[str, bytes, int]]) -> bytes:
     return _digest("validators", *parts)
 
 
+# --- governance --------------------------------------------------------------------------------
+
+
+def proposal_id(chain: str, proposer: str, time_ms: int, content: bytes) -> str:
+    """Id (32 hex digits) of a proposal: chain, proposing person, block time, and its serialised Propose."""
+    fields = (_field(chain), _field(proposer), _i64(time_ms), _field(content))
+    return _digest("proposal-id", *fields)[:ID_BYTES].hex()
+
+
+def constitution_digest(constitution: bytes) -> bytes:
+    """Names a serialised Constitution, so that a proposal can say under which it was written."""
+    return _digest("constitution", _field(constitution))
+
+
 # --- joint computation ---------------------------------------------------------------------------
 
 
@@ -144,6 +158,11 @@ def state_entry(key: bytes, value: bytes) -> bytes:
 def state_commitment(lanes: bytes) -> bytes:
     """Digest of the lanes: what a header says about the state."""
     return _digest("state", _field(lanes))
+
+
+def snapshot_chunk(chunk: bytes) -> bytes:
+    """Digest of a serialised StateChunk: what the manifest of a snapshot lists."""
+    return _digest("snapshot-chunk", chunk)
 
 
 # --- access to a node ----------------------------------------------------------------------------

@@ -145,11 +145,11 @@ def validate_descriptor(descriptor: InstitutionDescriptor) -> None:
     whose = descriptor.id
     if not 1 <= len(descriptor.title) <= MAX_TITLE:
         raise _invalid(f"the title of {whose} must have 1 to {MAX_TITLE} characters", "give it a title")
-    _check_signing_key(descriptor.validator_key, f"the validator key of {whose}")
-    _check_signing_key(descriptor.node_key, f"the node key of {whose}")
+    check_signing_key(descriptor.validator_key, f"the validator key of {whose}")
+    check_signing_key(descriptor.node_key, f"the node key of {whose}")
     if len(descriptor.sealing_key) != PUBLIC_KEY_BYTES:
         raise _invalid(f"the sealing key of {whose} is not {PUBLIC_KEY_BYTES} bytes", _REMAKE)
-    _check_certificate(descriptor.tls_certificate, whose)
+    check_certificate(descriptor.tls_certificate, whose)
     if descriptor.power < 1:
         raise _invalid(f"{whose} has no voting power", "set power to at least 1")
     _validate_people(descriptor)
@@ -158,13 +158,17 @@ def validate_descriptor(descriptor: InstitutionDescriptor) -> None:
 _REMAKE = "make the descriptor again with `koinon init`"
 
 
-def _check_signing_key(key: bytes, what: str) -> None:
+def check_signing_key(key: bytes, what: str) -> None:
+    """Is this a key that signatures can be verified with? Raises InvalidFile."""
     if len(key) != PUBLIC_KEY_BYTES or not crypto_core_ed25519_is_valid_point(key):
         raise _invalid(f"{what} is not an Ed25519 public key", _REMAKE)
 
 
-def _check_certificate(der: bytes, whose: str) -> None:
-    """Bounds and the outermost form only (one DER SEQUENCE): trust in it comes from being pinned here, byte by byte."""
+def check_certificate(der: bytes, whose: str) -> None:
+    """Raises InvalidFile.
+
+    Bounds and the outermost form only (one DER SEQUENCE): trust in (one DER SEQUENCE): trust in it comes from being pinned here, byte by byte.
+    """
     short = len(der) > 2 and der[1] < 0x80 and len(der) == 2 + der[1]
     medium = len(der) > 3 and der[1] == 0x81 and len(der) == 3 + der[2]
     long = len(der) > 4 and der[1] == 0x82 and len(der) == 4 + int.from_bytes(der[2:4], "big")
@@ -186,7 +190,7 @@ def _validate_people(descriptor: InstitutionDescriptor) -> None:
         if person.id in seen:
             raise _invalid(f"the person {person.id} occurs twice", "give each person one entry")
         seen.add(person.id)
-        _check_signing_key(person.public_key, f"the key of {person.id}")
+        check_signing_key(person.public_key, f"the key of {person.id}")
         roles = list(person.roles)
         if not roles or len(set(roles)) != len(roles) or not set(roles) <= set(_PERSON_ROLES):
             raise _invalid(

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from koinon import genesis as genesis_file
 from koinon import merkle
 from koinon.envelope import InvalidTransaction, SignedTransaction, verify
-from koinon.errors import Corrupt, InvalidFile, InvalidInput, KoinonError, NotFound, Refused, Unauthenticated
+from koinon.errors import Corrupt, InvalidFile, KoinonError, Refused
 from koinon.limits import (
     MAX_BLOCK_OPERATIONS,
     MAX_BLOCK_TRANSACTIONS,
@@ -44,7 +44,7 @@ from koinon.v1.transaction_pb2 import (
 )
 from node.abci import AppHashes, AppInfo, DecidedBlock, Finalized, Write
 from node.contracts import genesis, keys, membership, tables
-from node.contracts.context import THE_LEDGER, Context, Sender, sender_of
+from node.contracts.context import REFUSALS, THE_LEDGER, Context, Sender, sender_of
 from node.contracts.operations import end_block, execute, record_evidence
 from node.contracts.reads import Reads
 from node.ledger.audit_log import AuditLog
@@ -55,11 +55,6 @@ from node.store.kv import KeyValueStore
 _STANDING = b"m/application"
 _STANDING_FORMAT = f">32sQq32s{STATE_BYTES}s"
 _TRANSACTIONS = b"t/"
-
-
-_REFUSALS = (InvalidInput, NotFound, Refused, Unauthenticated)
-"""What a transaction can be refused with. Other errors are this node's own (its disk, say): were they taken for
-refusals, members would differ; so they stop the node."""
 
 
 class _Standing(NamedTuple):
@@ -159,7 +154,7 @@ class Application(Reads):
         time_ms = self._standing.time_ms
         try:
             _admit(self._state, transaction, time_ms, max(time_ms, clock_ms))
-        except _REFUSALS as error:
+        except REFUSALS as error:
             return _refusal(error)
         self._remember(envelope, transaction)
         return None
@@ -172,7 +167,7 @@ class Application(Reads):
                 break
             try:
                 self._select(selection, envelope, time_ms)
-            except _REFUSALS:
+            except REFUSALS:
                 continue  # it stays in the pool for a later block, or until it expires
             max_bytes -= len(envelope)
             chosen.append(envelope)
@@ -183,7 +178,7 @@ class Application(Reads):
         try:
             for envelope in transactions:
                 self._select(selection, envelope, time_ms)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             return _refusal(error)
         return None
 
@@ -195,6 +190,7 @@ class Application(Reads):
             self.audit_log.size,
             self.parameters(),
             validators=self._validators,
+            chain_id=self.chain_id,
         )
         membership.note_signs_of_life(context, (*block.signers, block.proposer))
         results: list[TransactionResult] = []
@@ -292,7 +288,7 @@ class Application(Reads):
         self._forget(envelope)
         try:
             context.sender = _admit(state, transaction, context.time_ms)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             return _rejected(transaction.id, error), False
         tables.SEEN.add(state, transaction.body.expires_at_ms, transaction.id)
         context.transaction_id = transaction.id
@@ -300,7 +296,7 @@ class Application(Reads):
         state.savepoint()
         try:
             created = [execute(context, index, item) for index, item in enumerate(transaction.body.operations)]
-        except _REFUSALS as error:
+        except REFUSALS as error:
             state.rollback()
             del context.records[records:]
             return _rejected(transaction.id, error), True

@@ -281,6 +281,7 @@ class Dispute(_message.Message):
     DECIDED_BY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ENDED_AT_MS_FIELD_NUMBER: _builtins.int
+    ESCROWS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     claimant: _builtins.str
     """person id"""
@@ -311,6 +312,10 @@ class Dispute(_message.Message):
     def remedies(self) -> _containers.RepeatedScalarFieldContainer[Global___Remedy.ValueType]:
         """when decided; empty: dismissed"""
 
+    @_builtins.property
+    def escrows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that it froze"""
+
     def __init__(
         self,
         *,
@@ -327,10 +332,11 @@ class Dispute(_message.Message):
         decided_by: _builtins.str = ...,
         reason: _builtins.str = ...,
         ended_at_ms: _builtins.int = ...,
+        escrows: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "opened", b"opened"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "arbiters", b"arbiters", "claimant", b"claimant", "deadline_ms", b"deadline_ms", "decided_by", b"decided_by", "ended_at_ms", b"ended_at_ms", "id", b"id", "opened", b"opened", "opened_at_ms", b"opened_at_ms", "reason", b"reason", "remedies", b"remedies", "rulings", b"rulings", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "arbiters", b"arbiters", "claimant", b"claimant", "deadline_ms", b"deadline_ms", "decided_by", b"decided_by", "ended_at_ms", b"ended_at_ms", "escrows", b"escrows", "id", b"id", "opened", b"opened", "opened_at_ms", b"opened_at_ms", "reason", b"reason", "remedies", b"remedies", "rulings", b"rulings", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from koinon.v1 import catalog_pb2 as _catalog_pb2
+from koinon.v1 import constitution_pb2 as _constitution_pb2
 from koinon.v1 import dispute_pb2 as _dispute_pb2
 from koinon.v1 import identity_pb2 as _identity_pb2
 import builtins as _builtins
@@ -97,146 +98,25 @@ APPLICATION_STATUS_WITHDRAWN: ApplicationStatus.ValueType  # 2
 APPLICATION_STATUS_ADMITTED: ApplicationStatus.ValueType  # 3
 Global___ApplicationStatus: _TypeAlias = ApplicationStatus  # noqa: Y015
 
-@_typing.final
-class Fraction(_message.Message):
-    """--- the constitution"""
+class _UpgradeStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-    DESCRIPTOR: _descriptor.Descriptor
+class _UpgradeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UpgradeStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UPGRADE_STATUS_UNSPECIFIED: _UpgradeStatus.ValueType  # 0
+    UPGRADE_STATUS_SCHEDULED: _UpgradeStatus.ValueType  # 1
+    UPGRADE_STATUS_CANCELLED: _UpgradeStatus.ValueType  # 2
+    UPGRADE_STATUS_ACTIVE: _UpgradeStatus.ValueType  # 3
 
-    NUMERATOR_FIELD_NUMBER: _builtins.int
-    DENOMINATOR_FIELD_NUMBER: _builtins.int
-    numerator: _builtins.int
-    denominator: _builtins.int
-    def __init__(
-        self,
-        *,
-        numerator: _builtins.int = ...,
-        denominator: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["denominator", b"denominator", "numerator", b"numerator"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+class UpgradeStatus(_UpgradeStatus, metaclass=_UpgradeStatusEnumTypeWrapper):
+    """--- upgrades"""
 
-Global___Fraction: _TypeAlias = Fraction  # noqa: Y015
-
-@_typing.final
-class DecisionPolicy(_message.Message):
-    """What it takes to decide. Weights are those of active members when the outcome is worked out."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PARTICIPATION_FIELD_NUMBER: _builtins.int
-    APPROVAL_FIELD_NUMBER: _builtins.int
-    VETO_FIELD_NUMBER: _builtins.int
-    VOTING_PERIOD_MS_FIELD_NUMBER: _builtins.int
-    DELAY_MS_FIELD_NUMBER: _builtins.int
-    voting_period_ms: _builtins.int
-    """from the proposal until ballots close"""
-    delay_ms: _builtins.int
-    """from acceptance until execution"""
-    @_builtins.property
-    def participation(self) -> Global___Fraction:
-        """ballots of at least this part of all weight, abstentions included"""
-
-    @_builtins.property
-    def approval(self) -> Global___Fraction:
-        """yes from more than this part of yes and no"""
-
-    @_builtins.property
-    def veto(self) -> Global___Fraction:
-        """no from at least this part of all weight rejects, whatever else; unset: no veto"""
-
-    def __init__(
-        self,
-        *,
-        participation: Global___Fraction | None = ...,
-        approval: Global___Fraction | None = ...,
-        veto: Global___Fraction | None = ...,
-        voting_period_ms: _builtins.int = ...,
-        delay_ms: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "participation", b"participation", "veto", b"veto"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "delay_ms", b"delay_ms", "participation", b"participation", "veto", b"veto", "voting_period_ms", b"voting_period_ms"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___DecisionPolicy: _TypeAlias = DecisionPolicy  # noqa: Y015
-
-@_typing.final
-class ActionPolicy(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ACTION_FIELD_NUMBER: _builtins.int
-    POLICY_FIELD_NUMBER: _builtins.int
-    action: _builtins.str
-    """a field of Action's oneof"""
-    @_builtins.property
-    def policy(self) -> Global___DecisionPolicy: ...
-    def __init__(
-        self,
-        *,
-        action: _builtins.str = ...,
-        policy: Global___DecisionPolicy | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "policy", b"policy"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ActionPolicy: _TypeAlias = ActionPolicy  # noqa: Y015
-
-@_typing.final
-class Constitution(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    USUAL_FIELD_NUMBER: _builtins.int
-    POLICIES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def usual(self) -> Global___DecisionPolicy:
-        """of every action that is not listed"""
-
-    @_builtins.property
-    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActionPolicy]:
-        """ascending by action"""
-
-    def __init__(
-        self,
-        *,
-        usual: Global___DecisionPolicy | None = ...,
-        policies: _abc.Iterable[Global___ActionPolicy] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usual", b"usual"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "usual", b"usual"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Constitution: _TypeAlias = Constitution  # noqa: Y015
-
-@_typing.final
-class MemberWeight(_message.Message):
-    """Voting weight of a member; of a member without an entry it is 1."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    WEIGHT_FIELD_NUMBER: _builtins.int
-    weight: _builtins.int
-    def __init__(
-        self,
-        *,
-        weight: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["weight", b"weight"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___MemberWeight: _TypeAlias = MemberWeight  # noqa: Y015
+UPGRADE_STATUS_UNSPECIFIED: UpgradeStatus.ValueType  # 0
+UPGRADE_STATUS_SCHEDULED: UpgradeStatus.ValueType  # 1
+UPGRADE_STATUS_CANCELLED: UpgradeStatus.ValueType  # 2
+UPGRADE_STATUS_ACTIVE: UpgradeStatus.ValueType  # 3
+Global___UpgradeStatus: _TypeAlias = UpgradeStatus  # noqa: Y015
 
 @_typing.final
 class Action(_message.Message):
@@ -259,7 +139,7 @@ class Action(_message.Message):
     BURN_POINTS_FIELD_NUMBER: _builtins.int
     RESOLVE_DISPUTE_FIELD_NUMBER: _builtins.int
     SET_CONSTITUTION_FIELD_NUMBER: _builtins.int
-    RECOVER_KEYS_FIELD_NUMBER: _builtins.int
+    RECOVER_FIELD_NUMBER: _builtins.int
     SET_TAXONOMY_FIELD_NUMBER: _builtins.int
     ASSERT_PARAMETER_FIELD_NUMBER: _builtins.int
     ASSERT_MEMBER_STATUS_FIELD_NUMBER: _builtins.int
@@ -295,7 +175,7 @@ class Action(_message.Message):
     @_builtins.property
     def set_constitution(self) -> Global___SetConstitution: ...
     @_builtins.property
-    def recover_keys(self) -> Global___RecoverKeys: ...
+    def recover(self) -> Global___RecoverInstitution: ...
     @_builtins.property
     def set_taxonomy(self) -> Global___SetTaxonomy: ...
     @_builtins.property
@@ -324,17 +204,17 @@ class Action(_message.Message):
         burn_points: Global___BurnPoints | None = ...,
         resolve_dispute: Global___ResolveDispute | None = ...,
         set_constitution: Global___SetConstitution | None = ...,
-        recover_keys: Global___RecoverKeys | None = ...,
+        recover: Global___RecoverInstitution | None = ...,
         set_taxonomy: Global___SetTaxonomy | None = ...,
         assert_parameter: Global___AssertParameter | None = ...,
         assert_member_status: Global___AssertMemberStatus | None = ...,
         assert_constitution: Global___AssertConstitution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "admit", b"admit", "assert_constitution", b"assert_constitution", "assert_member_status", b"assert_member_status", "assert_parameter", b"assert_parameter", "burn_points", b"burn_points", "cancel_upgrade", b"cancel_upgrade", "mint_points", b"mint_points", "readmit", b"readmit", "recover_keys", b"recover_keys", "register_regulator", b"register_regulator", "remove", b"remove", "resolve_dispute", b"resolve_dispute", "revoke_regulator", b"revoke_regulator", "schedule_upgrade", b"schedule_upgrade", "set_constitution", b"set_constitution", "set_parameter", b"set_parameter", "set_power", b"set_power", "set_taxonomy", b"set_taxonomy", "set_weight", b"set_weight", "suspend", b"suspend"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "admit", b"admit", "assert_constitution", b"assert_constitution", "assert_member_status", b"assert_member_status", "assert_parameter", b"assert_parameter", "burn_points", b"burn_points", "cancel_upgrade", b"cancel_upgrade", "mint_points", b"mint_points", "readmit", b"readmit", "recover", b"recover", "register_regulator", b"register_regulator", "remove", b"remove", "resolve_dispute", b"resolve_dispute", "revoke_regulator", b"revoke_regulator", "schedule_upgrade", b"schedule_upgrade", "set_constitution", b"set_constitution", "set_parameter", b"set_parameter", "set_power", b"set_power", "set_taxonomy", b"set_taxonomy", "set_weight", b"set_weight", "suspend", b"suspend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "admit", b"admit", "assert_constitution", b"assert_constitution", "assert_member_status", b"assert_member_status", "assert_parameter", b"assert_parameter", "burn_points", b"burn_points", "cancel_upgrade", b"cancel_upgrade", "mint_points", b"mint_points", "readmit", b"readmit", "recover_keys", b"recover_keys", "register_regulator", b"register_regulator", "remove", b"remove", "resolve_dispute", b"resolve_dispute", "revoke_regulator", b"revoke_regulator", "schedule_upgrade", b"schedule_upgrade", "set_constitution", b"set_constitution", "set_parameter", b"set_parameter", "set_power", b"set_power", "set_taxonomy", b"set_taxonomy", "set_weight", b"set_weight", "suspend", b"suspend"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "admit", b"admit", "assert_constitution", b"assert_constitution", "assert_member_status", b"assert_member_status", "assert_parameter", b"assert_parameter", "burn_points", b"burn_points", "cancel_upgrade", b"cancel_upgrade", "mint_points", b"mint_points", "readmit", b"readmit", "recover", b"recover", "register_regulator", b"register_regulator", "remove", b"remove", "resolve_dispute", b"resolve_dispute", "revoke_regulator", b"revoke_regulator", "schedule_upgrade", b"schedule_upgrade", "set_constitution", b"set_constitution", "set_parameter", b"set_parameter", "set_power", b"set_power", "set_taxonomy", b"set_taxonomy", "set_weight", b"set_weight", "suspend", b"suspend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["admit", "suspend", "readmit", "remove", "set_power", "set_weight", "set_parameter", "register_regulator", "revoke_regulator", "schedule_upgrade", "cancel_upgrade", "mint_points", "burn_points", "resolve_dispute", "set_constitution", "recover_keys", "set_taxonomy", "assert_parameter", "assert_member_status", "assert_constitution"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["admit", "suspend", "readmit", "remove", "set_power", "set_weight", "set_parameter", "register_regulator", "revoke_regulator", "schedule_upgrade", "cancel_upgrade", "mint_points", "burn_points", "resolve_dispute", "set_constitution", "recover", "set_taxonomy", "assert_parameter", "assert_member_status", "assert_constitution"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
@@ -342,31 +222,34 @@ Global___Action: _TypeAlias = Action  # noqa: Y015
 
 @_typing.final
 class AdmitInstitution(_message.Message):
-    """Joins as an observer: it follows the ledger, and gets validator power by set_power once it has caught up."""
+    """Joins as an observer: its node follows the ledger, and takes up the power once it has caught up (BeginVoting)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DESCRIPTOR_FIELD_NUMBER: _builtins.int
     INSTITUTION_FIELD_NUMBER: _builtins.int
+    DESCRIPTOR_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     institution: _builtins.str
-    """who applied, or the descriptor's id"""
+    power: _builtins.int
+    """in consensus; 0: it stays an observer"""
     weight: _builtins.int
     """of its ballot; 0: the usual 1"""
     @_builtins.property
     def descriptor(self) -> _identity_pb2.InstitutionDescriptor:
-        """unset: that of the open application"""
+        """unset: that of its open application"""
 
     def __init__(
         self,
         *,
-        descriptor: _identity_pb2.InstitutionDescriptor | None = ...,
         institution: _builtins.str = ...,
+        descriptor: _identity_pb2.InstitutionDescriptor | None = ...,
+        power: _builtins.int = ...,
         weight: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "institution", b"institution", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "institution", b"institution", "power", b"power", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -687,11 +570,11 @@ class SetConstitution(_message.Message):
 
     CONSTITUTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def constitution(self) -> Global___Constitution: ...
+    def constitution(self) -> _constitution_pb2.Constitution: ...
     def __init__(
         self,
         *,
-        constitution: Global___Constitution | None = ...,
+        constitution: _constitution_pb2.Constitution | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constitution", b"constitution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -702,46 +585,36 @@ class SetConstitution(_message.Message):
 Global___SetConstitution: _TypeAlias = SetConstitution  # noqa: Y015
 
 @_typing.final
-class RecoverKeys(_message.Message):
-    """An institution that lost keys gets others; fields left empty keep what it has."""
+class RecoverInstitution(_message.Message):
+    """An institution that lost its operators' keys gets an operator again, who then rotates what else is lost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTITUTION_FIELD_NUMBER: _builtins.int
-    VALIDATOR_KEY_FIELD_NUMBER: _builtins.int
-    NODE_KEY_FIELD_NUMBER: _builtins.int
-    SEALING_KEY_FIELD_NUMBER: _builtins.int
-    TLS_CERTIFICATE_FIELD_NUMBER: _builtins.int
-    OPERATOR_FIELD_NUMBER: _builtins.int
+    PERSON_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     institution: _builtins.str
-    validator_key: _builtins.bytes
-    node_key: _builtins.bytes
-    sealing_key: _builtins.bytes
-    tls_certificate: _builtins.bytes
+    person_id: _builtins.str
+    """one of its own, known or new"""
+    public_key: _builtins.bytes
+    """Ed25519; never used before"""
     reason: _builtins.str
-    @_builtins.property
-    def operator(self) -> _identity_pb2.Person:
-        """a person who acts for it from then on"""
-
     def __init__(
         self,
         *,
         institution: _builtins.str = ...,
-        validator_key: _builtins.bytes = ...,
-        node_key: _builtins.bytes = ...,
-        sealing_key: _builtins.bytes = ...,
-        tls_certificate: _builtins.bytes = ...,
-        operator: _identity_pb2.Person | None = ...,
+        person_id: _builtins.str = ...,
+        public_key: _builtins.bytes = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["institution", b"institution", "node_key", b"node_key", "operator", b"operator", "reason", b"reason", "sealing_key", b"sealing_key", "tls_certificate", b"tls_certificate", "validator_key", b"validator_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["institution", b"institution", "person_id", b"person_id", "public_key", b"public_key", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RecoverKeys: _TypeAlias = RecoverKeys  # noqa: Y015
+Global___RecoverInstitution: _TypeAlias = RecoverInstitution  # noqa: Y015
 
 @_typing.final
 class SetTaxonomy(_message.Message):
@@ -1013,7 +886,7 @@ class GovernanceProposal(_message.Message):
     @_builtins.property
     def proposed(self) -> Global___Propose: ...
     @_builtins.property
-    def policy(self) -> Global___DecisionPolicy:
+    def policy(self) -> _constitution_pb2.DecisionPolicy:
         """the strictest of its actions' policies"""
 
     @_builtins.property
@@ -1036,7 +909,7 @@ class GovernanceProposal(_message.Message):
         proposer: _builtins.str = ...,
         proposed_at_ms: _builtins.int = ...,
         closes_at_ms: _builtins.int = ...,
-        policy: Global___DecisionPolicy | None = ...,
+        policy: _constitution_pb2.DecisionPolicy | None = ...,
         status: Global___ProposalStatus.ValueType = ...,
         ballots: _abc.Iterable[Global___Ballot] | None = ...,
         tally: Global___Tally | None = ...,
@@ -1141,11 +1014,31 @@ class Application(_message.Message):
 Global___Application: _TypeAlias = Application  # noqa: Y015
 
 @_typing.final
-class Protocol(_message.Message):
-    """--- upgrades
+class Upgrade(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    Which protocol the ledger follows, and what is scheduled.
-    """
+    SCHEDULED_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    status: Global___UpgradeStatus.ValueType
+    @_builtins.property
+    def scheduled(self) -> Global___ScheduleUpgrade: ...
+    def __init__(
+        self,
+        *,
+        scheduled: Global___ScheduleUpgrade | None = ...,
+        status: Global___UpgradeStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scheduled", b"scheduled"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scheduled", b"scheduled", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Upgrade: _TypeAlias = Upgrade  # noqa: Y015
+
+@_typing.final
+class Protocol(_message.Message):
+    """Which protocol the ledger follows, and what is scheduled."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1153,17 +1046,20 @@ class Protocol(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """0 stands for 1"""
     @_builtins.property
-    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ascending"""
+
     @_builtins.property
-    def next(self) -> Global___ScheduleUpgrade: ...
+    def next(self) -> Global___Upgrade:
+        """unset: nothing is scheduled"""
+
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         features: _abc.Iterable[_builtins.str] | None = ...,
-        next: Global___ScheduleUpgrade | None = ...,
+        next: Global___Upgrade | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from koinon.v1 import constitution_pb2 as _constitution_pb2
 from koinon.v1 import points_pb2 as _points_pb2
 import builtins as _builtins
 import sys
@@ -435,6 +436,7 @@ class Genesis(_message.Message):
     TIME_MS_FIELD_NUMBER: _builtins.int
     INSTITUTIONS_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    CONSTITUTION_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
     chain_name: _builtins.str
     time_ms: _builtins.int
@@ -444,6 +446,10 @@ class Genesis(_message.Message):
 
     @_builtins.property
     def parameters(self) -> Global___Parameters: ...
+    @_builtins.property
+    def constitution(self) -> _constitution_pb2.Constitution:
+        """unset: the usual one (governance.constitution.founding)"""
+
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[_points_pb2.Account]:
         """minted at the start; ascending by id"""
@@ -455,11 +461,12 @@ class Genesis(_message.Message):
         time_ms: _builtins.int = ...,
         institutions: _abc.Iterable[Global___InstitutionDescriptor] | None = ...,
         parameters: Global___Parameters | None = ...,
+        constitution: _constitution_pb2.Constitution | None = ...,
         points: _abc.Iterable[_points_pb2.Account] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constitution", b"constitution", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_name", b"chain_name", "institutions", b"institutions", "parameters", b"parameters", "points", b"points", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_name", b"chain_name", "constitution", b"constitution", "institutions", b"institutions", "parameters", b"parameters", "points", b"points", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

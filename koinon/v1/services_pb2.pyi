@@ -13,11 +13,13 @@ from koinon.v1 import access_pb2 as _access_pb2
 from koinon.v1 import audit_pb2 as _audit_pb2
 from koinon.v1 import catalog_pb2 as _catalog_pb2
 from koinon.v1 import consensus_pb2 as _consensus_pb2
+from koinon.v1 import constitution_pb2 as _constitution_pb2
 from koinon.v1 import demand_pb2 as _demand_pb2
 from koinon.v1 import dispute_pb2 as _dispute_pb2
 from koinon.v1 import governance_pb2 as _governance_pb2
 from koinon.v1 import identity_pb2 as _identity_pb2
 from koinon.v1 import plan_pb2 as _plan_pb2
+from koinon.v1 import points_pb2 as _points_pb2
 from koinon.v1 import session_pb2 as _session_pb2
 from koinon.v1 import task_pb2 as _task_pb2
 from koinon.v1 import transaction_pb2 as _transaction_pb2
@@ -1252,7 +1254,7 @@ class PreviewProposalResponse(_message.Message):
         """or why it would fail"""
 
     @_builtins.property
-    def policy(self) -> _governance_pb2.DecisionPolicy: ...
+    def policy(self) -> _constitution_pb2.DecisionPolicy: ...
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberStanding]: ...
     def __init__(
@@ -1260,7 +1262,7 @@ class PreviewProposalResponse(_message.Message):
         *,
         effects: _abc.Iterable[_builtins.str] | None = ...,
         refusal: _transaction_pb2.Refusal | None = ...,
-        policy: _governance_pb2.DecisionPolicy | None = ...,
+        policy: _constitution_pb2.DecisionPolicy | None = ...,
         closes_at_ms: _builtins.int = ...,
         members: _abc.Iterable[Global___MemberStanding] | None = ...,
     ) -> None: ...
@@ -1298,7 +1300,7 @@ class GetConstitutionResponse(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     @_builtins.property
-    def constitution(self) -> _governance_pb2.Constitution: ...
+    def constitution(self) -> _constitution_pb2.Constitution: ...
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberStanding]: ...
     @_builtins.property
@@ -1308,7 +1310,7 @@ class GetConstitutionResponse(_message.Message):
     def __init__(
         self,
         *,
-        constitution: _governance_pb2.Constitution | None = ...,
+        constitution: _constitution_pb2.Constitution | None = ...,
         digest: _builtins.bytes = ...,
         members: _abc.Iterable[Global___MemberStanding] | None = ...,
         parameters: _identity_pb2.Parameters | None = ...,
@@ -1392,21 +1394,33 @@ class PlanQueryResponse(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     PLAN_HASH_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    PAYOUTS_FIELD_NUMBER: _builtins.int
     plan_hash: _builtins.bytes
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan: ...
     @_builtins.property
     def task(self) -> _task_pb2.SubmitTask: ...
+    @_builtins.property
+    def terms(self) -> _points_pb2.Terms:
+        """what it would cost now, and who would be paid; unset: free"""
+
+    @_builtins.property
+    def payouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedPayout]:
+        """of the price, if the task completes"""
+
     def __init__(
         self,
         *,
         plan: _plan_pb2.Plan | None = ...,
         plan_hash: _builtins.bytes = ...,
         task: _task_pb2.SubmitTask | None = ...,
+        terms: _points_pb2.Terms | None = ...,
+        payouts: _abc.Iterable[Global___ExplainedPayout] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "task", b"task", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "plan_hash", b"plan_hash", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payouts", b"payouts", "plan", b"plan", "plan_hash", b"plan_hash", "task", b"task", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1807,3 +1821,375 @@ class SubscribeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubscribeResponse: _TypeAlias = SubscribeResponse  # noqa: Y015
+
+@_typing.final
+class ListAccountsRequest(_message.Message):
+    """People's accounts: one's own only, unless one is an operator or a regulator. All others: for everybody."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """exactly this one, also if it never had points; empty: all"""
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccountsRequest: _TypeAlias = ListAccountsRequest  # noqa: Y015
+
+@_typing.final
+class ListAccountsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SUPPLY_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[_points_pb2.Account]:
+        """ascending by id"""
+
+    @_builtins.property
+    def supply(self) -> _points_pb2.Supply: ...
+    def __init__(
+        self,
+        *,
+        accounts: _abc.Iterable[_points_pb2.Account] | None = ...,
+        next_page_token: _builtins.str = ...,
+        supply: _points_pb2.Supply | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["supply", b"supply"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "next_page_token", b"next_page_token", "supply", b"supply"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccountsResponse: _TypeAlias = ListAccountsResponse  # noqa: Y015
+
+@_typing.final
+class GetStatementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementRequest: _TypeAlias = GetStatementRequest  # noqa: Y015
+
+@_typing.final
+class StatementLine(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    RELATED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """of the audit record that says so"""
+    time_ms: _builtins.int
+    kind: _builtins.str
+    """of the audit record"""
+    subject: _builtins.str
+    reason: _builtins.str
+    change: _builtins.int
+    balance: _builtins.int
+    """after it"""
+    @_builtins.property
+    def related(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        related: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        change: _builtins.int = ...,
+        balance: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "change", b"change", "index", b"index", "kind", b"kind", "reason", b"reason", "related", b"related", "subject", b"subject", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatementLine: _TypeAlias = StatementLine  # noqa: Y015
+
+@_typing.final
+class GetStatementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatementLine]:
+        """newest first"""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___StatementLine] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatementResponse: _TypeAlias = GetStatementResponse  # noqa: Y015
+
+@_typing.final
+class ExplainTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """or a unique prefix"""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTaskRequest: _TypeAlias = ExplainTaskRequest  # noqa: Y015
+
+@_typing.final
+class ExplainedPayout(_message.Message):
+    """A payout, and why in one line."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    points: _builtins.int
+    why: _builtins.str
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        points: _builtins.int = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "points", b"points", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedPayout: _TypeAlias = ExplainedPayout  # noqa: Y015
+
+@_typing.final
+class ExplainTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TASK_STATUS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    ESCROW_FIELD_NUMBER: _builtins.int
+    PAYOUTS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    task_status: _task_pb2.TaskStatus.ValueType
+    @_builtins.property
+    def terms(self) -> _points_pb2.Terms:
+        """unset: free"""
+
+    @_builtins.property
+    def escrow(self) -> _points_pb2.Escrow:
+        """unset: nothing was put in escrow"""
+
+    @_builtins.property
+    def payouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedPayout]:
+        """as the terms say, for a task that completes"""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        task_status: _task_pb2.TaskStatus.ValueType = ...,
+        terms: _points_pb2.Terms | None = ...,
+        escrow: _points_pb2.Escrow | None = ...,
+        payouts: _abc.Iterable[Global___ExplainedPayout] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["escrow", b"escrow", "terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escrow", b"escrow", "payouts", b"payouts", "task_id", b"task_id", "task_status", b"task_status", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTaskResponse: _TypeAlias = ExplainTaskResponse  # noqa: Y015
+
+@_typing.final
+class ListUnionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """exactly this one; empty: all"""
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnionsRequest: _TypeAlias = ListUnionsRequest  # noqa: Y015
+
+@_typing.final
+class ListUnionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def unions(self) -> _containers.RepeatedCompositeFieldContainer[_points_pb2.DataUnion]:
+        """ascending by name"""
+
+    def __init__(
+        self,
+        *,
+        unions: _abc.Iterable[_points_pb2.DataUnion] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "unions", b"unions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnionsResponse: _TypeAlias = ListUnionsResponse  # noqa: Y015
+
+@_typing.final
+class ListUnionMembersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNION_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    union: _builtins.str
+    account: _builtins.str
+    """exactly this member; empty: all"""
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        union: _builtins.str = ...,
+        account: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "page_size", b"page_size", "page_token", b"page_token", "union", b"union"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnionMembersRequest: _TypeAlias = ListUnionMembersRequest  # noqa: Y015
+
+@_typing.final
+class UnionMemberInfo(_message.Message):
+    """What a member has earned and not claimed: its own business, that of its institution's operators, of the
+    administrator, and of regulators; to others 0.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    EARNED_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    weight: _builtins.int
+    earned: _builtins.int
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        weight: _builtins.int = ...,
+        earned: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "earned", b"earned", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnionMemberInfo: _TypeAlias = UnionMemberInfo  # noqa: Y015
+
+@_typing.final
+class ListUnionMembersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnionMemberInfo]:
+        """ascending by account"""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[Global___UnionMemberInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUnionMembersResponse: _TypeAlias = ListUnionMembersResponse  # noqa: Y015

@@ -1616,3 +1616,247 @@ class EventService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class PointsServiceStub:
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListAccounts = channel.unary_unary(
+                '/koinon.v1.PointsService/ListAccounts',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ListAccountsRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ListAccountsResponse.FromString,
+                _registered_method=True)
+        self.GetStatement = channel.unary_unary(
+                '/koinon.v1.PointsService/GetStatement',
+                request_serializer=koinon_dot_v1_dot_services__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
+        self.ExplainTask = channel.unary_unary(
+                '/koinon.v1.PointsService/ExplainTask',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ExplainTaskRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ExplainTaskResponse.FromString,
+                _registered_method=True)
+        self.ListUnions = channel.unary_unary(
+                '/koinon.v1.PointsService/ListUnions',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ListUnionsRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ListUnionsResponse.FromString,
+                _registered_method=True)
+        self.ListUnionMembers = channel.unary_unary(
+                '/koinon.v1.PointsService/ListUnionMembers',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ListUnionMembersRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ListUnionMembersResponse.FromString,
+                _registered_method=True)
+
+
+class PointsServiceServicer:
+    """Missing associated documentation comment in .proto file."""
+
+    def ListAccounts(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatement(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainTask(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUnions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUnionMembers(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_PointsServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccounts,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ListAccountsRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ListAccountsResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.GetStatementRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.GetStatementResponse.SerializeToString,
+            ),
+            'ExplainTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainTask,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ExplainTaskRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ExplainTaskResponse.SerializeToString,
+            ),
+            'ListUnions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnions,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ListUnionsRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ListUnionsResponse.SerializeToString,
+            ),
+            'ListUnionMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnionMembers,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ListUnionMembersRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ListUnionMembersResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'koinon.v1.PointsService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('koinon.v1.PointsService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class PointsService:
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def ListAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.PointsService/ListAccounts',
+            koinon_dot_v1_dot_services__pb2.ListAccountsRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ListAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.PointsService/GetStatement',
+            koinon_dot_v1_dot_services__pb2.GetStatementRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.GetStatementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.PointsService/ExplainTask',
+            koinon_dot_v1_dot_services__pb2.ExplainTaskRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ExplainTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.PointsService/ListUnions',
+            koinon_dot_v1_dot_services__pb2.ListUnionsRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ListUnionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnionMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.PointsService/ListUnionMembers',
+            koinon_dot_v1_dot_services__pb2.ListUnionMembersRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ListUnionMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

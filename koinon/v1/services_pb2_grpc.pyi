@@ -466,3 +466,61 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_services_pb2.SubscribeResponse], _abc.AsyncIterator[_services_pb2.SubscribeResponse]]: ...
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class PointsServiceStub:
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PointsServiceAsyncStub: ...
+    ListAccounts: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListAccountsRequest, _services_pb2.ListAccountsResponse]
+    GetStatement: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetStatementRequest, _services_pb2.GetStatementResponse]
+    ExplainTask: _grpc.UnaryUnaryMultiCallable[_services_pb2.ExplainTaskRequest, _services_pb2.ExplainTaskResponse]
+    ListUnions: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListUnionsRequest, _services_pb2.ListUnionsResponse]
+    ListUnionMembers: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListUnionMembersRequest, _services_pb2.ListUnionMembersResponse]
+
+@_typing.type_check_only
+class PointsServiceAsyncStub(PointsServiceStub):
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListAccounts: _aio.UnaryUnaryMultiCallable[_services_pb2.ListAccountsRequest, _services_pb2.ListAccountsResponse]  # type: ignore[assignment]
+    GetStatement: _aio.UnaryUnaryMultiCallable[_services_pb2.GetStatementRequest, _services_pb2.GetStatementResponse]  # type: ignore[assignment]
+    ExplainTask: _aio.UnaryUnaryMultiCallable[_services_pb2.ExplainTaskRequest, _services_pb2.ExplainTaskResponse]  # type: ignore[assignment]
+    ListUnions: _aio.UnaryUnaryMultiCallable[_services_pb2.ListUnionsRequest, _services_pb2.ListUnionsResponse]  # type: ignore[assignment]
+    ListUnionMembers: _aio.UnaryUnaryMultiCallable[_services_pb2.ListUnionMembersRequest, _services_pb2.ListUnionMembersResponse]  # type: ignore[assignment]
+
+class PointsServiceServicer(metaclass=_abc_1.ABCMeta):
+    @_abc_1.abstractmethod
+    def ListAccounts(
+        self,
+        request: _services_pb2.ListAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ListAccountsResponse, _abc.Awaitable[_services_pb2.ListAccountsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _services_pb2.GetStatementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.GetStatementResponse, _abc.Awaitable[_services_pb2.GetStatementResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ExplainTask(
+        self,
+        request: _services_pb2.ExplainTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ExplainTaskResponse, _abc.Awaitable[_services_pb2.ExplainTaskResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListUnions(
+        self,
+        request: _services_pb2.ListUnionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ListUnionsResponse, _abc.Awaitable[_services_pb2.ListUnionsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListUnionMembers(
+        self,
+        request: _services_pb2.ListUnionMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ListUnionMembersResponse, _abc.Awaitable[_services_pb2.ListUnionMembersResponse]]: ...
+
+def add_PointsServiceServicer_to_server(servicer: PointsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

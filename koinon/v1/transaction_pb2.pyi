@@ -128,6 +128,9 @@ class Operation(_message.Message):
     REGISTER_PERSON_FIELD_NUMBER: _builtins.int
     REVOKE_PERSON_FIELD_NUMBER: _builtins.int
     UPDATE_ENDPOINTS_FIELD_NUMBER: _builtins.int
+    ROTATE_KEY_FIELD_NUMBER: _builtins.int
+    REVOKE_KEY_FIELD_NUMBER: _builtins.int
+    BEGIN_VOTING_FIELD_NUMBER: _builtins.int
     PUBLISH_DATASET_FIELD_NUMBER: _builtins.int
     WITHDRAW_DATASET_FIELD_NUMBER: _builtins.int
     VERIFY_DATASET_FIELD_NUMBER: _builtins.int
@@ -165,6 +168,12 @@ class Operation(_message.Message):
     def revoke_person(self) -> _identity_pb2.RevokePerson: ...
     @_builtins.property
     def update_endpoints(self) -> _identity_pb2.UpdateEndpoints: ...
+    @_builtins.property
+    def rotate_key(self) -> _identity_pb2.RotateKey: ...
+    @_builtins.property
+    def revoke_key(self) -> _identity_pb2.RevokeKey: ...
+    @_builtins.property
+    def begin_voting(self) -> _identity_pb2.BeginVoting: ...
     @_builtins.property
     def publish_dataset(self) -> _catalog_pb2.PublishDataset: ...
     @_builtins.property
@@ -233,6 +242,9 @@ class Operation(_message.Message):
         register_person: _identity_pb2.RegisterPerson | None = ...,
         revoke_person: _identity_pb2.RevokePerson | None = ...,
         update_endpoints: _identity_pb2.UpdateEndpoints | None = ...,
+        rotate_key: _identity_pb2.RotateKey | None = ...,
+        revoke_key: _identity_pb2.RevokeKey | None = ...,
+        begin_voting: _identity_pb2.BeginVoting | None = ...,
         publish_dataset: _catalog_pb2.PublishDataset | None = ...,
         withdraw_dataset: _catalog_pb2.WithdrawDataset | None = ...,
         verify_dataset: _catalog_pb2.VerifyDataset | None = ...,
@@ -265,11 +277,11 @@ class Operation(_message.Message):
         set_union_members: _points_pb2.SetUnionMembers | None = ...,
         claim_earnings: _points_pb2.ClaimEarnings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "register_person", b"register_person", "request_access", b"request_access", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "begin_voting", b"begin_voting", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "register_person", b"register_person", "request_access", b"request_access", "revoke_key", b"revoke_key", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rotate_key", b"rotate_key", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "register_person", b"register_person", "request_access", b"request_access", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "begin_voting", b"begin_voting", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "register_person", b"register_person", "request_access", b"request_access", "revoke_key", b"revoke_key", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rotate_key", b"rotate_key", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["register_person", "revoke_person", "update_endpoints", "publish_dataset", "withdraw_dataset", "verify_dataset", "withdraw_verification", "post_demand", "withdraw_demand", "request_access", "grant_access", "deny_access", "revoke_token", "counter_offer", "accept_offer", "withdraw_request", "open_dispute", "answer_dispute", "rule_dispute", "withdraw_dispute", "submit_task", "accept_task", "complete_task", "fail_task", "cancel_task", "propose", "cast_ballot", "withdraw_proposal", "apply_for_membership", "withdraw_application", "transfer_points", "define_union", "set_union_members", "claim_earnings"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["register_person", "revoke_person", "update_endpoints", "rotate_key", "revoke_key", "begin_voting", "publish_dataset", "withdraw_dataset", "verify_dataset", "withdraw_verification", "post_demand", "withdraw_demand", "request_access", "grant_access", "deny_access", "revoke_token", "counter_offer", "accept_offer", "withdraw_request", "open_dispute", "answer_dispute", "rule_dispute", "withdraw_dispute", "submit_task", "accept_task", "complete_task", "fail_task", "cancel_task", "propose", "cast_ballot", "withdraw_proposal", "apply_for_membership", "withdraw_application", "transfer_points", "define_union", "set_union_members", "claim_earnings"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 

@@ -9,12 +9,13 @@ from functools import lru_cache
 from governance import permissions
 from governance.permissions import Subject
 from koinon import canonical
-from koinon.errors import PermissionRefused, Unauthenticated
+from koinon.errors import InvalidInput, NotFound, PermissionRefused, Refused, Unauthenticated
 from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.identity_pb2 import (
     MEMBER_STATUS_ACTIVE,
     MEMBER_STATUS_REMOVED,
     ROLE_NODE,
+    ROLE_REGULATOR,
     Institution,
     Parameters,
     Person,
@@ -35,6 +36,10 @@ class Sender:
     institution: str
     roles: Collection[Role.ValueType]
 
+
+REFUSALS = (InvalidInput, NotFound, Refused, Unauthenticated)
+"""What a transaction or an action can be refused with. Other errors are this node's own (its disk, say): were they
+taken for refusals, members would differ; so they stop the node."""
 
 THE_LEDGER = Sender("ledger", "", ())
 """The actor of what block time, the genesis or evidence causes."""
@@ -58,6 +63,8 @@ class Context:
     validators: ValidatorSet = ValidatorSet(())  # who votes on the next height
     operation: str = ""
     operation_index: int = 0
+    chain_id: str = ""
+    cause: str = ""  # the subject, e.g. a proposal, to which every record made now is related
     authorised: bool = False
 
     def authorise(self, *, institution: str = "", person: str = "", parties: Collection[str] = ()) -> None:
@@ -122,7 +129,7 @@ class Context:
                 kind=kind,
                 actor=self.sender.id,
                 subject=subject,
-                related=related,
+                related=[*related, self.cause] if self.cause and self.cause != subject else related,
                 from_state=before,
                 to_state=after,
                 detail=detail,
@@ -161,6 +168,8 @@ def _sender(public_key: bytes, owner: str, institution_data: bytes, person_data:
         raise Unauthenticated(
             f"the key of {owner} was revoked or replaced", rule="revoked-key", hint="use the key registered last"
         )
+    if not institution_data:  # of an authority outside, registered by a ballot (governance.actions)
+        return Sender(owner, institution_id, tuple(role for role in roles if role == ROLE_REGULATOR))
     if institution.status == MEMBER_STATUS_REMOVED:
         raise Unauthenticated(
             f"{institution_id} was removed by the members", rule="member-removed", hint="it may apply again"

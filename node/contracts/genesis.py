@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from governance import constitution
 from koinon.v1.identity_pb2 import MEMBER_STATUS_UNSPECIFIED, Genesis, Institution
 from node.contracts import accounts, identity, keys, tables
 from node.contracts.context import Context
@@ -9,9 +10,15 @@ from node.contracts.transitions import INSTITUTION
 
 
 def apply(context: Context, genesis: Genesis) -> None:
-    """Write institutions, their people and the parameters; the genesis was validated by ``koinon.genesis``."""
+    """Write constitution, parameters, institutions and their people; ``koinon.genesis`` validated all but the first.
+
+    Raises InvalidInput when the genesis brings a constitution that does not hold.
+    """
     state = context.state
     tables.PARAMETERS.put(state, "", genesis.parameters)
+    chosen = genesis.constitution if genesis.HasField("constitution") else constitution.founding()
+    constitution.check(chosen)
+    tables.CONSTITUTION.put(state, "", chosen)
     for descriptor in genesis.institutions:
         member = Institution(descriptor=descriptor, status=MEMBER_STATUS_UNSPECIFIED)
         detail = f"node key {descriptor.node_key.hex()}, validator key {descriptor.validator_key.hex()}"

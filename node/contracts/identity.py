@@ -72,21 +72,22 @@ def revoke_person(context: Context, operation: RevokePerson) -> str:
     shapes.text("reason", operation.reason, MAX_TEXT)
     institution = PersonId.parse(operation.person_id).institution
     context.authorise(institution=institution)
-    state = context.state
-    person = tables.PEOPLE.get(state, operation.person_id)
-    before = _state(person)
+    revoke(context, tables.PEOPLE.get(context.state, operation.person_id), operation.reason)
+    return ""
+
+
+def revoke(context: Context, person: Person, reason: str) -> None:
+    """Refuse everything new from a person. Raises Refused with rule ``wrong-state`` or ``last-operator``."""
+    state, before = context.state, _state(person)
     after = PERSON.after(person.id, before, "person.revoked")
     if ROLE_OPERATOR in person.roles:
         _require_other_operator(context, person.id)
-    context.record(
-        "person.revoked", f"person:{person.id}", before, after, related=_related(person), detail=operation.reason
-    )
+    context.record("person.revoked", f"person:{person.id}", before, after, related=_related(person), detail=reason)
     person.revoked = True
     tables.PEOPLE.put(state, person.id, person)
-    keys.end(context, person.public_key, operation.reason)
+    keys.end(context, person.public_key, reason)
     tables.OPERATORS.remove(state, *_operator_key(person))
-    tasks.fail_of_asker(context, person.id, "revoked-key", f"{person.id} was revoked: {operation.reason}")
-    return ""
+    tasks.fail_of_asker(context, person.id, "revoked-key", f"{person.id} was revoked: {reason}")
 
 
 def update_endpoints(context: Context, operation: UpdateEndpoints) -> str:

@@ -72,9 +72,7 @@ def admit(context: Context, descriptor: InstitutionDescriptor, power: int) -> No
 
     Raises InvalidInput, and Refused with rule ``already-exists``, ``too-many`` or ``wrong-state``.
     """
-    genesis_file.validate_descriptor(descriptor)
-    shapes.text("title", descriptor.title, MAX_TITLE)
-    shapes.addresses(descriptor.peer_address, descriptor.rpc_address, descriptor.mpc_address)
+    check_descriptor(descriptor)
     _check_power(power)
     state, name = context.state, descriptor.id
     known = list(tables.INSTITUTIONS.scan(state))
@@ -98,6 +96,13 @@ def admit(context: Context, descriptor: InstitutionDescriptor, power: int) -> No
     tables.INSTITUTIONS.put(state, name, member)
     for person in descriptor.people:
         identity.admit(context, person)
+
+
+def check_descriptor(descriptor: InstitutionDescriptor) -> None:
+    """The form of a would-be member's descriptor, from anyone. Raises InvalidInput."""
+    genesis_file.validate_descriptor(descriptor)
+    shapes.text("title", descriptor.title, MAX_TITLE)
+    shapes.addresses(descriptor.peer_address, descriptor.rpc_address, descriptor.mpc_address)
 
 
 def set_power(context: Context, institution: str, power: int) -> None:
