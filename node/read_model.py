@@ -109,6 +109,7 @@ class ReadModel:
             record = self._record(index)
             rows[schema.INSERT_RECORD].append((index, record.time_ms, record.kind, record.actor))
             rows[schema.INSERT_SUBJECT] += [(subject, index) for subject in {record.subject, *record.related}]
+            rows[schema.INSERT_POSTING] += [(account, index) for account in {item.account for item in record.postings}]
             first.setdefault(record.subject, record)
         for subject, record in first.items():
             kind, _, name = subject.partition(":")
@@ -285,6 +286,16 @@ class ReadModel:
             where.add("time_ms < ?", until_ms)
         rows = self._select(source, where, "ORDER BY idx LIMIT ?", limit + 1)
         return [self._record(index) for (index,) in rows[:limit]], rows[limit][0] if len(rows) > limit else 0
+
+    def statement(self, account: str, *, page_size: int, page_token: str = "") -> tuple[list[AuditRecord], str]:
+        """Records that moved points of an account, newest first, and the token of the next page."""
+        where = _Where()
+        where.add("account = ?", account)
+        if page_token:
+            where.add("idx < ?", _page_number(page_token))
+        rows = self._select("SELECT idx FROM postings", where, "ORDER BY idx DESC LIMIT ?", page_size + 1)
+        page = rows[:page_size]
+        return [self._record(index) for (index,) in page], str(page[-1][0]) if len(rows) > page_size else ""
 
     def _newest(
         self, source: str, where: _Where, page_size: int, page_token: str, find: Callable[[str], T]

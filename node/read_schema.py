@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # What a crash loses is read from the ledger again, and damage is noticed: no need to wait for the disk.
 PRAGMA = "PRAGMA synchronous = OFF"
@@ -36,6 +36,7 @@ CREATE INDEX tokens_by_holder ON tokens (holder, dataset);
 CREATE INDEX tokens_by_dataset ON tokens (dataset);
 CREATE TABLE tasks (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, asker TEXT NOT NULL, status INTEGER NOT NULL);
 CREATE INDEX tasks_by_asker ON tasks (asker);
+CREATE TABLE postings (account TEXT, idx INTEGER, PRIMARY KEY (account, idx)) WITHOUT ROWID;
 CREATE TABLE parties (institution TEXT, seq INTEGER, PRIMARY KEY (institution, seq)) WITHOUT ROWID;
 """
 # In every table of entities, seq is the index of the record that made the entity: unique, ascending in time,
@@ -55,6 +56,7 @@ INSERT_TOKEN = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?)"  # noqa: S105  # a ca
 UPDATE_TOKEN = "UPDATE tokens SET status = ? WHERE id = ?"  # noqa: S105
 INSERT_TASK = "INSERT INTO tasks VALUES (?, ?, ?, ?)"
 UPDATE_TASK = "UPDATE tasks SET status = ? WHERE id = ?"
+INSERT_POSTING = "INSERT INTO postings VALUES (?, ?)"
 INSERT_PARTY = "INSERT INTO parties VALUES (?, ?)"
 
 # In the order in which they are executed for some records: what is replaced goes first.
@@ -74,4 +76,5 @@ STATEMENTS = (
     INSERT_TASK,
     UPDATE_TASK,
     INSERT_PARTY,
+    INSERT_POSTING,
 )

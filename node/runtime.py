@@ -61,6 +61,7 @@ from node.rpc.audit import AuditService, EventService
 from node.rpc.catalog import CatalogService, DatasetService
 from node.rpc.members import MemberService, NodeService
 from node.rpc.meter import Meter
+from node.rpc.points import PointsService
 from node.rpc.server import RpcServer
 from node.rpc.tasks import QueryService, TaskService
 from node.rpc.transactions import TransactionService
@@ -179,6 +180,7 @@ class Node:
             "TaskService": TaskService(
                 application, read_model, self._config.institution, self._peers, self.sealed_output, changes
             ),
+            "PointsService": PointsService(application, read_model),
             "AuditService": AuditService(
                 application,
                 read_model,

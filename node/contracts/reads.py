@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from koinon.errors import NotFound
 from koinon.names import PersonId, TableName
 from koinon.v1.access_pb2 import AccessRequest, Token
-from koinon.v1.catalog_pb2 import Dataset
+from koinon.v1.catalog_pb2 import Dataset, Taxonomy
+from koinon.v1.demand_pb2 import Demand
+from koinon.v1.dispute_pb2 import Dispute
 from koinon.v1.identity_pb2 import Institution, Parameters, Person
-from koinon.v1.task_pb2 import Task
-from node.contracts import catalog, tables
+from koinon.v1.points_pb2 import Account, DataUnion, Escrow, Supply, Terms, UnionMembership
+from koinon.v1.task_pb2 import SubmitTask, Task
+from node.contracts import accounts, catalog, classification, settlement, tables, unions
 from node.contracts.context import Sender, sender_of
 from node.ledger.state import State
 
@@ -64,6 +69,18 @@ class Reads:
         found = (tables.DATASETS.find(self._state, name) for name in names)
         return [dataset for dataset in found if dataset is not None]
 
+    def taxonomy(self) -> Taxonomy:
+        """How the members classify datasets."""
+        return classification.current(self._state)
+
+    def demand(self, demand_id: str) -> Demand:
+        """Raises NotFound."""
+        return tables.DEMANDS.get(self._state, demand_id)
+
+    def dispute(self, dispute_id: str) -> Dispute:
+        """Raises NotFound."""
+        return tables.DISPUTES.get(self._state, dispute_id)
+
     def request(self, request_id: str) -> AccessRequest:
         """Raises NotFound."""
         return tables.REQUESTS.get(self._state, request_id)
@@ -92,3 +109,42 @@ class Reads:
         return [
             tables.TASKS.get(self._state, task_id.decode()) for _, task_id in tables.TASK_DEADLINES.all(self._state)
         ]
+
+    def terms(self, task: SubmitTask, asker: str, time_ms: int) -> Terms:
+        """What a task would cost if it were submitted now, and who would be paid; empty: free. Raises NotFound."""
+        return settlement.terms(self._state, self.parameters(), task, asker, time_ms)
+
+    def accounts(self, after: str = "", at_most: int = 1) -> list[Account]:
+        """Accounts that ever had points, ascending by id, behind ``after``."""
+        return list(islice(tables.ACCOUNTS.scan(self._state, after=after), at_most))
+
+    def account(self, account: str) -> Account:
+        """What somebody can spend now. Raises InvalidName or NotFound."""
+        accounts.check_owner(self._state, account)
+        return Account(id=account, points=accounts.balance(self._state, account))
+
+    def supply(self) -> Supply:
+        return accounts.supply(self._state)
+
+    def escrow(self, escrow_id: str) -> Escrow | None:
+        return tables.ESCROWS.find(self._state, escrow_id)
+
+    def unions(self, after: str = "", at_most: int = 1) -> list[DataUnion]:
+        """Data unions, ascending by name, behind ``after``."""
+        return list(islice(tables.UNIONS.scan(self._state, after=after), at_most))
+
+    def union(self, name: str) -> DataUnion:
+        """Raises NotFound."""
+        return tables.UNIONS.get(self._state, name)
+
+    def union_members(self, union: str, after: str = "", at_most: int = 1) -> list[UnionMembership]:
+        """Members of a data union, ascending by account, behind ``after``."""
+        return list(islice(tables.UNION_MEMBERS.scan(self._state, f"{union}\0", after=after), at_most))
+
+    def union_member(self, union: str, account: str) -> UnionMembership:
+        """Raises NotFound."""
+        return unions.membership(self._state, union, account)
+
+    def union_earnings(self, union: str, account: str) -> int:
+        """Whole points that a member has earned and not claimed. Raises NotFound."""
+        return unions.earned(self._state, union, account)

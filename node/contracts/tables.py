@@ -6,8 +6,8 @@ table                       key after the prefix                                
 parameters                  (none)                                                   Parameters
 institutions                institution                                              Institution
 people                      person                                                   Person
-key owners                  key, 32 bytes (of a certificate, its SHA-256)            person or institution
-keys                        key in hex                                               KeyRecord
+key owners                  Ed25519 key that signs transactions, 32 bytes            person or institution
+keys                        key in hex (of a certificate, its SHA-256)               KeyRecord
 owner's keys                owner, height and key in hex                             (none)
 last signs of life          institution                                              time (8 bytes)
 operators                   institution, name                                        (none)
@@ -23,7 +23,7 @@ demand terms                column or theme, id                                 
 demand expiries             time, id                                                 (none)
 disputes                    id                                                       Dispute
 open disputes               claimant's institution, subject, id                      (none)
-disputed subjects           subject, id                                              (none)
+frozen by                   escrow, dispute                                          (none)
 dispute deadlines           time, id                                                 (none)
 tokens                      id                                                       Token
 active tokens               dataset, holder, id                                      (none)
@@ -41,6 +41,15 @@ escrow dues                 time, id                                            
 data unions                 name                                                     DataUnion
 unions of an institution    institution, name                                        (none)
 members of unions           union, account                                           UnionMembership
+constitution                (none)                                                   Constitution
+ballot weights              institution                                              MemberWeight
+proposals                   id                                                       GovernanceProposal
+pending proposals           proposer's institution, id                               (none)
+proposal times              time, id                                                 (none)
+applications                institution                                              Application
+open applications           sponsor's institution, institution                       (none)
+protocol                    (none)                                                   Protocol
+upgrades                    version                                                  Upgrade
 ==========================  =======================================================  ====================
 
 Parts of a key are separated by a zero byte, which no name contains; times and numbers are 8 bytes,
@@ -60,8 +69,10 @@ from google.protobuf.message import Message
 from koinon.errors import NotFound
 from koinon.v1.access_pb2 import AccessRequest, Token
 from koinon.v1.catalog_pb2 import Dataset, Taxonomy
+from koinon.v1.constitution_pb2 import Constitution, MemberWeight
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
+from koinon.v1.governance_pb2 import Application, GovernanceProposal, Protocol, Upgrade
 from koinon.v1.identity_pb2 import Institution, KeyRecord, Parameters, Person
 from koinon.v1.points_pb2 import Account, DataUnion, Escrow, Supply, UnionMembership
 from koinon.v1.task_pb2 import Task
@@ -102,9 +113,13 @@ class Table(Generic[M]):
     def put(self, state: State, key: str, value: M) -> None:
         state.put(self._prefix + key.encode(), value.SerializeToString(deterministic=True))
 
-    def scan(self, state: State, prefix: str = "") -> Iterator[M]:
-        """Values whose key begins with ``prefix``, ascending by key."""
-        return (self._message.FromString(data) for _, data in state.scan(self._prefix + prefix.encode()))
+    def delete(self, state: State, key: str) -> None:
+        state.delete(self._prefix + key.encode())
+
+    def scan(self, state: State, prefix: str = "", *, after: str = "") -> Iterator[M]:
+        """Values whose key begins with ``prefix``, ascending by key; from behind ``prefix`` + ``after`` on."""
+        start = self._prefix + f"{prefix}{after}\0".encode() if after else b""
+        return (self._message.FromString(data) for _, data in state.scan(self._prefix + prefix.encode(), start=start))
 
 
 class Index:
@@ -246,7 +261,7 @@ DEMAND_TERMS = CountedIndex("demand-term")
 DEMAND_EXPIRIES = Schedule("demand-expiry")
 DISPUTES = Table("dispute", Dispute, "dispute")
 OPEN_DISPUTES = CountedIndex("open-dispute")
-DISPUTED = Index("disputed")
+FROZEN_BY = Index("frozen-by")
 DISPUTE_DEADLINES = Schedule("dispute-deadline")
 TOKENS = Table("token", Token, "token")
 ACTIVE_TOKENS = CountedIndex("active-token")
@@ -264,3 +279,12 @@ ESCROW_DUES = Schedule("escrow-due")
 UNIONS = Table("union", DataUnion, "data union")
 INSTITUTION_UNIONS = CountedIndex("institution-union")
 UNION_MEMBERS = Table("union-member", UnionMembership, "member of the data union")
+CONSTITUTION = Table("constitution", Constitution, "constitution")
+WEIGHTS = Table("ballot-weight", MemberWeight, "ballot weight")
+PROPOSALS = Table("proposal", GovernanceProposal, "proposal")
+PENDING_PROPOSALS = Index("pending-proposal")
+PROPOSAL_TIMES = Schedule("proposal-time")
+APPLICATIONS = Table("application", Application, "application")
+OPEN_APPLICATIONS = Index("open-application")
+PROTOCOL = Table("protocol", Protocol, "protocol")
+UPGRADES = Table("upgrade", Upgrade, "upgrade")

@@ -113,7 +113,7 @@ def claim(context: Context, operation: ClaimEarnings) -> str:
     else:
         context.authorise(institution=name.owner)
     union = tables.UNIONS.get(state, check_institution(operation.union))
-    member = tables.UNION_MEMBERS.get(state, _key(union.name, operation.account))
+    member = membership(state, union.name, operation.account)
     _divide(state, union)
     if not _pay(context, union, member):
         raise Refused(
@@ -126,10 +126,15 @@ def claim(context: Context, operation: ClaimEarnings) -> str:
     return ""
 
 
+def membership(state: State, union: str, account: str) -> UnionMembership:
+    """Raises NotFound."""
+    return tables.UNION_MEMBERS.get(state, _key(union, account))
+
+
 def earned(state: State, union_name: str, account: str) -> int:
     """Whole points that a member could claim now. Raises NotFound."""
     union = tables.UNIONS.get(state, union_name)
-    member = tables.UNION_MEMBERS.get(state, _key(union_name, account))
+    member = membership(state, union_name, account)
     _divide(state, union)
     return _due(union, member) // POINT
 

@@ -26,6 +26,7 @@ ADD: Mapping[str, Callable[[Any, aio.Server], None]] = {
     "AccessService": services_pb2_grpc.add_AccessServiceServicer_to_server,
     "QueryService": services_pb2_grpc.add_QueryServiceServicer_to_server,
     "TaskService": services_pb2_grpc.add_TaskServiceServicer_to_server,
+    "PointsService": services_pb2_grpc.add_PointsServiceServicer_to_server,
     "AuditService": services_pb2_grpc.add_AuditServiceServicer_to_server,
     "EventService": services_pb2_grpc.add_EventServiceServicer_to_server,
 }

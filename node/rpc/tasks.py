@@ -23,6 +23,7 @@ from node.changes import Changes
 from node.peers import Peers
 from node.read_model import ReadModel
 from node.rpc.bounds import page_size, wait_ms
+from node.rpc.points import explained
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -43,9 +44,14 @@ class QueryService(services_pb2_grpc.QueryServiceServicer):
         named = await asyncio.to_thread(_named_table, request.sql)
         asker = PersonId.parse(caller().person)
         candidates = self._candidates(named, asker)
-        return await asyncio.to_thread(
+        response = await asyncio.to_thread(
             _compile, request.sql, candidates, self._available(), asker.institution, self._application.parameters()
         )
+        terms = self._application.terms(response.task, str(asker), self._application.time_ms)
+        if terms.sources:
+            response.terms.CopyFrom(terms)
+            response.payouts.extend(explained(terms))
+        return response
 
     def _available(self) -> list[str]:
         """Who could compute now. Helpers are taken from here, so that a node that is down is not asked to."""
