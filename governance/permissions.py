@@ -1,7 +1,7 @@
 """Who may do what: the one table.
 
 An operation is allowed when one of its permissions fits: the sender holds the role, and stands in the
-relation to the subject. A regulator appears in no row, because reading is open to every member and
+relation to the subject. A regulator appears for its own key only, because reading is open to every member and
 everything here writes.
 """
 
@@ -15,6 +15,7 @@ from koinon.v1.identity_pb2 import (
     ROLE_ANALYST,
     ROLE_NODE,
     ROLE_OPERATOR,
+    ROLE_REGULATOR,
     Role,
 )
 
@@ -72,6 +73,9 @@ PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     "register_person": (_OPERATOR,),
     "revoke_person": (_OPERATOR,),
     "update_endpoints": (_OPERATOR, Permission(ROLE_NODE, Relation.INSTITUTION)),
+    "rotate_key": (_OPERATOR, _CONCERNED, Permission(ROLE_REGULATOR, Relation.PERSON)),  # or each one's own
+    "revoke_key": (_OPERATOR,),
+    "begin_voting": (_OPERATOR, Permission(ROLE_NODE, Relation.INSTITUTION)),
     "publish_dataset": (_OPERATOR,),
     "withdraw_dataset": (_OPERATOR,),
     "request_access": (_ANALYST,),

@@ -165,9 +165,9 @@ def check_signing_key(key: bytes, what: str) -> None:
 
 
 def check_certificate(der: bytes, whose: str) -> None:
-    """Raises InvalidFile.
+    """Bounds and the outermost form only (one DER SEQUENCE): trust in it comes from being pinned here, byte by byte.
 
-    Bounds and the outermost form only (one DER SEQUENCE): trust in (one DER SEQUENCE): trust in it comes from being pinned here, byte by byte.
+    Raises InvalidFile.
     """
     short = len(der) > 2 and der[1] < 0x80 and len(der) == 2 + der[1]
     medium = len(der) > 3 and der[1] == 0x81 and len(der) == 3 + der[2]

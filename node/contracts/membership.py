@@ -179,6 +179,10 @@ def begin_voting(context: Context, operation: BeginVoting) -> str:
             rule="wrong-state",
             hint="members decide that",
         )
+    if not member.descriptor.validator_key:
+        raise Refused(
+            f"{institution} has no validator key", rule="wrong-state", hint="give it one: koinon key rotate validator"
+        )
     if not context.height - MAX_JOIN_LAG_BLOCKS <= operation.height < context.height:
         raise Refused(
             f"the node of {institution} is at height {operation.height}, the ledger at {context.height - 1}",

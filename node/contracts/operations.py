@@ -9,7 +9,7 @@ from governance.permissions import PERMISSIONS, wanted
 from koinon.errors import InvalidInput, PermissionRefused
 from koinon.v1.consensus_pb2 import Evidence, VoteType
 from koinon.v1.transaction_pb2 import Operation
-from node.contracts import access, catalog, identity, membership, tables, tasks
+from node.contracts import access, catalog, identity, membership, rotation, tables, tasks
 from node.contracts.context import Context
 from node.contracts.transitions import INSTITUTION
 
@@ -20,6 +20,9 @@ HANDLERS: dict[str, Handler] = {
     "register_person": identity.register_person,
     "revoke_person": identity.revoke_person,
     "update_endpoints": identity.update_endpoints,
+    "rotate_key": rotation.rotate,
+    "revoke_key": rotation.revoke,
+    "begin_voting": membership.begin_voting,
     "publish_dataset": catalog.publish,
     "withdraw_dataset": catalog.withdraw,
     "request_access": access.request,

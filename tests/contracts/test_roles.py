@@ -8,7 +8,17 @@ import pytest
 
 from koinon.v1.access_pb2 import DenyAccess, GrantAccess, RevokeToken
 from koinon.v1.catalog_pb2 import WithdrawDataset
-from koinon.v1.identity_pb2 import ROLE_ANALYST, RegisterPerson, RevokePerson, UpdateEndpoints
+from koinon.v1.identity_pb2 import (
+    KEY_PURPOSE_NODE,
+    KEY_PURPOSE_SEALING,
+    ROLE_ANALYST,
+    BeginVoting,
+    RegisterPerson,
+    RevokeKey,
+    RevokePerson,
+    RotateKey,
+    UpdateEndpoints,
+)
 from koinon.v1.task_pb2 import CancelTask, FailTask
 from koinon.v1.transaction_pb2 import Operation
 from tests.contracts.consortium import (
@@ -17,6 +27,7 @@ from tests.contracts.consortium import (
     accept,
     access_request,
     complete,
+    key,
     operation,
     person,
     publication,
@@ -29,6 +40,9 @@ MAY = {
     "register_person": {"iu/operator"},
     "revoke_person": {"iu/operator"},
     "update_endpoints": {name for name in SENDERS if "/" not in name or name.endswith("/operator")},
+    "rotate_key": {name for name in SENDERS if name.endswith("/operator")},
+    "revoke_key": {name for name in SENDERS if name.endswith("/operator")},
+    "begin_voting": {name for name in SENDERS if "/" not in name or name.endswith("/operator")},
     "publish_dataset": {"iu/operator"},
     "withdraw_dataset": {"iu/operator"},
     "request_access": {name for name in SENDERS if name.endswith("/analyst")},
@@ -56,6 +70,9 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
         RegisterPerson(person=person("iu/new", ROLE_ANALYST)),
         RevokePerson(person_id="iu/analyst", reason="left"),
         UpdateEndpoints(peer_address="a:1", rpc_address="a:2", mpc_address="a:3"),
+        RotateKey(purpose=KEY_PURPOSE_NODE, key=key("new node").public_key),
+        RevokeKey(purpose=KEY_PURPOSE_SEALING, reason="lost"),
+        BeginVoting(height=consortium.app.info().height),
         publication("iu.a.new"),
         WithdrawDataset(name="iu.a.t", reason="over"),
         access_request("iu.a.t"),

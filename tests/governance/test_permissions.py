@@ -20,7 +20,11 @@ def expected(operation: str, role: Role.ValueType, *, institution: bool, person:
         return role == ROLE_OPERATOR and institution
     if operation in ("grant_access", "deny_access"):
         return role == ROLE_OPERATOR and institution
-    if operation == "update_endpoints":
+    if operation == "rotate_key":
+        return (role == ROLE_OPERATOR and institution) or (role in (ROLE_ANALYST, ROLE_REGULATOR) and person)
+    if operation == "revoke_key":
+        return role == ROLE_OPERATOR and institution
+    if operation in ("update_endpoints", "begin_voting"):
         return role in (ROLE_OPERATOR, ROLE_NODE) and institution
     if operation in ("request_access", "submit_task"):
         return role == ROLE_ANALYST
