@@ -27,6 +27,9 @@ class Relation(Enum):
     INSTITUTION = "of the institution concerned"  # the publisher, the person's, or the asker's
     PERSON = "who is the person concerned"  # the holder or the asker
     PARTY = "of a member of the committee"
+    OUTSIDER = "of another institution than the one concerned"
+    SIDE = "of a side of the token or task"
+    ARBITER = "of an arbiter of the dispute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,10 @@ class Permission:
                 return institution == subject.institution
             case Relation.PERSON:
                 return sender == subject.person
-            case Relation.PARTY:
+            case Relation.PARTY | Relation.SIDE | Relation.ARBITER:
                 return institution in subject.parties
+            case Relation.OUTSIDER:
+                return bool(subject.institution) and institution != subject.institution
 
     def __str__(self) -> str:
         return f"{Role.Name(self.role).removeprefix('ROLE_').lower()} {self.relation.value}"
@@ -66,7 +71,11 @@ class Permission:
 _OPERATOR = Permission(ROLE_OPERATOR, Relation.INSTITUTION)
 _ANALYST = Permission(ROLE_ANALYST, Relation.MEMBER)
 _CONCERNED = Permission(ROLE_ANALYST, Relation.PERSON)
+_OPERATOR_CONCERNED = Permission(ROLE_OPERATOR, Relation.PERSON)
 _PARTY = Permission(ROLE_NODE, Relation.PARTY)
+_VERIFIER = Permission(ROLE_OPERATOR, Relation.OUTSIDER)
+_SIDE = Permission(ROLE_OPERATOR, Relation.SIDE)
+_MEMBER = Permission(ROLE_OPERATOR, Relation.MEMBER)
 
 PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     # operation              who
@@ -78,15 +87,35 @@ PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     "begin_voting": (_OPERATOR, Permission(ROLE_NODE, Relation.INSTITUTION)),
     "publish_dataset": (_OPERATOR,),
     "withdraw_dataset": (_OPERATOR,),
+    "verify_dataset": (_VERIFIER,),
+    "withdraw_verification": (_VERIFIER,),
+    "post_demand": (_ANALYST,),
+    "withdraw_demand": (_CONCERNED, _OPERATOR),  # who posted it, or its institution
     "request_access": (_ANALYST,),
     "grant_access": (_OPERATOR,),
     "deny_access": (_OPERATOR,),
     "revoke_token": (_OPERATOR, _CONCERNED),  # the publisher takes it back, or the holder gives it up
+    "counter_offer": (_OPERATOR, _CONCERNED),  # the publisher, or the requester
+    "accept_offer": (_CONCERNED,),
+    "withdraw_request": (_CONCERNED,),
+    "open_dispute": (_SIDE, _CONCERNED),  # either side of the token or task, or the holder or asker
+    "answer_dispute": (_OPERATOR, _CONCERNED),  # the respondent, or the holder or asker there
+    "rule_dispute": (Permission(ROLE_OPERATOR, Relation.ARBITER),),
+    "withdraw_dispute": (_OPERATOR, _CONCERNED),  # the claimant
     "submit_task": (_ANALYST,),
     "accept_task": (_PARTY,),
     "complete_task": (_PARTY,),
     "fail_task": (_PARTY,),
     "cancel_task": (_CONCERNED, _OPERATOR),  # the asker, or its own institution
+    "propose": (_MEMBER,),
+    "cast_ballot": (_MEMBER,),  # its own institution's
+    "withdraw_proposal": (_OPERATOR,),  # of the institution that proposed
+    "apply_for_membership": (_MEMBER,),  # as sponsor
+    "withdraw_application": (_OPERATOR,),  # of the sponsor
+    "transfer_points": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # whose account it is, or for the institution's
+    "define_union": (_OPERATOR,),
+    "set_union_members": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # its administrator, or the founding institution
+    "claim_earnings": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # the member
 }
 """By the name of the operation in ``Operation``'s oneof (transaction.proto)."""
 

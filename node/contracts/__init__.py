@@ -8,5 +8,5 @@ where the transaction began.
 
 Layers, each knowing only those before it:
 ``transitions``, ``tables``, ``shapes`` · ``context`` · ``policy``, ``tokens`` · ``tasks`` · ``identity``, ``access`` ·
-``catalog`` · ``genesis``, ``operations``, ``reads``.
+``negotiation``, ``classification``, ``demand`` · ``catalog`` · ``disputes`` · ``genesis``, ``operations``, ``reads``.
 """

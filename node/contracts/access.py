@@ -1,7 +1,8 @@
 """Access: request -> granted | denied; and how a token ends before its time.
 
 A request beyond the publisher's policy is refused at once. Within it, an AUTO dataset grants in the same
-operation; otherwise an operator of the publisher decides, and may grant less than was asked.
+operation, and so does any dataset to institutions that its policy names; otherwise an operator of the publisher
+decides, may grant less than was asked, or names other terms (``negotiation``). Silence ends a request.
 """
 
 from __future__ import annotations
@@ -9,10 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from koinon import parameters
 from koinon.errors import Refused
 from koinon.limits import MAX_OPEN_REQUESTS_PER_DATASET, MAX_TEXT
 from koinon.names import DatasetName, check_id
-from koinon.v1.access_pb2 import AccessRequest, DenyAccess, GrantAccess, RequestAccess, RevokeToken, Token
+from koinon.v1.access_pb2 import (
+    AccessRequest,
+    AccessTerms,
+    DenyAccess,
+    GrantAccess,
+    RequestAccess,
+    RevokeToken,
+    Token,
+)
 from koinon.v1.catalog_pb2 import ACCESS_MODE_AUTO, Dataset
 from node.contracts import shapes, tables, tasks, tokens
 from node.contracts.context import Context
@@ -43,18 +53,19 @@ def request(context: Context, operation: RequestAccess) -> str:
         requester=context.sender.id,
         requested_at_ms=context.time_ms,
     )
-    context.move(REQUEST, asked.id, asked, "access.requested", related=_related(asked), detail=operation.purpose)
-    if dataset.published.policy.mode == ACCESS_MODE_AUTO:
-        _grant(context, asked, dataset, GrantAccess(), POLICY)
-    else:
-        if tables.OPEN_REQUESTS.count(state, operation.dataset) >= MAX_OPEN_REQUESTS_PER_DATASET:
-            raise Refused(
-                f"dataset {operation.dataset} has {MAX_OPEN_REQUESTS_PER_DATASET} open requests",
-                rule="too-many",
-                hint=f"wait until {dataset.publisher} has answered some",
-            )
-        tables.OPEN_REQUESTS.add(state, operation.dataset, asked.id)
-        tables.REQUESTS.put(state, asked.id, asked)
+    context.move(REQUEST, asked.id, asked, "access.requested", related=related(asked), detail=operation.purpose)
+    policy = dataset.published.policy
+    if policy.mode == ACCESS_MODE_AUTO or context.sender.institution in policy.auto_institutions:
+        grant_on(context, asked, dataset, bid(asked)[1], POLICY)
+        return asked.id
+    if tables.OPEN_REQUESTS.count(state, operation.dataset) >= MAX_OPEN_REQUESTS_PER_DATASET:
+        raise Refused(
+            f"dataset {operation.dataset} has {MAX_OPEN_REQUESTS_PER_DATASET} open requests",
+            rule="too-many",
+            hint=f"wait until {dataset.publisher} has answered some",
+        )
+    tables.OPEN_REQUESTS.add(state, operation.dataset, asked.id)
+    wait_for_answer(context, asked)
     return asked.id
 
 
@@ -64,16 +75,21 @@ def grant(context: Context, operation: GrantAccess) -> str:
     if operation.operations:
         shapes.operations(operation.operations)
     asked, dataset = _decide(context, operation.request_id)
-    token = _grant(context, asked, dataset, operation, context.sender.id)
-    tables.OPEN_REQUESTS.remove(context.state, asked.requested.dataset, asked.id)
-    return token.id
+    number, wanted = bid(asked)
+    if operation.offer != number:
+        raise Refused(
+            f"offer {operation.offer} of request {asked.id} is no longer what {asked.requester} asks for",
+            rule="offer",
+            hint=f"look at it again, and name offer {number}" if number else "name no offer: only the request stands",
+        )
+    return grant_on(context, asked, dataset, _less(wanted, operation, dataset), context.sender.id).id
 
 
 def deny(context: Context, operation: DenyAccess) -> str:
     """An operator says no, and why."""
     shapes.text("reason", operation.reason, MAX_TEXT)
     asked, _ = _decide(context, operation.request_id)
-    _deny(context, asked, operation.reason)
+    end_request(context, asked, "access.denied", operation.reason)
     return ""
 
 
@@ -82,7 +98,7 @@ def revoke(context: Context, operation: RevokeToken) -> str:
     shapes.text("reason", operation.reason, MAX_TEXT)
     token = tables.TOKENS.get(context.state, check_id(operation.token_id))
     context.authorise(institution=DatasetName.parse(token.dataset).institution, person=token.holder)
-    _revoke(context, token, operation.reason)
+    revoke_token(context, token, operation.reason)
     return ""
 
 
@@ -90,9 +106,9 @@ def end_all(context: Context, dataset: str, reason: str) -> None:
     """Deny every open request for a withdrawn dataset and revoke every active token."""
     state = context.state
     for request_id in list(tables.OPEN_REQUESTS.under(state, dataset)):
-        _deny(context, tables.REQUESTS.get(state, request_id), reason)
+        end_request(context, tables.REQUESTS.get(state, request_id), "access.denied", reason)
     for token_id in list(tables.ACTIVE_TOKENS.under(state, dataset)):
-        _revoke(context, tables.TOKENS.get(state, token_id), reason)
+        revoke_token(context, tables.TOKENS.get(state, token_id), reason)
 
 
 def expire_due(context: Context) -> None:
@@ -111,6 +127,84 @@ def expire_due(context: Context) -> None:
         tasks.fail_using_token(context, token.id, "token-expired", reason)
 
 
+def bid(asked: AccessRequest) -> tuple[int, AccessTerms]:
+    """What the requester asks for now: the number of its last offer (0: the request itself) and its terms."""
+    for offer in reversed(asked.offers):
+        if not offer.by_publisher:
+            return offer.number, offer.terms
+    requested = asked.requested
+    return 0, AccessTerms(
+        columns=requested.columns,
+        operations=requested.operations,
+        purpose=requested.purpose,
+        duration_ms=requested.duration_ms,
+        uses=requested.uses,
+    )
+
+
+def check_terms(dataset: Dataset, terms: AccessTerms) -> None:
+    """Does today's policy let a token be granted on these terms? Raises InvalidInput, NotFound, Refused."""
+    check_columns(dataset, terms.columns)
+    check_operations(dataset, terms.operations)
+    check_duration_and_uses(dataset, terms.duration_ms, terms.uses)
+    least = dataset.published.policy.min_cohort
+    if terms.min_cohort and terms.min_cohort < least:
+        raise Refused(
+            f"a minimum cohort of {terms.min_cohort} would undercut the policy of {dataset.published.name}",
+            rule="policy",
+            hint=f"give {least} or more, or nothing to keep it",
+        )
+
+
+def grant_on(context: Context, asked: AccessRequest, dataset: Dataset, terms: AccessTerms, decided_by: str) -> Token:
+    """Grant a request on terms to which both sides agreed, within today's policy. Raises as ``check_terms``."""
+    check_terms(dataset, terms)
+    concerned = related(asked, f"token:{context.new_id()}")
+    context.move(REQUEST, asked.id, asked, "access.granted", related=concerned, detail=f"by {decided_by}")
+    token = tokens.grant(
+        context,
+        asked,
+        columns=terms.columns or _all_columns(dataset),
+        operations=terms.operations,
+        purpose=terms.purpose,
+        duration_ms=terms.duration_ms,
+        uses=terms.uses,
+        min_cohort=max(terms.min_cohort, dataset.published.policy.min_cohort),
+        decided_by=decided_by,
+    )
+    asked.token_id = token.id
+    _close(context, asked, decided_by)
+    return token
+
+
+def wait_for_answer(context: Context, asked: AccessRequest) -> None:
+    """Let an open request wait for the side whose turn it is, until its window ends."""
+    if asked.deadline_ms:
+        _forget_deadline(context, asked)
+    asked.deadline_ms = context.time_ms + parameters.get(context.parameters, "request_window_ms")
+    tables.REQUEST_DEADLINES.add(context.state, asked.deadline_ms, asked.id.encode())
+    tables.REQUESTS.put(context.state, asked.id, asked)
+
+
+def end_request(context: Context, asked: AccessRequest, kind: str, reason: str) -> None:
+    """End an open request without a token: ``access.denied``, ``access.withdrawn`` or ``access.expired``."""
+    context.move(REQUEST, asked.id, asked, kind, related=related(asked), detail=reason)
+    asked.reason = reason
+    _close(context, asked, context.sender.id)
+
+
+def _close(context: Context, asked: AccessRequest, decided_by: str) -> None:
+    if asked.deadline_ms:
+        _forget_deadline(context, asked)
+        tables.OPEN_REQUESTS.remove(context.state, asked.requested.dataset, asked.id)
+    asked.deadline_ms, asked.decided_by = 0, decided_by
+    tables.REQUESTS.put(context.state, asked.id, asked)
+
+
+def _forget_deadline(context: Context, asked: AccessRequest) -> None:
+    tables.REQUEST_DEADLINES.remove(context.state, asked.deadline_ms, asked.id.encode())
+
+
 def _decide(context: Context, request_id: str) -> tuple[AccessRequest, Dataset]:
     """A request on which the sender may decide, and its dataset."""
     asked = tables.REQUESTS.get(context.state, check_id(request_id))
@@ -119,52 +213,26 @@ def _decide(context: Context, request_id: str) -> tuple[AccessRequest, Dataset]:
     return asked, dataset
 
 
-def _grant(context: Context, asked: AccessRequest, dataset: Dataset, terms: GrantAccess, decided_by: str) -> Token:
-    """Grant on ``terms``, where zero and empty mean 'as requested', within the request and today's policy."""
-    requested, policy = asked.requested, dataset.published.policy
-    columns = _narrowed("columns", terms.columns, requested.columns or _all_columns(dataset))
-    operations = _narrowed("operations", terms.operations, requested.operations)
-    for what, given, wanted in (
-        ("duration_ms", terms.duration_ms, requested.duration_ms),
-        ("uses", terms.uses, requested.uses),
+def _less(wanted: AccessTerms, granted: GrantAccess, dataset: Dataset) -> AccessTerms:
+    """What is granted of ``wanted``: zero and empty mean 'as requested'. Raises Refused with rule ``policy``."""
+    for what, given, most in (
+        ("duration_ms", granted.duration_ms, wanted.duration_ms),
+        ("uses", granted.uses, wanted.uses),
     ):
-        if given > wanted:
-            raise _more_than_asked(f"{what} {given}", str(wanted))
-    duration_ms, uses = terms.duration_ms or requested.duration_ms, terms.uses or requested.uses
-    check_columns(dataset, columns)
-    check_operations(dataset, operations)
-    check_duration_and_uses(dataset, duration_ms, uses)
-    if terms.min_cohort and terms.min_cohort < policy.min_cohort:
-        raise Refused(
-            f"a minimum cohort of {terms.min_cohort} would undercut the policy of {requested.dataset}",
-            rule="policy",
-            hint=f"give {policy.min_cohort} or more, or nothing to keep it",
-        )
-    related = _related(asked, f"token:{context.new_id()}")
-    context.move(REQUEST, asked.id, asked, "access.granted", related=related, detail=f"by {decided_by}")
-    token = tokens.grant(
-        context,
-        asked,
-        columns=columns,
-        operations=operations,
-        duration_ms=duration_ms,
-        uses=uses,
-        min_cohort=max(terms.min_cohort, policy.min_cohort),
-        decided_by=decided_by,
+        if given > most:
+            raise _more_than_asked(f"{what} {given}", str(most))
+    return AccessTerms(
+        columns=_narrowed("columns", granted.columns, wanted.columns or _all_columns(dataset)),
+        operations=_narrowed("operations", granted.operations, wanted.operations),
+        purpose=wanted.purpose,
+        duration_ms=granted.duration_ms or wanted.duration_ms,
+        uses=granted.uses or wanted.uses,
+        min_cohort=granted.min_cohort or wanted.min_cohort,
     )
-    asked.token_id, asked.decided_by = token.id, decided_by
-    tables.REQUESTS.put(context.state, asked.id, asked)
-    return token
 
 
-def _deny(context: Context, asked: AccessRequest, reason: str) -> None:
-    context.move(REQUEST, asked.id, asked, "access.denied", related=_related(asked), detail=reason)
-    asked.decided_by, asked.reason = context.sender.id, reason
-    tables.REQUESTS.put(context.state, asked.id, asked)
-    tables.OPEN_REQUESTS.remove(context.state, asked.requested.dataset, asked.id)
-
-
-def _revoke(context: Context, token: Token, reason: str) -> None:
+def revoke_token(context: Context, token: Token, reason: str) -> None:
+    """End an active token; open tasks that use it fail."""
     tokens.end(context, token, "token.revoked", detail=reason)
     task_reason = f"token {token.id} for {token.dataset} was revoked: {reason}"
     tasks.fail_using_token(context, token.id, "token-revoked", task_reason)
@@ -189,5 +257,6 @@ def _more_than_asked(given: str, wanted: str) -> Refused:
     )
 
 
-def _related(asked: AccessRequest, *further: str) -> list[str]:
+def related(asked: AccessRequest, *further: str) -> list[str]:
+    """Whom and what a record of a request concerns."""
     return [f"dataset:{asked.requested.dataset}", f"person:{asked.requester}", *further]

@@ -9,7 +9,22 @@ from governance.permissions import PERMISSIONS, wanted
 from koinon.errors import InvalidInput, PermissionRefused
 from koinon.v1.consensus_pb2 import Evidence, VoteType
 from koinon.v1.transaction_pb2 import Operation
-from node.contracts import access, catalog, identity, membership, rotation, tables, tasks
+from node.contracts import (
+    access,
+    accounts,
+    applications,
+    catalog,
+    demand,
+    disputes,
+    governance,
+    identity,
+    membership,
+    negotiation,
+    rotation,
+    tables,
+    tasks,
+    unions,
+)
 from node.contracts.context import Context
 from node.contracts.transitions import INSTITUTION
 
@@ -25,15 +40,35 @@ HANDLERS: dict[str, Handler] = {
     "begin_voting": membership.begin_voting,
     "publish_dataset": catalog.publish,
     "withdraw_dataset": catalog.withdraw,
+    "verify_dataset": catalog.verify,
+    "withdraw_verification": catalog.withdraw_verification,
+    "post_demand": demand.post,
+    "withdraw_demand": demand.withdraw,
     "request_access": access.request,
     "grant_access": access.grant,
     "deny_access": access.deny,
     "revoke_token": access.revoke,
+    "counter_offer": negotiation.counter,
+    "accept_offer": negotiation.accept,
+    "withdraw_request": negotiation.withdraw,
+    "open_dispute": disputes.open_dispute,
+    "answer_dispute": disputes.answer,
+    "rule_dispute": disputes.rule,
+    "withdraw_dispute": disputes.withdraw,
     "submit_task": tasks.submit,
     "accept_task": tasks.accept,
     "complete_task": tasks.complete,
     "fail_task": tasks.fail,
     "cancel_task": tasks.cancel,
+    "propose": governance.propose,
+    "cast_ballot": governance.cast_ballot,
+    "withdraw_proposal": governance.withdraw,
+    "apply_for_membership": applications.apply,
+    "withdraw_application": applications.withdraw,
+    "transfer_points": accounts.transfer_points,
+    "define_union": unions.define,
+    "set_union_members": unions.set_members,
+    "claim_earnings": unions.claim,
 }
 """By the name of the operation in ``Operation``'s oneof; every row has one in governance.permissions."""
 
@@ -83,7 +118,12 @@ def record_evidence(context: Context, evidence: Evidence) -> None:
 
 
 def end_block(context: Context) -> None:
-    """What block time brings about: tokens and tasks whose time is over, ids no longer worth remembering."""
+    """What block time brings about: what is over ends, what members decided is done, old ids are forgotten."""
     access.expire_due(context)
     tasks.expire_due(context)
+    negotiation.expire_due(context)
+    demand.expire_due(context)
+    disputes.expire_due(context)
+    governance.end_block(context)
+    accounts.settle_due(context)
     tables.SEEN.pop_due(context.state, context.time_ms)

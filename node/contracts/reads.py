@@ -8,12 +8,14 @@ from koinon.errors import NotFound
 from koinon.names import PersonId, TableName
 from koinon.v1.access_pb2 import AccessRequest, Token
 from koinon.v1.catalog_pb2 import Dataset, Taxonomy
+from koinon.v1.constitution_pb2 import Constitution
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
+from koinon.v1.governance_pb2 import Application, GovernanceProposal, Protocol, Upgrade
 from koinon.v1.identity_pb2 import Institution, Parameters, Person
 from koinon.v1.points_pb2 import Account, DataUnion, Escrow, Supply, Terms, UnionMembership
 from koinon.v1.task_pb2 import SubmitTask, Task
-from node.contracts import accounts, catalog, classification, settlement, tables, unions
+from node.contracts import accounts, actions, catalog, classification, settlement, tables, unions
 from node.contracts.context import Sender, sender_of
 from node.ledger.state import State
 
@@ -148,3 +150,34 @@ class Reads:
     def union_earnings(self, union: str, account: str) -> int:
         """Whole points that a member has earned and not claimed. Raises NotFound."""
         return unions.earned(self._state, union, account)
+
+    def constitution(self) -> Constitution:
+        return actions.constitution(self._state)
+
+    def constitution_digest(self) -> bytes:
+        """Names the constitution in force."""
+        return actions.constitution_digest(self._state)
+
+    def ballot_weights(self) -> dict[str, int]:
+        """Of all active members, ascending by institution."""
+        return actions.weights(self._state)
+
+    def protocol(self) -> Protocol:
+        """The version of the protocol that the next block follows, and what is scheduled."""
+        return actions.protocol(self._state)
+
+    def upgrade(self, version: int) -> Upgrade:
+        """An upgrade that was scheduled, also one that is active. Raises NotFound."""
+        return tables.UPGRADES.get(self._state, str(version))
+
+    def proposals(self) -> list[GovernanceProposal]:
+        """Every proposal ever made, newest first."""
+        return sorted(tables.PROPOSALS.scan(self._state), key=lambda each: (-each.proposed_at_ms, each.id))
+
+    def proposal(self, proposal_id: str) -> GovernanceProposal:
+        """Raises NotFound."""
+        return tables.PROPOSALS.get(self._state, proposal_id)
+
+    def applications(self) -> list[Application]:
+        """Ascending by institution."""
+        return list(tables.APPLICATIONS.scan(self._state))

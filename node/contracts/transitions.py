@@ -22,11 +22,31 @@ from koinon.v1.access_pb2 import AccessRequest, RequestStatus, Token, TokenStatu
 from koinon.v1.catalog_pb2 import Dataset, DatasetStatus
 from koinon.v1.demand_pb2 import Demand, DemandStatus
 from koinon.v1.dispute_pb2 import Dispute, DisputeStatus
+from koinon.v1.governance_pb2 import (
+    Application,
+    ApplicationStatus,
+    GovernanceProposal,
+    ProposalStatus,
+    Upgrade,
+    UpgradeStatus,
+)
 from koinon.v1.identity_pb2 import Institution, MemberStatus
 from koinon.v1.points_pb2 import Escrow, EscrowStatus
 from koinon.v1.task_pb2 import Task, TaskStatus
 
-Stateful = Institution | Dataset | AccessRequest | Token | Task | Demand | Dispute | Escrow
+Stateful = (
+    Institution
+    | Dataset
+    | AccessRequest
+    | Token
+    | Task
+    | Demand
+    | Dispute
+    | Escrow
+    | GovernanceProposal
+    | Application
+    | Upgrade
+)
 
 
 @dataclass(frozen=True)
@@ -216,6 +236,54 @@ UNION = Machine(
     {},
 )
 
+PROPOSAL = Machine(
+    "proposal",
+    {
+        "proposal.made": {"": "open"},
+        "ballot.cast": {"open": "open"},  # an institution's first
+        "ballot.replaced": {"open": "open"},
+        "proposal.accepted": {"open": "accepted"},  # and waits for its delay, if it has one
+        "proposal.rejected": {"open": "rejected"},
+        "proposal.expired": {"open": "expired"},  # too few took part in time
+        "proposal.withdrawn": {"open": "withdrawn"},
+        "proposal.dropped": {"open": "dropped", "accepted": "dropped"},  # the rules changed under it
+        "proposal.executed": {"accepted": "executed"},
+        "proposal.failed": {"accepted": "failed"},  # an action was refused: none was applied
+    },
+    _names(ProposalStatus.DESCRIPTOR, "PROPOSAL_STATUS_"),
+)
+
+APPLICATION = Machine(
+    "application",
+    {
+        "application.made": {"": "open", "withdrawn": "open", "admitted": "open"},
+        "application.withdrawn": {"open": "withdrawn"},
+        "application.admitted": {"open": "admitted"},
+    },
+    _names(ApplicationStatus.DESCRIPTOR, "APPLICATION_STATUS_"),
+)
+
+UPGRADE = Machine(
+    "upgrade",
+    {
+        "upgrade.scheduled": {"": "scheduled", "cancelled": "scheduled"},
+        "upgrade.cancelled": {"scheduled": "cancelled"},
+        "upgrade.active": {"scheduled": "active"},  # from the next block on
+    },
+    _names(UpgradeStatus.DESCRIPTOR, "UPGRADE_STATUS_"),
+)
+
+# What the members set together has no states: records hold what it was and what it is.
+CONSORTIUM = Machine(
+    "consortium",
+    {
+        "parameter.changed": {"": ""},
+        "weight.changed": {"": ""},
+        "constitution.changed": {"": ""},
+    },
+    {},
+)
+
 MACHINES: tuple[Machine, ...] = (
     INSTITUTION,
     PERSON,
@@ -229,4 +297,8 @@ MACHINES: tuple[Machine, ...] = (
     ACCOUNT,
     ESCROW,
     UNION,
+    PROPOSAL,
+    APPLICATION,
+    UPGRADE,
+    CONSORTIUM,
 )

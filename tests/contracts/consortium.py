@@ -29,6 +29,8 @@ from koinon.v1.catalog_pb2 import (
     PublishDataset,
 )
 from koinon.v1.consensus_pb2 import Evidence
+from koinon.v1.demand_pb2 import PostDemand
+from koinon.v1.dispute_pb2 import OpenDispute, Remedy
 from koinon.v1.identity_pb2 import (
     ROLE_ANALYST,
     ROLE_OPERATOR,
@@ -131,6 +133,21 @@ def access_request(dataset: str, *, uses: int = 2, duration_ms: int = 100_000) -
     return RequestAccess(
         dataset=dataset, operations=ALL_OPERATIONS, purpose="to learn", duration_ms=duration_ms, uses=uses
     )
+
+
+def wanted(**changes: Any) -> PostDemand:
+    """What somebody misses; give columns or themes."""
+    return PostDemand(**{"title": "Pancreatitis", "purpose": "to learn", "duration_ms": 100_000, **changes})
+
+
+def claim(subject: str, respondent: str, *remedies: Remedy.ValueType, task: bool = False) -> OpenDispute:
+    """A dispute over a token, or a task."""
+    opened = OpenDispute(respondent=respondent, claim="not as agreed", remedies=remedies, evidence_digests=[bytes(32)])
+    if task:
+        opened.task_id = subject
+    else:
+        opened.token_id = subject
+    return opened
 
 
 @dataclass

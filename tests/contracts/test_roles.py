@@ -6,8 +6,23 @@ from typing import Any
 
 import pytest
 
-from koinon.v1.access_pb2 import DenyAccess, GrantAccess, RevokeToken
-from koinon.v1.catalog_pb2 import WithdrawDataset
+from koinon.v1.access_pb2 import (
+    AcceptOffer,
+    AccessTerms,
+    CounterOffer,
+    DenyAccess,
+    GrantAccess,
+    RevokeToken,
+    WithdrawRequest,
+)
+from koinon.v1.catalog_pb2 import (
+    VERIFICATION_OUTCOME_CONFIRMED,
+    VerifyDataset,
+    WithdrawDataset,
+    WithdrawVerification,
+)
+from koinon.v1.demand_pb2 import WithdrawDemand
+from koinon.v1.dispute_pb2 import REMEDY_REVOCATION, AnswerDispute, RuleDispute, WithdrawDispute
 from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_NODE,
     KEY_PURPOSE_SEALING,
@@ -22,15 +37,18 @@ from koinon.v1.identity_pb2 import (
 from koinon.v1.task_pb2 import CancelTask, FailTask
 from koinon.v1.transaction_pb2 import Operation
 from tests.contracts.consortium import (
+    ALL_OPERATIONS,
     MEMBERS,
     Consortium,
     accept,
     access_request,
+    claim,
     complete,
     key,
     operation,
     person,
     publication,
+    wanted,
 )
 
 SENDERS = [f"{name}{role}" for name in MEMBERS for role in ("", "/operator", "/analyst", "/regulator")]
@@ -45,10 +63,21 @@ MAY = {
     "begin_voting": {name for name in SENDERS if "/" not in name or name.endswith("/operator")},
     "publish_dataset": {"iu/operator"},
     "withdraw_dataset": {"iu/operator"},
+    "verify_dataset": {"case/operator", "uk/operator", "um/operator"},
+    "withdraw_verification": {"case/operator", "uk/operator", "um/operator"},
+    "post_demand": {name for name in SENDERS if name.endswith("/analyst")},
+    "withdraw_demand": {"um/analyst", "um/operator"},
     "request_access": {name for name in SENDERS if name.endswith("/analyst")},
     "grant_access": {"iu/operator"},
     "deny_access": {"iu/operator"},
     "revoke_token": {"iu/operator", "um/analyst"},
+    "counter_offer": {"iu/operator", "um/analyst"},
+    "accept_offer": {"um/analyst"},
+    "withdraw_request": {"um/analyst"},
+    "open_dispute": {"iu/operator", "um/operator", "um/analyst"},
+    "answer_dispute": {"iu/operator"},
+    "rule_dispute": {"case/operator", "uk/operator"},
+    "withdraw_dispute": {"um/analyst", "um/operator"},
     "submit_task": {name for name in SENDERS if name.endswith("/analyst")},
     "accept_task": {"case", "iu", "um"},
     "complete_task": {"case", "iu", "um"},
@@ -66,6 +95,9 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
     token = consortium.token("iu.a.t")
     submission = consortium.submission({"iu.a.t": token})
     task = consortium.do("um/analyst", submission)
+    terms = AccessTerms(operations=ALL_OPERATIONS, purpose="to learn", duration_ms=1, uses=1)
+    demand = consortium.do("um/analyst", wanted(columns=["age"]))
+    dispute = consortium.do("um/analyst", claim(token, "iu", REMEDY_REVOCATION))
     messages = [
         RegisterPerson(person=person("iu/new", ROLE_ANALYST)),
         RevokePerson(person_id="iu/analyst", reason="left"),
@@ -75,10 +107,27 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
         BeginVoting(height=consortium.app.info().height),
         publication("iu.a.new"),
         WithdrawDataset(name="iu.a.t", reason="over"),
+        VerifyDataset(
+            dataset="iu.a.t",
+            version=1,
+            outcome=VERIFICATION_OUTCOME_CONFIRMED,
+            method="recounted",
+            evidence_digest=bytes(32),
+        ),
+        WithdrawVerification(dataset="iu.a.t", version=1, reason="a mistake"),
+        wanted(columns=["rx"]),
+        WithdrawDemand(demand_id=demand),
         access_request("iu.a.t"),
         GrantAccess(request_id=request),
         DenyAccess(request_id=request, reason="no"),
         RevokeToken(token_id=token, reason="over"),
+        CounterOffer(request_id=request, terms=terms),
+        AcceptOffer(request_id=request, offer=1),
+        WithdrawRequest(request_id=request),
+        claim(token, "iu", REMEDY_REVOCATION),
+        AnswerDispute(dispute_id=dispute, statement="no"),
+        RuleDispute(dispute_id=dispute, reason="seen"),
+        WithdrawDispute(dispute_id=dispute),
         submission,
         accept(task, "um"),
         complete(task, "um"),

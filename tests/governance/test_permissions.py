@@ -18,6 +18,16 @@ def expected(operation: str, role: Role.ValueType, *, institution: bool, person:
     """Who may, in prose turned into conditions: own institution, the person itself, a party's institution."""
     if operation in ("register_person", "revoke_person", "publish_dataset", "withdraw_dataset"):
         return role == ROLE_OPERATOR and institution
+    if operation in ("verify_dataset", "withdraw_verification"):
+        return role == ROLE_OPERATOR and not institution
+    if operation in ("accept_offer", "withdraw_request"):
+        return role == ROLE_ANALYST and person
+    if operation == "open_dispute":
+        return (role == ROLE_OPERATOR and party) or (role == ROLE_ANALYST and person)
+    if operation == "rule_dispute":
+        return role == ROLE_OPERATOR and party
+    if operation in ("withdraw_demand", "counter_offer", "answer_dispute", "withdraw_dispute"):
+        return (role == ROLE_OPERATOR and institution) or (role == ROLE_ANALYST and person)
     if operation in ("grant_access", "deny_access"):
         return role == ROLE_OPERATOR and institution
     if operation == "rotate_key":
@@ -26,7 +36,7 @@ def expected(operation: str, role: Role.ValueType, *, institution: bool, person:
         return role == ROLE_OPERATOR and institution
     if operation in ("update_endpoints", "begin_voting"):
         return role in (ROLE_OPERATOR, ROLE_NODE) and institution
-    if operation in ("request_access", "submit_task"):
+    if operation in ("request_access", "submit_task", "post_demand"):
         return role == ROLE_ANALYST
     if operation in ("revoke_token", "cancel_task"):
         return (role == ROLE_OPERATOR and institution) or (role == ROLE_ANALYST and person)

@@ -1,0 +1,140 @@
+"""Demand: what analysts miss in the catalog, matched with what is published while the demand stands.
+
+A dataset matches when it has every column asked for, whatever case, and one of the themes or a narrower one. A demand
+is found by its first column, or where it names none by its themes: so a publication looks only at the demands that
+share one with it, of which there are so many at most; the longest waiting is told first. Both sides find the match in
+the audit trail and in their lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from koinon.errors import InvalidInput, Refused
+from koinon.limits import (
+    MAX_DEMAND_MS,
+    MAX_DEMANDS_PER_TERM,
+    MAX_DUE_PER_BLOCK,
+    MAX_MATCHES_PER_DEMAND,
+    MAX_MATCHES_PER_PUBLICATION,
+    MAX_OPEN_DEMANDS_PER_PERSON,
+    MAX_TEXT,
+    MAX_TITLE,
+)
+from koinon.names import check_id
+from koinon.v1.catalog_pb2 import Dataset
+from koinon.v1.demand_pb2 import Demand, DemandMatch, PostDemand, WithdrawDemand
+from node.contracts import classification, shapes, tables
+from node.contracts.context import Context
+from node.contracts.transitions import DEMAND
+
+MAX_BUDGET = 2**53 - 1  # exact for every reader of JSON
+
+
+def post(context: Context, operation: PostDemand) -> str:
+    """An analyst says what is missing. Returns the demand's id."""
+    shapes.text("title", operation.title, MAX_TITLE)
+    shapes.text("purpose", operation.purpose, MAX_TEXT)
+    shapes.columns(operation.columns)
+    shapes.themes(operation.themes)
+    shapes.between("budget", operation.budget, 0, MAX_BUDGET)
+    shapes.between("duration_ms", operation.duration_ms, 1, MAX_DEMAND_MS)
+    if not operation.columns and not operation.themes:
+        raise InvalidInput("the demand names no column and no theme", hint="name at least one, so that it can match")
+    context.authorise()
+    state, demander = context.state, context.sender.id
+    classification.check_known(state, operation.themes)
+    if tables.OPEN_DEMANDS.count(state, demander) >= MAX_OPEN_DEMANDS_PER_PERSON:
+        raise Refused(
+            f"{demander} has {MAX_OPEN_DEMANDS_PER_PERSON} open demands",
+            rule="too-many",
+            hint="withdraw those that are no longer needed",
+        )
+    demand = Demand(
+        id=context.new_id(),
+        posted=operation,
+        demander=demander,
+        posted_at_ms=context.time_ms,
+        expires_at_ms=context.time_ms + operation.duration_ms,
+    )
+    for term in _terms(demand):
+        if tables.DEMAND_TERMS.count(state, term) >= MAX_DEMANDS_PER_TERM:
+            raise Refused(
+                f"{MAX_DEMANDS_PER_TERM} demands for {term} are open",
+                rule="too-many",
+                hint="look whether one of them asks for the same: koinon demand list",
+            )
+        tables.DEMAND_TERMS.add(state, term, demand.id)
+    context.move(DEMAND, demand.id, demand, "demand.posted", related=_related(demand), detail=operation.title)
+    tables.DEMANDS.put(state, demand.id, demand)
+    tables.OPEN_DEMANDS.add(state, demander, demand.id)
+    tables.DEMAND_EXPIRIES.add(state, demand.expires_at_ms, demand.id.encode())
+    return demand.id
+
+
+def withdraw(context: Context, operation: WithdrawDemand) -> str:
+    """Who posted a demand, or its institution, no longer wants it: found, or given up."""
+    shapes.text("reason", operation.reason, MAX_TEXT, required=False)
+    demand = tables.DEMANDS.get(context.state, check_id(operation.demand_id))
+    context.authorise(person=demand.demander, institution=demand.demander.partition("/")[0])
+    _end(context, demand, "demand.withdrawn", operation.reason)
+    return ""
+
+
+def expire_due(context: Context) -> None:
+    """End the demands whose time block time has reached."""
+    for demand_id in tables.DEMAND_EXPIRIES.pop_due(context.state, context.time_ms, at_most=MAX_DUE_PER_BLOCK):
+        _end(context, tables.DEMANDS.get(context.state, demand_id.decode()), "demand.expired", "its time is over")
+
+
+def match(context: Context, dataset: Dataset, themes: Collection[str]) -> None:
+    """Match a version just published, classified by these themes and all wider ones, with the open demands."""
+    columns = {column.name.lower() for column in dataset.published.columns}
+    terms = [*(f"column:{name}" for name in sorted(columns)), *(f"theme:{code}" for code in themes)]
+    found = {demand_id for term in terms for demand_id in tables.DEMAND_TERMS.under(context.state, term)}
+    demands = [tables.DEMANDS.get(context.state, demand_id) for demand_id in sorted(found)]
+    fitting = [demand for demand in demands if _fits(demand, dataset, columns, themes)]
+    fitting.sort(key=lambda demand: (demand.posted_at_ms, demand.id))
+    for demand in fitting[:MAX_MATCHES_PER_PUBLICATION]:
+        _note(context, demand, dataset)
+
+
+def _fits(demand: Demand, dataset: Dataset, columns: Collection[str], themes: Collection[str]) -> bool:
+    """Has the dataset what is asked for, and does its demander not know it yet?"""
+    posted, known = demand.posted, demand.matches
+    return (
+        all(name.lower() in columns for name in posted.columns)
+        and (not posted.themes or any(code in themes for code in posted.themes))
+        and len(known) < MAX_MATCHES_PER_DEMAND
+        and all(match.dataset != dataset.published.name for match in known)
+    )
+
+
+def _note(context: Context, demand: Demand, dataset: Dataset) -> None:
+    name = dataset.published.name
+    related = [*_related(demand), f"dataset:{name}", f"institution:{dataset.publisher}"]
+    detail = f"{name}, version {dataset.version}"
+    context.move(DEMAND, demand.id, demand, "demand.matched", related=related, detail=detail)
+    demand.matches.append(DemandMatch(dataset=name, version=dataset.version, matched_at_ms=context.time_ms))
+    tables.DEMANDS.put(context.state, demand.id, demand)
+
+
+def _end(context: Context, demand: Demand, kind: str, reason: str) -> None:
+    state = context.state
+    context.move(DEMAND, demand.id, demand, kind, related=_related(demand), detail=reason)
+    demand.reason = reason
+    tables.DEMANDS.put(state, demand.id, demand)
+    tables.OPEN_DEMANDS.remove(state, demand.demander, demand.id)
+    tables.DEMAND_EXPIRIES.remove(state, demand.expires_at_ms, demand.id.encode())
+    for term in _terms(demand):
+        tables.DEMAND_TERMS.remove(state, term, demand.id)
+
+
+def _terms(demand: Demand) -> list[str]:
+    """What the demand is found by."""
+    posted = demand.posted
+    return [f"column:{posted.columns[0].lower()}"] if posted.columns else [f"theme:{code}" for code in posted.themes]
+
+
+def _related(demand: Demand) -> list[str]:
+    return [f"person:{demand.demander}"]

@@ -1,0 +1,338 @@
+"""Disputes over a token or a task: open -> answered, or silent -> arbitration -> decided; or withdrawn.
+
+The two sides are institutions: of a token its holder's and its publisher; of a task its asker's and any party to it.
+The arbiters are all other active members that are no party to the task, as of the opening: nobody picks them. A
+remedy is decided once more than half of all arbiters want it, a suspension with more than two thirds, and the dispute
+once no open ruling could change any of them (``governance.arbitration``). Silence never blocks:
+
+* a respondent that does not answer in its window goes to arbitration unheard;
+* at the arbiters' deadline the rulings there are decide by the same majorities of themselves, if they are a quorum;
+* else what was sought is done if the respondent never answered, except a suspension, and dismissed if it did.
+
+While a dispute is open, what is in escrow for the task, or for open tasks and the subscription that use the token, is
+frozen. Points that were paid out before the dispute stay paid: parameter ``settlement_delay_ms`` leaves time for
+disputes. A ballot of the members may resolve a dispute at any time, however it sees fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from governance import arbitration
+from koinon import parameters
+from koinon.canonical import HASH_BYTES
+from koinon.errors import InvalidInput, NotFound, Refused
+from koinon.limits import MAX_DUE_PER_BLOCK, MAX_EVIDENCE_DIGESTS, MAX_OPEN_DISPUTES_PER_INSTITUTION, MAX_TEXT
+from koinon.names import DatasetName, check_id, check_institution
+from koinon.v1.access_pb2 import TOKEN_STATUS_ACTIVE
+from koinon.v1.dispute_pb2 import (
+    DISPUTE_STATUS_OPEN,
+    REMEDY_PAYOUT,
+    REMEDY_REFUND,
+    REMEDY_REVOCATION,
+    REMEDY_SUSPENSION,
+    AnswerDispute,
+    Dispute,
+    DisputeAnswer,
+    OpenDispute,
+    Remedy,
+    RuleDispute,
+    Ruling,
+    WithdrawDispute,
+)
+from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE
+from node.contracts import access, accounts, membership, shapes, tables
+from node.contracts.context import Context
+from node.contracts.transitions import DISPUTE
+
+Remedies = Sequence[Remedy.ValueType]
+
+
+def open_dispute(context: Context, operation: OpenDispute) -> str:
+    """One side of a token or task says that the other did wrong, and what should be done. Returns the dispute's id."""
+    shapes.text("claim", operation.claim, MAX_TEXT)
+    _check_evidence(operation.evidence_digests)
+    _check_remedies(operation.remedies, at_least=1)
+    check_institution(operation.respondent)
+    user, owners = _sides(context, operation)
+    claimant = context.sender.institution
+    home = user.partition("/")[0]
+    context.authorise(parties={home, *owners}, person=user)
+    state, respondent = context.state, operation.respondent
+    if claimant == respondent or not (
+        (claimant == home and respondent in owners) or (claimant in owners and respondent == home)
+    ):
+        raise Refused(
+            f"{claimant} and {respondent} are not the two sides",
+            rule="dispute-parties",
+            hint=f"one side is {home}, the other {' or '.join(sorted(owners))}",
+        )
+    subject = _subject(operation)
+    if tables.OPEN_DISPUTES.count_under(state, claimant, subject, at_most=1):
+        raise Refused(
+            f"{claimant} has an open dispute over {subject}", rule="already-exists", hint="wait for it, or withdraw it"
+        )
+    if tables.OPEN_DISPUTES.count(state, claimant) >= MAX_OPEN_DISPUTES_PER_INSTITUTION:
+        raise Refused(
+            f"{claimant} has {MAX_OPEN_DISPUTES_PER_INSTITUTION} open disputes",
+            rule="too-many",
+            hint="wait until some are decided, or withdraw some",
+        )
+    dispute = Dispute(
+        id=context.new_id(),
+        opened=operation,
+        claimant=context.sender.id,
+        opened_at_ms=context.time_ms,
+        arbiters=[
+            member.descriptor.id
+            for member in tables.INSTITUTIONS.scan(state)
+            if member.status == MEMBER_STATUS_ACTIVE and member.descriptor.id not in {home, *owners}
+        ],
+        escrows=_escrows(context, operation),
+    )
+    context.move(DISPUTE, dispute.id, dispute, "dispute.opened", related=_related(dispute), detail=operation.claim)
+    for escrow_id in dispute.escrows:
+        if not accounts.is_frozen(state, escrow_id):
+            accounts.freeze(context, escrow_id)
+        tables.FROZEN_BY.add(state, escrow_id, dispute.id)
+    tables.OPEN_DISPUTES.add(state, claimant, subject, dispute.id)
+    _wait(context, dispute, "dispute_answer_window_ms")
+    return dispute.id
+
+
+def answer(context: Context, operation: AnswerDispute) -> str:
+    """The respondent tells its side, or concedes."""
+    shapes.text("statement", operation.statement, MAX_TEXT)
+    _check_evidence(operation.evidence_digests)
+    dispute = tables.DISPUTES.get(context.state, check_id(operation.dispute_id))
+    respondent = dispute.opened.respondent
+    user, _ = _sides(context, dispute.opened)
+    context.authorise(institution=respondent, person=user if user.partition("/")[0] == respondent else "")
+    made = DisputeAnswer(
+        made_by=context.sender.id,
+        made_at_ms=context.time_ms,
+        statement=operation.statement,
+        evidence_digests=operation.evidence_digests,
+    )
+    context.move(
+        DISPUTE, dispute.id, dispute, "dispute.answered", related=_related(dispute), detail=operation.statement
+    )
+    dispute.answer.CopyFrom(made)
+    if operation.concede:
+        _decide(context, dispute, _without_suspension(dispute.opened.remedies), "concession")
+    else:
+        _wait(context, dispute, "dispute_ruling_window_ms")
+    return ""
+
+
+def rule(context: Context, operation: RuleDispute) -> str:
+    """An arbiter says what should be done; it may say otherwise until the dispute is decided."""
+    shapes.text("reason", operation.reason, MAX_TEXT)
+    _check_remedies(operation.remedies)
+    dispute = tables.DISPUTES.get(context.state, check_id(operation.dispute_id))
+    context.authorise(parties=dispute.arbiters)
+    if excess := [remedy for remedy in operation.remedies if remedy not in dispute.opened.remedies]:
+        raise Refused(
+            f"dispute {dispute.id} is not about {_names(excess)}",
+            rule="dispute-parties",
+            hint=f"arbiters order what was sought, or less: {_names(dispute.opened.remedies)}",
+        )
+    institution = context.sender.institution
+    made = Ruling(
+        institution=institution,
+        made_by=context.sender.id,
+        made_at_ms=context.time_ms,
+        remedies=operation.remedies,
+        reason=operation.reason,
+    )
+    detail = f"{_names(operation.remedies) or 'dismissed'}: {operation.reason}"
+    context.move(DISPUTE, dispute.id, dispute, "dispute.ruled", related=_related(dispute), detail=detail)
+    rulings = [*(other for other in dispute.rulings if other.institution != institution), made]
+    rulings.sort(key=lambda ruling: ruling.institution)
+    del dispute.rulings[:]
+    dispute.rulings.extend(rulings)
+    ordered = arbitration.settled([ruling.remedies for ruling in rulings], len(dispute.arbiters))
+    if ordered is None:
+        tables.DISPUTES.put(context.state, dispute.id, dispute)
+    else:
+        _decide(context, dispute, ordered, "arbiters")
+    return ""
+
+
+def withdraw(context: Context, operation: WithdrawDispute) -> str:
+    """The claimant, or its institution, lets the matter rest."""
+    shapes.text("reason", operation.reason, MAX_TEXT, required=False)
+    dispute = tables.DISPUTES.get(context.state, check_id(operation.dispute_id))
+    context.authorise(institution=dispute.claimant.partition("/")[0], person=dispute.claimant)
+    related = _related(dispute)
+    context.move(DISPUTE, dispute.id, dispute, "dispute.withdrawn", related=related, detail=operation.reason)
+    _close(context, dispute, operation.reason)
+    _release(context, dispute)
+    return ""
+
+
+def resolve(context: Context, dispute_id: str, remedies: Remedies, reason: str) -> None:
+    """What the members decided by a ballot, in any state of an open dispute, whatever was sought.
+
+    Raises InvalidInput, NotFound, or Refused with rule ``wrong-state``.
+    """
+    shapes.text("reason", reason, MAX_TEXT)
+    _check_remedies(remedies)
+    dispute = tables.DISPUTES.get(context.state, check_id(dispute_id))
+    _decide(context, dispute, remedies, "ballot", reason)
+
+
+def expire_due(context: Context) -> None:
+    """Let the disputes go on whose deadline block time has reached."""
+    for dispute_id in tables.DISPUTE_DEADLINES.pop_due(context.state, context.time_ms, at_most=MAX_DUE_PER_BLOCK):
+        dispute = tables.DISPUTES.get(context.state, dispute_id.decode())
+        if dispute.status == DISPUTE_STATUS_OPEN:
+            detail = f"{dispute.opened.respondent} did not answer in time"
+            related = _related(dispute)
+            context.move(DISPUTE, dispute.id, dispute, "dispute.unanswered", related=related, detail=detail)
+            _wait(context, dispute, "dispute_ruling_window_ms")
+            continue
+        rulings = [ruling.remedies for ruling in dispute.rulings]
+        quorum = parameters.get(context.parameters, "dispute_quorum")
+        ordered = arbitration.at_deadline(rulings, len(dispute.arbiters), quorum)
+        if ordered is not None:
+            _decide(context, dispute, ordered, "arbiters")
+        else:
+            silent = not dispute.HasField("answer")
+            _decide(context, dispute, _without_suspension(dispute.opened.remedies) if silent else [], "deadline")
+
+
+def _decide(context: Context, dispute: Dispute, remedies: Remedies, by: str, reason: str = "") -> None:
+    """End a dispute and do what was ordered; what cannot be done any more is named in its reason."""
+    detail = f"by {by}: {_names(remedies) or 'dismissed'}"
+    context.move(DISPUTE, dispute.id, dispute, "dispute.decided", related=_related(dispute), detail=detail)
+    dispute.remedies.extend(remedies)
+    dispute.decided_by = by
+    _close(context, dispute, reason)
+    _release(context, dispute)
+    why = f"dispute {dispute.id} was decided by {by}"
+    if REMEDY_REVOCATION in remedies:
+        for token_id in _tokens(context, dispute.opened):
+            token = tables.TOKENS.get(context.state, token_id)
+            if token.status == TOKEN_STATUS_ACTIVE:
+                access.revoke_token(context, token, why)
+    if REMEDY_SUSPENSION in remedies:
+        _suspend(context, dispute, why)
+
+
+def _close(context: Context, dispute: Dispute, reason: str) -> None:
+    """A dispute that has just ended waits for nothing."""
+    state = context.state
+    tables.DISPUTE_DEADLINES.remove(state, dispute.deadline_ms, dispute.id.encode())
+    tables.OPEN_DISPUTES.remove(state, dispute.claimant.partition("/")[0], _subject(dispute.opened), dispute.id)
+    dispute.deadline_ms, dispute.ended_at_ms, dispute.reason = 0, context.time_ms, reason
+    tables.DISPUTES.put(state, dispute.id, dispute)
+
+
+def _release(context: Context, dispute: Dispute) -> None:
+    """Do with what the dispute froze as it was decided; what nothing was decided on goes its usual way."""
+    state = context.state
+    for escrow_id in dispute.escrows:
+        tables.FROZEN_BY.remove(state, escrow_id, dispute.id)
+        if not accounts.is_frozen(state, escrow_id):
+            continue  # another dispute, or the end of the task, has decided on it
+        planned = [(payout.account, payout.points) for payout in tables.ESCROWS.get(state, escrow_id).planned]
+        if REMEDY_REFUND in dispute.remedies:
+            accounts.refund(context, escrow_id)
+        elif REMEDY_PAYOUT in dispute.remedies and planned:
+            accounts.settle(context, escrow_id, planned)
+        elif not tables.FROZEN_BY.count_under(state, escrow_id, at_most=1):
+            accounts.thaw(context, escrow_id)
+
+
+def _suspend(context: Context, dispute: Dispute, why: str) -> None:
+    """Suspend the respondent, unless the others could not decide without it: then the ledger says so."""
+    state, records = context.state, len(context.records)
+    state.savepoint()
+    try:
+        membership.suspend(context, dispute.opened.respondent, why)
+    except (InvalidInput, NotFound, Refused) as error:
+        state.rollback()
+        del context.records[records:]
+        dispute.reason = f"the suspension was not possible: {error.message}"[:MAX_TEXT]
+        tables.DISPUTES.put(state, dispute.id, dispute)
+    else:
+        state.release()
+
+
+def _wait(context: Context, dispute: Dispute, window: str) -> None:
+    """Let an open dispute wait for whose turn it is."""
+    if dispute.deadline_ms:
+        tables.DISPUTE_DEADLINES.remove(context.state, dispute.deadline_ms, dispute.id.encode())
+    dispute.deadline_ms = context.time_ms + parameters.get(context.parameters, window)
+    tables.DISPUTE_DEADLINES.add(context.state, dispute.deadline_ms, dispute.id.encode())
+    tables.DISPUTES.put(context.state, dispute.id, dispute)
+
+
+def _sides(context: Context, opened: OpenDispute) -> tuple[str, set[str]]:
+    """The person on one side, and the institutions on the other. Raises InvalidInput, InvalidName, NotFound."""
+    match opened.WhichOneof("subject"):
+        case "token_id":
+            token = tables.TOKENS.get(context.state, check_id(opened.token_id))
+            return token.holder, {DatasetName.parse(token.dataset).institution}
+        case "task_id":
+            task = tables.TASKS.get(context.state, check_id(opened.task_id))
+            return task.asker, set(task.submitted.committee)
+        case _:
+            raise InvalidInput("the dispute is about nothing", hint="name a token or a task")
+
+
+def _tokens(context: Context, opened: OpenDispute) -> list[str]:
+    """The tokens that a revocation ends: the disputed one, or those that the task uses."""
+    if opened.token_id:
+        return [opened.token_id]
+    task = tables.TASKS.get(context.state, opened.task_id)
+    return [source.token_id for source in task.submitted.sources]
+
+
+def _escrows(context: Context, opened: OpenDispute) -> list[str]:
+    """What a dispute freezes, ascending."""
+    state = context.state
+    if opened.token_id:
+        subscription = tables.TOKENS.get(state, opened.token_id).subscriptions
+        named = [*tables.TOKEN_TASKS.under(state, opened.token_id), f"{opened.token_id}:{subscription}"]
+    else:
+        named = [opened.task_id]
+    return sorted(escrow_id for escrow_id in named if accounts.is_open(state, escrow_id))
+
+
+def _check_evidence(digests: Sequence[bytes]) -> None:
+    if len(digests) > MAX_EVIDENCE_DIGESTS:
+        raise InvalidInput(f"{len(digests)} evidence digests", hint=f"at most {MAX_EVIDENCE_DIGESTS}; digest a list")
+    for digest in digests:
+        shapes.exactly("an evidence digest", digest, HASH_BYTES)
+
+
+def _check_remedies(remedies: Remedies, *, at_least: int = 0) -> None:
+    if len(remedies) < at_least:
+        raise InvalidInput("no remedy is sought", hint="name one or more: refund, payout, revocation, suspension")
+    if any(remedy not in arbitration.REMEDIES for remedy in remedies):
+        raise InvalidInput("a remedy is unknown", hint="use refund, payout, revocation or suspension")
+    shapes.ascending("remedies", remedies)
+    if REMEDY_REFUND in remedies and REMEDY_PAYOUT in remedies:
+        raise InvalidInput("points cannot be both refunded and paid out", hint="name one of the two")
+
+
+def _without_suspension(remedies: Remedies) -> list[Remedy.ValueType]:
+    return [remedy for remedy in remedies if remedy != REMEDY_SUSPENSION]
+
+
+def _names(remedies: Remedies) -> str:
+    return ", ".join(Remedy.Name(remedy).removeprefix("REMEDY_").lower() for remedy in remedies)
+
+
+def _subject(opened: OpenDispute) -> str:
+    return f"token:{opened.token_id}" if opened.token_id else f"task:{opened.task_id}"
+
+
+def _related(dispute: Dispute) -> list[str]:
+    return [
+        _subject(dispute.opened),
+        f"person:{dispute.claimant}",
+        f"institution:{dispute.opened.respondent}",
+    ]

@@ -1,0 +1,116 @@
+"""Demand: matched with what is published, for both sides to see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from koinon.v1.demand_pb2 import DEMAND_STATUS_EXPIRED, DEMAND_STATUS_OPEN, DEMAND_STATUS_WITHDRAWN, WithdrawDemand
+from node.contracts import demand
+from tests.contracts.consortium import START_MS, Consortium, publication, wanted
+
+ASKER = "um/analyst"
+
+
+def matches(consortium: Consortium, demand_id: str) -> list[str]:
+    return [match.dataset for match in consortium.app.demand(demand_id).matches]
+
+
+def test_a_new_entry_that_has_everything_is_told_to_both_sides(consortium: Consortium) -> None:
+    first = consortium.do(ASKER, wanted(columns=["AGE", "rx"], themes=["HEAL"], budget=100))
+    consortium.do("iu/operator", publication("iu.a.t", themes=["HEAL.C06"]))
+    [match] = consortium.app.demand(first).matches
+    assert (match.dataset, match.version, match.matched_at_ms) == ("iu.a.t", 1, consortium.time_ms)
+    record = consortium.records()[-1]
+    assert (record.kind, record.actor, record.subject) == ("demand.matched", "iu/operator", f"demand:{first}")
+    assert list(record.related) == ["person:um/analyst", "dataset:iu.a.t", "institution:iu"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "themes", "matched"),
+    [
+        ({"columns": ["age"]}, [], True),
+        ({"columns": ["Age"]}, ["HEAL"], True),
+        ({"columns": ["age", "weight"]}, [], False),
+        ({"columns": ["weight"]}, [], False),
+        ({"themes": ["HEAL"]}, ["HEAL"], True),
+        ({"themes": ["HEAL"]}, ["HEAL.C06"], True),
+        ({"themes": ["HEAL.C06"]}, ["HEAL"], False),
+        ({"themes": ["ECON", "HEAL"]}, ["HEAL.C01"], True),
+        ({"themes": ["ECON"]}, ["HEAL"], False),
+        ({"themes": ["HEAL"]}, [], False),
+        ({"columns": ["age"], "themes": ["ECON"]}, ["HEAL"], False),
+    ],
+)
+def test_what_matches(consortium: Consortium, asked: dict[str, Any], themes: list[str], matched: bool) -> None:
+    posted = consortium.do(ASKER, wanted(**asked))
+    consortium.do("iu/operator", publication("iu.a.t", themes=themes))
+    assert bool(matches(consortium, posted)) == matched
+
+
+def test_a_dataset_matches_once_also_when_it_gets_better(consortium: Consortium) -> None:
+    posted = consortium.do(ASKER, wanted(columns=["age"], themes=["HEAL"]))
+    consortium.do("iu/operator", publication("iu.a.t"))
+    assert matches(consortium, posted) == []
+    for _ in range(2):
+        consortium.do("iu/operator", publication("iu.a.t", themes=["HEAL"]))
+    assert matches(consortium, posted) == ["iu.a.t"]
+    assert consortium.app.demand(posted).matches[0].version == 2
+
+
+def test_a_demand_stands_until_it_is_withdrawn_or_over(consortium: Consortium) -> None:
+    kept, dropped, old = (
+        consortium.do(ASKER, wanted(columns=["age"], duration_ms=duration)) for duration in (100_000, 100_000, 10_000)
+    )
+    consortium.do("um/operator", WithdrawDemand(demand_id=dropped, reason="found"))
+    consortium.wait(10_000)
+    consortium.publish("iu.a.t")
+    states = [consortium.app.demand(posted).status for posted in (kept, dropped, old)]
+    assert states == [DEMAND_STATUS_OPEN, DEMAND_STATUS_WITHDRAWN, DEMAND_STATUS_EXPIRED]
+    assert [matches(consortium, posted) for posted in (kept, dropped, old)] == [["iu.a.t"], [], []]
+    for posted in (dropped, old):
+        assert consortium.refused(ASKER, WithdrawDemand(demand_id=posted)) == "wrong-state"
+    left = [name for name, _ in consortium.store.scan(b"s/demand-") if name.endswith((dropped.encode(), old.encode()))]
+    assert left == []
+
+
+def test_the_longest_waiting_is_told_first_and_so_many_only(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demand, "MAX_MATCHES_PER_PUBLICATION", 2)
+    posted = [consortium.do(ASKER, wanted(columns=["age"])) for _ in range(3)]
+    consortium.publish("iu.a.t")
+    assert [bool(matches(consortium, item)) for item in posted] == [True, True, False]
+
+
+def test_demands_are_bounded(consortium: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demand, "MAX_OPEN_DEMANDS_PER_PERSON", 1)
+    posted = consortium.do(ASKER, wanted(columns=["age"]))
+    assert consortium.refused(ASKER, wanted(columns=["age"])) == "too-many"
+    monkeypatch.setattr(demand, "MAX_DEMANDS_PER_TERM", 1)
+    assert consortium.refused("iu/analyst", wanted(columns=["age", "rx"])) == "too-many"
+    consortium.do("iu/analyst", wanted(columns=["rx"]))
+    consortium.do(ASKER, WithdrawDemand(demand_id=posted))
+    consortium.do(ASKER, wanted(columns=["age"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"title": ""}, "invalid-input"),
+        ({"purpose": ""}, "invalid-input"),
+        ({"columns": []}, "invalid-input"),
+        ({"columns": ["b", "a"]}, "invalid-input"),
+        ({"columns": ["a b"]}, "invalid-name"),
+        ({"themes": ["HEAL", "ECON"]}, "invalid-input"),
+        ({"themes": [f"T{number}" for number in range(10)]}, "invalid-input"),
+        ({"themes": [""]}, "invalid-input"),
+        ({"themes": ["NOWHERE"]}, "unknown-theme"),
+        ({"duration_ms": 0}, "invalid-input"),
+        ({"duration_ms": START_MS}, "invalid-input"),
+        ({"budget": 2**60}, "invalid-input"),
+    ],
+)
+def test_a_malformed_demand_is_refused(consortium: Consortium, change: dict[str, Any], rule: str) -> None:
+    assert consortium.refused(ASKER, wanted(**{"columns": ["age"], **change})) == rule
