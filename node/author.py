@@ -73,7 +73,7 @@ class Author:
             self._built = blocks.build(
                 chain,
                 self._app.prepare_proposal(height, time_ms, candidates, blocks.MAX_TRANSACTION_BYTES),
-                self._evidence.fitting(chain.chain_id, chain.validators, height),
+                self._evidence.fitting(chain.chain_id, chain.validators, height, self._app.validator_key),
                 last_commit,
                 self._institution,
             )

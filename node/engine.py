@@ -513,7 +513,7 @@ class Engine:
     def _follow(self, block: ParsedBlock, commit: pb.Commit) -> Finalized:
         """Execute a block that is decided. Raises Corrupt if it does not fit our state, which then is wrong."""
         try:
-            blocks.verify(self.chain, block)
+            blocks.verify(self.chain, block, self._app.validator_key)
         except InvalidBlock as error:
             raise Corrupt(
                 f"this node has left the ledger that the others share: {error.message}",

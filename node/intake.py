@@ -132,7 +132,7 @@ class Intake:
     def _is_valid(self, block: ParsedBlock) -> bool:
         header = block.header
         try:
-            blocks.verify(self._chain, block)
+            blocks.verify(self._chain, block, self._app.validator_key)
         except InvalidBlock as error:
             self._log.warning("invalid proposal", proposer=header.proposer, reason=error.message)
             return False

@@ -76,7 +76,7 @@ def replay(
     transactions = 0
     for item in decided:
         try:
-            block = _verify(chain, item)
+            block = _verify(chain, item, application)
         except Corrupt as error:
             raise _diverges(chain.height + 1, error.message, error.rule) from error
         chain = _execute(application, scratch, chain, block)
@@ -95,10 +95,10 @@ def compare(store: KeyValueStore, scratch: KeyValueStore, chain: ChainState) -> 
                 raise _differs(chain, what, min(entry[0] for entry in (kept, derived) if entry))
 
 
-def _verify(chain: ChainState, item: Decided) -> ParsedBlock:
+def _verify(chain: ChainState, item: Decided, application: Application) -> ParsedBlock:
     """Steps 1 to 3. Raises Corrupt."""
     block = blocks.parse(item.block)
-    blocks.verify(chain, block)
+    blocks.verify(chain, block, application.validator_key)
     verify_commit(chain.chain_id, chain.validators, item.commit, block.value.block_hash, chain.height + 1)
     return block
 

@@ -26,6 +26,7 @@ from koinon.validators import ValidatorSet, verify_commit
 from node.abci import AppHashes, DecidedBlock, Finalized
 from node.consensus.messages import Value
 from node.ledger import evidence as evidences
+from node.ledger.evidence import KeyAt
 
 MAX_TRANSACTION_BYTES = MAX_BLOCK_BYTES - 96 * 1024
 """Bytes of transactions that a proposer puts in a block: leaves room for framing, evidence and 100 signatures."""
@@ -187,8 +188,10 @@ def parse(data: bytes) -> ParsedBlock:
     return ParsedBlock(Value(canonical.block_hash(block.header), data), header, transactions, evidence, last_commit)
 
 
-def verify(state: ChainState, block: ParsedBlock) -> None:
+def verify(state: ChainState, block: ParsedBlock, key_at: KeyAt | None = None) -> None:
     """Check that ``block`` may follow ``state``; its transactions are the application's business.
+
+    ``key_at`` is the application's ``validator_key``; without it, keys are taken never to have changed.
 
     1. It names a validator as its proposer.
     2. Its last commit proves that the last block was decided.
@@ -221,7 +224,7 @@ def verify(state: ChainState, block: ParsedBlock) -> None:
     if canonical.block_hash(expected.SerializeToString(deterministic=True)) != block.value.block_hash:
         raise _invalid(height, f"{_difference(expected, block.header)} of its header is not ours")
     try:
-        offences = [evidences.verify(state.chain_id, state.validators, height, item) for item in block.evidence]
+        offences = [evidences.verify(state.chain_id, state.validators, height, item, key_at) for item in block.evidence]
     except evidences.InvalidEvidence as error:
         raise _invalid(height, error.message) from error
     if len(set(offences)) != len(offences):

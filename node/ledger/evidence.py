@@ -6,7 +6,7 @@ differ. A correct validator never signs both, whatever the network, a crash or a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from koinon import canonical, keys
@@ -15,6 +15,10 @@ from koinon.limits import MAX_BLOCK_EVIDENCE, MAX_EVIDENCE_AGE_BLOCKS, MAX_PENDI
 from koinon.v1 import consensus_pb2 as pb
 from koinon.validators import ValidatorSet
 from node.consensus.messages import Proposal, Vote
+
+
+KeyAt = Callable[[str, int], bytes | None]
+"""With which key an institution voted at a height, if it did."""
 
 
 class InvalidEvidence(Corrupt):
@@ -69,13 +73,15 @@ def offence(evidence: pb.Evidence) -> Offence:
             raise InvalidEvidence("the evidence names no offence")
 
 
-def verify(chain_id: str, validators: ValidatorSet, height: int, evidence: pb.Evidence) -> Offence:
+def verify(
+    chain_id: str, validators: ValidatorSet, height: int, evidence: pb.Evidence, key_at: KeyAt | None = None
+) -> Offence:
     """Check evidence for the block at ``height``, on which ``validators`` vote. ``evidence`` comes from anyone.
 
     1. The offence is of an earlier height, but not older than MAX_EVIDENCE_AGE_BLOCKS.
-    2. The accused votes now: later on nothing could be done about it, and its key would not be at hand.
+    2. The accused votes now: later on nothing could be done about it. Changing its key in between does not save it.
     3. The two messages are of one kind, height and round, and differ, in ascending order.
-    4. Both signatures are the accused's.
+    4. Both signatures are the accused's, by the key that it had then (``key_at``; without it, the one it has now).
 
     Raises InvalidEvidence.
     """
@@ -90,7 +96,8 @@ def verify(chain_id: str, validators: ValidatorSet, height: int, evidence: pb.Ev
             signed = _signed_votes(chain_id, accused, evidence.duplicate_vote)
         case _:
             signed = _signed_proposals(chain_id, accused, evidence.duplicate_proposal)
-    if not all(keys.verify(member.public_key, message, signature) for message, signature in signed):
+    key = key_at(accused.institution, accused.height) if key_at else member.public_key
+    if key is None or not all(keys.verify(key, message, signature) for message, signature in signed):
         raise InvalidEvidence(f"a signature in the evidence is not {accused.institution}'s")
     return accused
 
@@ -114,14 +121,16 @@ class PendingEvidence:
         for item in included:
             self._items.pop(offence(item), None)
 
-    def fitting(self, chain_id: str, validators: ValidatorSet, height: int) -> list[pb.Evidence]:
+    def fitting(
+        self, chain_id: str, validators: ValidatorSet, height: int, key_at: KeyAt | None = None
+    ) -> list[pb.Evidence]:
         """What belongs in the block at ``height``, oldest first; what has become invalid is dropped."""
         chosen = []
         for accused, item in sorted(self._items.items(), key=lambda pair: (pair[0].height, pair[0])):
             if accused.height >= height:
                 continue
             try:
-                verify(chain_id, validators, height, item)
+                verify(chain_id, validators, height, item, key_at)
             except InvalidEvidence:
                 del self._items[accused]
             else:

@@ -79,6 +79,9 @@ class ChainApplication:
         writes = [(_SEEN + _digest(e), b"") for e in block.transactions]
         return Finalized(block.height, results, hashes, self._validators, (*writes, (_STANDING, standing)))
 
+    def validator_key(self, institution: str, height: int) -> bytes | None:
+        return next((item.public_key for item in self._validators if item.institution == institution), None)
+
     def commit(self) -> None:
         if self._pending is not None:
             self._height, self._hashes = self._pending

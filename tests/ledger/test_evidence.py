@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from koinon.limits import MAX_BLOCK_EVIDENCE, MAX_EVIDENCE_AGE_BLOCKS, MAX_PENDING_EVIDENCE
 from koinon.v1 import consensus_pb2 as pb
+from koinon.validators import ValidatorSet
 from node.consensus.messages import NIL, Vote, VoteType
 from node.ledger import evidence
 from node.ledger.evidence import InvalidEvidence, Offence, PendingEvidence
@@ -49,6 +51,18 @@ def test_two_proposals_of_different_blocks_or_valid_rounds() -> None:
         made = evidence.accuse(first, other)
         assert made == evidence.accuse(other, first)
         assert evidence.verify(CHAIN, FOUR, HEIGHT + 1, made) == Offence("v1", HEIGHT, 2, 0)
+
+
+def test_a_key_changed_since_does_not_save_the_offender() -> None:
+    made = evidence.accuse(a_vote("a"), a_vote("b"))
+    members = [replace(m, public_key=bytes(31) + b"x") if m.institution == "v1" else m for m in FOUR.members]
+    now = ValidatorSet(tuple(members))
+    with pytest.raises(InvalidEvidence):
+        evidence.verify(CHAIN, now, HEIGHT + 5, made)
+    then = {("v1", HEIGHT): next(m.public_key for m in FOUR if m.institution == "v1")}
+    evidence.verify(CHAIN, now, HEIGHT + 5, made, lambda name, height: then.get((name, height)))
+    with pytest.raises(InvalidEvidence):  # it did not vote then
+        evidence.verify(CHAIN, now, HEIGHT + 5, made, lambda name, height: None)
 
 
 def _tampered() -> pb.Evidence:
