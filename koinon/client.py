@@ -19,7 +19,9 @@ from koinon import aio
 from koinon.aio.access import Access as AsyncAccess
 from koinon.aio.audit import Audit as AsyncAudit
 from koinon.aio.catalog import Catalog as AsyncCatalog
+from koinon.aio.governance import Governance as AsyncGovernance
 from koinon.aio.members import Members as AsyncMembers
+from koinon.aio.points import Points as AsyncPoints
 from koinon.aio.session import WRITE_S
 from koinon.aio.tasks import Tasks as AsyncTasks
 from koinon.errors import InvalidInput
@@ -161,6 +163,23 @@ class Audit(_Twin):
     watch = _iterating(AsyncAudit.watch)
 
 
+class Points(_Twin):
+    """``client.points``: balances, transfers, statements, who was paid why, data unions."""
+
+    balance = _blocking(AsyncPoints.balance)
+    accounts = _blocking(AsyncPoints.accounts)
+    supply = _blocking(AsyncPoints.supply)
+    transfer = _blocking(AsyncPoints.transfer)
+    statement = _blocking(AsyncPoints.statement)
+    explain = _blocking(AsyncPoints.explain)
+    unions = _blocking(AsyncPoints.unions)
+    union = _blocking(AsyncPoints.union)
+    define_union = _blocking(AsyncPoints.define_union)
+    union_members = _blocking(AsyncPoints.union_members)
+    set_union_members = _blocking(AsyncPoints.set_union_members)
+    claim = _blocking(AsyncPoints.claim)
+
+
 class Members(_Twin):
     """``client.members``: institutions and their people."""
 
@@ -168,6 +187,21 @@ class Members(_Twin):
     people = _blocking(AsyncMembers.people)
     register = _blocking(AsyncMembers.register)
     revoke = _blocking(AsyncMembers.revoke)
+
+
+class Governance(_Twin):
+    """``client.governance``: propose, cast ballots, see what members decided."""
+
+    proposals = _blocking(AsyncGovernance.proposals)
+    show = _blocking(AsyncGovernance.show)
+    preview = _blocking(AsyncGovernance.preview)
+    propose = _blocking(AsyncGovernance.propose)
+    ballot = _blocking(AsyncGovernance.ballot)
+    withdraw = _blocking(AsyncGovernance.withdraw)
+    constitution = _blocking(AsyncGovernance.constitution)
+    applications = _blocking(AsyncGovernance.applications)
+    apply = _blocking(AsyncGovernance.apply)
+    withdraw_application = _blocking(AsyncGovernance.withdraw_application)
 
 
 class Client(_Twin):
@@ -181,7 +215,9 @@ class Client(_Twin):
         self.access = Access(twin.access)
         self.tasks = Tasks(twin.tasks)
         self.audit = Audit(twin.audit)
+        self.points = Points(twin.points)
         self.members = Members(twin.members)
+        self.governance = Governance(twin.governance)
 
     @property
     def profile(self) -> Profile:

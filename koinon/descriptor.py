@@ -27,7 +27,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from koinon import words
+from koinon import prices, words
 from koinon.errors import InvalidFile, InvalidInput, NotFound
 from koinon.limits import MAX_KEYWORD, MAX_KEYWORDS, MAX_TEXT, MAX_TITLE
 from koinon.v1.catalog_pb2 import AccessMode, AccessPolicy, PublishDataset, TaskOperation
@@ -78,6 +78,8 @@ class Terms:
     max_uses: int = 100  # per token
     max_duration_ms: int = 365 * DAY_MS  # per token
     row_count_step: int = DEFAULT_ROW_COUNT_STEP  # the published row count is rounded down to a multiple
+    price: str = prices.FREE  # or "100/use", "2/row", "500/30d"
+    payee: str = ""  # the account that the data earns for: a data union's, or by default the institution's
 
 
 def parse(text: str) -> Descriptor:
@@ -211,4 +213,6 @@ def publication(name: str, staged: StageDatasetResponse, descriptor: Descriptor,
         commitment=staged.commitment,
         license=descriptor.license,
         citation=descriptor.citation,
+        price=prices.parse(terms.price),
+        payee=terms.payee,
     )

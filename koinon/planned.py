@@ -12,18 +12,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from koinon import canonical
+from koinon import canonical, prices
 from koinon.display import printable
 from koinon.errors import Corrupt
 from koinon.limits import MAX_COMMITTEE, MAX_GROUPS, MAX_OUTPUTS
 from koinon.v1.plan_pb2 import Plan, PlanSource, PlanStepKind
-from koinon.v1.services_pb2 import PlanQueryResponse
+from koinon.v1.points_pb2 import Terms
+from koinon.v1.services_pb2 import ExplainedPayout, PlanQueryResponse
 from koinon.v1.task_pb2 import SubmitTask, TaskSource
 from koinon.words import of_others, word
 
@@ -42,12 +43,19 @@ class PlannedQuery:
 
     plan: Plan
     plan_hash: bytes
-    task: SubmitTask  # all but the result key
+    task: SubmitTask  # all but the result key and the price agreed to
+    terms: Terms = field(default_factory=Terms)  # what it costs now; empty: free
+    payouts: tuple[ExplainedPayout, ...] = ()  # of the price, if the task completes
 
     @property
     def sql(self) -> str:
         """The query in its normal form: what is computed, and what every member can read on the ledger."""
         return self.plan.sql
+
+    @property
+    def price(self) -> int:
+        """Points that go into escrow on submitting: the price of this task, and of the periods that it begins."""
+        return prices.cost(self.terms)
 
     @property
     def revealed(self) -> tuple[Revealed, ...]:
@@ -65,6 +73,7 @@ class PlannedQuery:
             f"Cohort     groups of fewer than {plan.min_cohort} rows{whose} are suppressed inside the computation\n"
             f"Cost       {cost.groups} group{'' if cost.groups == 1 else 's'}, {cost.secret_values} secret values, "
             f"about {cost.bytes_sent_estimate:,} bytes in {cost.rounds_estimate} rounds\n"
+            f"Price      {self._price()}\n"
             f"Plan hash  {self.plan_hash.hex()}"
         )
         steps = Table.grid(padding=(0, 2))
@@ -73,7 +82,16 @@ class PlannedQuery:
             learns = f"learns: {step.learns}" if step.learns else "learns nothing"
             steps.add_row(str(number), word(PlanStepKind, step.kind), Text(printable(step.description)))
             steps.add_row("", "", Text(printable(f"{who} {learns}; {step.values} values"), style="dim"))
-        return Group(head, Text(), steps)
+        paid = Table.grid(padding=(0, 2))
+        for payout in self.payouts:
+            paid.add_row(str(payout.points), Text(printable(payout.account)), Text(printable(payout.why), style="dim"))
+        return Group(head, Text(), steps, Text(), paid) if self.payouts else Group(head, Text(), steps)
+
+    def _price(self) -> str:
+        if not self.terms.sources:
+            return prices.FREE
+        each = "; ".join(f"{source.dataset} {prices.of_source(source)}" for source in self.terms.sources)
+        return f"{self.price} points, in escrow until the task ends: {printable(each)}"
 
 
 def check(response: PlanQueryResponse, asked: str) -> PlannedQuery:
@@ -91,7 +109,8 @@ def check(response: PlanQueryResponse, asked: str) -> PlannedQuery:
     _agree(len({output.name for output in plan.outputs}) == len(plan.outputs), "distinct names of columns")
     _agree(_named(_column_labels(asked), [output.name for output in plan.outputs]), "the columns asked for")
     _agree([_task_source(source) for source in plan.sources] == list(task.sources), "the sources")
-    return PlannedQuery(plan, digest, task)
+    _agree(len(response.terms.sources) in (0, len(task.sources)), "the sources of the price")
+    return PlannedQuery(plan, digest, task, response.terms, tuple(response.payouts))
 
 
 def _task_source(source: PlanSource) -> TaskSource:

@@ -105,6 +105,7 @@ class Result:
                 {name: number(v) if isinstance(v, Decimal) else v for name, v in row.items()} for row in self.rows
             ],
             "suppressed_groups": self.suppressed_groups,
+            "price": self.planned.price,
             "revealed": [{"who": list(item.who), "what": item.what} for item in self.revealed],
             "seconds": round(self.seconds, 3),
         }
@@ -113,9 +114,10 @@ class Result:
         """One line about the computation: parties, suppression, time, task."""
         suppressed = self.suppressed_groups
         hidden = f"; {_count(suppressed, 'group')} suppressed by the minimum cohort" if suppressed else ""
+        paid = f"; {_count(self.planned.price, 'point')} paid" if self.planned.price else ""
         return (
             f"{_count(len(self.rows), 'row')} from {_count(len(self.plan.sources), 'dataset')}, "
-            f"computed by {', '.join(self.plan.committee)} in {self.seconds:.2f} s{hidden}; task {self.task_id}"
+            f"computed by {', '.join(self.plan.committee)} in {self.seconds:.2f} s{hidden}{paid}; task {self.task_id}"
         )
 
     def table(self) -> Table:

@@ -81,8 +81,10 @@ class Connection:
         self.catalog = services.CatalogServiceStub(self._channel)
         self.datasets = services.DatasetServiceStub(self._channel)
         self.access = services.AccessServiceStub(self._channel)
+        self.governance = services.GovernanceServiceStub(self._channel)
         self.query = services.QueryServiceStub(self._channel)
         self.tasks = services.TaskServiceStub(self._channel)
+        self.points = services.PointsServiceStub(self._channel)
         self.audit = services.AuditServiceStub(self._channel)
         self.events = services.EventServiceStub(self._channel)
 

@@ -59,6 +59,7 @@ from node.report import Report, monotonic_ms
 from node.rpc.access import AccessService
 from node.rpc.audit import AuditService, EventService
 from node.rpc.catalog import CatalogService, DatasetService
+from node.rpc.governance import GovernanceService
 from node.rpc.members import MemberService, NodeService
 from node.rpc.meter import Meter
 from node.rpc.points import PointsService
@@ -68,6 +69,7 @@ from node.rpc.transactions import TransactionService
 from node.store.leveldb import LevelStore
 from node.store.validator_history import ValidatorHistory
 from node.store.wal import FileWal
+from node.upgrades import UpgradeGuard
 
 if TYPE_CHECKING:
     from node.jobs import JobService
@@ -127,13 +129,17 @@ class Node:
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)
         self._validators = ValidatorHistory(self._store, genesis_file.validators(genesis))
+        self._upgrades = UpgradeGuard(self._application, log)
         self._read_model = ReadModel(config.home.read_model, self._application)
         self._datasets = DatasetStore(config.home.datasets, inspection_memory_mb=config.jobs.memory_mb)
         self._pool = Pool(self._chain_id, self._check, self._announce, self._on_entered)
         self._peers = Peers(config.institution, credentials.identity, genesis_file.genesis_hash(genesis), self, log)
         self._engine = Engine(
             EngineConfig(
-                config.institution, self._chain_id, genesis.time_ms, heartbeat_ms=genesis.parameters.heartbeat_ms
+                config.institution,
+                self._chain_id,
+                genesis.time_ms,
+                heartbeat_ms=self._application.parameters().heartbeat_ms,
             ),
             transport=self._peers,
             clock=self,
@@ -144,13 +150,12 @@ class Node:
             pool=self._pool,
             signer=credentials.validator,
             log=log,
-            listeners=(self, self._validators),
+            listeners=(self, self._validators, self._upgrades),  # the last may end the node
         )
         self._validators.adopt(self._engine.chain)
         self._report = Report(
             config,
             self._chain_id,
-            genesis.parameters.heartbeat_ms,
             self._engine,
             self._pool,
             self._peers,
@@ -176,6 +181,7 @@ class Node:
             "CatalogService": CatalogService(application, read_model),
             "DatasetService": DatasetService(self._config.institution, application, self._datasets),
             "AccessService": AccessService(read_model),
+            "GovernanceService": GovernanceService(application),
             "QueryService": QueryService(application, read_model, self._config.institution, self._peers),
             "TaskService": TaskService(
                 application, read_model, self._config.institution, self._peers, self.sealed_output, changes
@@ -196,6 +202,8 @@ class Node:
         """Listen, decide, serve, until ``stop``. Raises what ended the node, if not a wish."""
         log = self._log.bind(chain=self._chain_id)
         try:
+            self._upgrades.check()
+            self._upgrades.warn()
             await self._listen()
             log.info("node started", height=self._engine.chain.height, rpc=str(self._config.rpc))
             self._drive(self._engine.start)
@@ -299,6 +307,8 @@ class Node:
         since_ms = monotonic_ms() - self._progress.committed_at_ms
         self._progress.committed(monotonic_ms())
         self._metrics.on_block(finalized.results, finalized.records)
+        if any(record.kind == "parameter.changed" for record in finalized.records):
+            self._engine.heartbeat_ms = self._application.parameters().heartbeat_ms
         if any(record.kind in _ADDRESS_KINDS for record in finalized.records):
             self._peers.update(self._members())
         asyncio.get_running_loop().call_soon(self._drive, self._publish)

@@ -22,7 +22,9 @@ from koinon import key_files, profile, submission
 from koinon.aio.access import Access
 from koinon.aio.audit import Audit
 from koinon.aio.catalog import Catalog
+from koinon.aio.governance import Governance
 from koinon.aio.members import Members
+from koinon.aio.points import Points
 from koinon.aio.session import WRITE_S, Session
 from koinon.aio.tasks import QUERY_S, OnProgress, Progress, Tasks
 from koinon.errors import InvalidInput, StatusUnknown
@@ -51,7 +53,9 @@ class Client:
         self.access = Access(session, self.catalog)
         self.tasks = Tasks(session)
         self.audit = Audit(session)
+        self.points = Points(session)
         self.members = Members(session)
+        self.governance = Governance(session)
 
     @property
     def profile(self) -> Profile:
@@ -85,9 +89,11 @@ class Client:
         """A dry run: what the query would do, what it costs, who learns what. Raises as ``tasks.plan``."""
         return await self.tasks.plan(sql)
 
-    async def query(self, sql: str, *, on_progress: OnProgress | None = None, timeout_s: float = QUERY_S) -> Result:
-        """Run a joint query and open its result here. Raises as ``tasks.query``."""
-        return await self.tasks.query(sql, on_progress=on_progress, timeout_s=timeout_s)
+    async def query(
+        self, sql: str, *, max_price: int = 0, on_progress: OnProgress | None = None, timeout_s: float = QUERY_S
+    ) -> Result:
+        """Run a joint query for at most ``max_price`` points, and open its result here. Raises as ``tasks.query``."""
+        return await self.tasks.query(sql, max_price=max_price, on_progress=on_progress, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Close the connection; calls under way end."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from koinon import planned, result, shares
 from koinon.aio.session import DEFAULT_LIMIT, Session, collect
-from koinon.errors import Corrupt, DeadlineExceeded, InvalidInput, KoinonError, TaskFailed
+from koinon.errors import Corrupt, DeadlineExceeded, InvalidInput, KoinonError, Refused, TaskFailed
 from koinon.keys import SealingKey
 from koinon.limits import MAX_SQL
 from koinon.planned import PlannedQuery
@@ -116,19 +116,29 @@ class Tasks:
         connection = self._session.connection
         return planned.check(await connection.call(connection.query.PlanQuery, PlanQueryRequest(sql=sql)), sql)
 
-    async def query(self, sql: str, *, on_progress: OnProgress | None = None, timeout_s: float = QUERY_S) -> Result:
+    async def query(
+        self, sql: str, *, max_price: int = 0, on_progress: OnProgress | None = None, timeout_s: float = QUERY_S
+    ) -> Result:
         """Run a query jointly and open its result here, after checking it against the ledger.
 
-        If the call is cancelled or times out, so is the task. Raises as ``plan``; TaskFailed, DeadlineExceeded,
-        StatusUnknown, Corrupt; Refused with rule minimum-cohort when every group was suppressed.
+        What costs more than ``max_price`` points is refused, by the ledger too (rule max-price). If the call is
+        cancelled or times out, so is the task, and its points come back. Raises as ``plan``; TaskFailed,
+        DeadlineExceeded, StatusUnknown, Corrupt; Refused with rule minimum-cohort when every group was suppressed.
         """
         started = time.monotonic()
         _say(on_progress, Progress("planning"))
         offer = await self.plan(sql)
+        if offer.price > max_price:
+            raise Refused(
+                f"the query costs {offer.price} points, and at most {max_price} may be paid",
+                rule="max-price",
+                hint=f"koinon query --dry-run says for what; agree to it with --max-price {offer.price}, or max_price=",
+            )
         key = SealingKey.generate()
         submitted = SubmitTask()
         submitted.CopyFrom(offer.task)
         submitted.result_key = key.public_key
+        submitted.max_price = max_price
         _say(on_progress, Progress("submitting"))
         info = await self._session.submit(Operation(submit_task=submitted), timeout_s=timeout_s)
         task_id = info.created[0]
@@ -200,9 +210,11 @@ def _check_ended(task: Task, submitted: SubmitTask) -> None:
 
 
 def _uses(task: Task) -> str:
-    """What became of the uses of a task that failed: it ran once every party had accepted."""
+    """What became of the uses and points of a task that failed: it ran once every party had accepted."""
     ran = all(party.accepted for party in task.parties)
-    return "it had begun to compute, so its uses are spent" if ran else "the uses it had reserved are given back"
+    back = f"; {task.terms.points} points are refunded" if task.terms.points else ""
+    uses = "it had begun to compute, so its uses are spent" if ran else "the uses it had reserved are given back"
+    return uses + back
 
 
 def _report(on_progress: OnProgress | None, task: Task) -> None:

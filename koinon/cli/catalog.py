@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from koinon import descriptor as descriptors
+from koinon import prices
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.cli.arguments import comma_list, limit_option, operations_option
@@ -53,13 +54,16 @@ def search(text: str, institution: str, column: str, withdrawn: bool, limit: int
             dataset.published.name,
             dataset.published.title,
             _row_count(dataset.published),
+            prices.text(dataset.published.price),
             word(AccessMode, dataset.published.policy.mode),
             word(DatasetStatus, dataset.status),
             when(dataset.released_at_ms),
         )
         for dataset in found
     ]
-    output.show(output.table(("Dataset", "Title", "Rows", "Access", "Status", "Released"), rows, right=("Rows",)))
+    output.show(
+        output.table(("Dataset", "Title", "Rows", "Price", "Access", "Status", "Released"), rows, right=("Rows",))
+    )
     output.say(f"{len(found)} dataset{'' if len(found) == 1 else 's'}")
 
 
@@ -121,6 +125,8 @@ def show(name: str, version: int | None) -> None:
     show_default=True,
     help="Publish the row count rounded down to a multiple of it.",
 )
+@click.option("--price", default=_DEFAULTS.price, show_default=True, help="Points: 100/use, 2/row, or 500/30d.")
+@click.option("--payee", default="", metavar="ACCOUNT", help="union:NAME that it earns for.  [default: yours]")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def publish(
     file: Path,
@@ -138,6 +144,8 @@ def publish(
     max_days: int,
     codelists: tuple[str, ...],
     row_count_step: int,
+    price: str,
+    payee: str,
     yes: bool,
 ) -> None:
     """Publish the metadata of FILE (.csv or .parquet); its content goes to your own node and no further.
@@ -158,7 +166,16 @@ def publish(
         license=license_ or given.license,
         citation=citation or given.citation,
     ).with_codelists(codelists)
-    terms = Terms(access, operations or ALL_OPERATIONS, min_cohort, max_uses, max_days * DAY_MS, row_count_step)
+    terms = Terms(
+        access,
+        operations or ALL_OPERATIONS,
+        min_cohort,
+        max_uses,
+        max_days * DAY_MS,
+        row_count_step,
+        price=price,
+        payee=payee,
+    )
     descriptors.check(wanted)
     client = invocation().client
     with output.working(f"sending {file} to your node") as line:
@@ -236,6 +253,7 @@ def _show_dataset(dataset: Dataset) -> None:
                 ("Operations", ", ".join(word(TaskOperation, operation) for operation in policy.operations)),
                 ("Minimum cohort", f"{policy.min_cohort} rows per group"),
                 ("A token", f"at most {policy.max_uses} uses within {duration(policy.max_duration_ms)}"),
+                ("Price", prices.text(published.price) + (f" for {published.payee}" if published.payee else "")),
                 ("License", published.license),
                 ("Citation", published.citation),
                 ("Commitment", published.commitment.hex()),

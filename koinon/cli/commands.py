@@ -8,9 +8,10 @@ from koinon.cli.access import access
 from koinon.cli.audit import audit
 from koinon.cli.catalog import catalog
 from koinon.cli.member import key, member
+from koinon.cli.points import points
 from koinon.cli.query import query
 from koinon.cli.stall import why_stalled
 from koinon.cli.status import status
 from koinon.cli.task import task
 
-COMMANDS: tuple[click.Command, ...] = (status, why_stalled, catalog, access, query, task, audit, member, key)
+COMMANDS: tuple[click.Command, ...] = (status, why_stalled, catalog, access, query, task, points, audit, member, key)

@@ -27,7 +27,14 @@ from koinon.limits import MAX_SQL
 @click.option(
     "--timeout", type=click.IntRange(min=1), default=300, show_default=True, help="Seconds; then it is cancelled."
 )
-def query(sql: str, dry_run: bool, format_: str, timeout: int) -> None:
+@click.option(
+    "--max-price",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Points you agree to pay; --dry-run shows what it costs.",
+)
+def query(sql: str, dry_run: bool, format_: str, timeout: int, max_price: int) -> None:
     """Plan or run a joint query.
 
     SQL is computed jointly over all institutions that it names; "-" reads it from stdin. It may be a
@@ -46,12 +53,17 @@ def query(sql: str, dry_run: bool, format_: str, timeout: int) -> None:
     if dry_run:
         offer = client.plan(sql)
         if as_json:
-            output.show_json({"plan": plain(offer.plan), "plan_hash": offer.plan_hash.hex()})
+            output.show_json({"plan": plain(offer.plan), "plan_hash": offer.plan_hash.hex(), "price": offer.price})
         else:
             output.show(offer)
         return
     with output.working("planning") as line:
-        result = client.query(sql, on_progress=lambda progress: line.update(_words(progress)), timeout_s=timeout)
+        result = client.query(
+            sql,
+            max_price=max_price,
+            on_progress=lambda progress: line.update(_words(progress)),
+            timeout_s=timeout,
+        )
     if as_json:
         output.show_json(result.to_dict())
         return

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from governance import sharing
 from koinon import parameters as parameter_rules
+from koinon import prices
 from koinon.errors import Refused
 from koinon.limits import MAX_PRICE
 from koinon.v1.access_pb2 import Token
@@ -79,11 +80,6 @@ def terms(state: State, parameters: Parameters, operation: SubmitTask, asker: st
     )
 
 
-def cost(fixed: Terms) -> int:
-    """All that a task's asker pays on submitting: its price, and the periods that it begins."""
-    return fixed.points + sum(source.subscription for source in fixed.sources)
-
-
 def open_for(context: Context, task: Task) -> None:
     """Fix a submitted task's terms, and take what it costs from the asker's account.
 
@@ -91,9 +87,9 @@ def open_for(context: Context, task: Task) -> None:
     """
     submitted = task.submitted
     fixed = terms(context.state, context.parameters, submitted, task.asker, context.time_ms)
-    if cost(fixed) > submitted.max_price:
+    if prices.cost(fixed) > submitted.max_price:
         raise Refused(
-            f"the task costs {cost(fixed)} points, and its asker pays at most {submitted.max_price}",
+            f"the task costs {prices.cost(fixed)} points, and its asker pays at most {submitted.max_price}",
             rule="max-price",
             hint="look at the price with koinon query --dry-run, and name it with --max-price",
         )

@@ -28,7 +28,7 @@ from koinon.v1.task_pb2 import (
     TaskParty,
     TaskSource,
 )
-from node.contracts import shapes, tables, tokens
+from node.contracts import settlement, shapes, tables, tokens
 from node.contracts.context import Context
 from node.contracts.policy import check_columns, check_operations, published_dataset
 from node.contracts.transitions import TASK
@@ -60,6 +60,7 @@ def submit(context: Context, operation: SubmitTask) -> str:
     context.move(TASK, task.id, task, "task.submitted", related=_related(task), detail=operation.plan_hash.hex())
     for source in operation.sources:
         tokens.reserve(context, tables.TOKENS.get(state, source.token_id), task.id)
+    settlement.open_for(context, task)
     tables.TASKS.put(state, task.id, task)
     tables.ASKER_TASKS.add(state, asker, task.id)
     tables.TASK_DEADLINES.add(state, task.deadline_ms, task.id.encode())
@@ -150,6 +151,7 @@ def end(context: Context, task: Task, kind: str, *, rule: str = "", reason: str 
     tables.ASKER_TASKS.remove(state, task.asker, task.id)
     for source in task.submitted.sources:
         settle(context, source.token_id, task.id)
+    settlement.conclude(context, task)
 
 
 def fail_using_token(context: Context, token_id: str, rule: str, reason: str) -> None:
