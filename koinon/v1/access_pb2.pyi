@@ -128,6 +128,7 @@ class AccessTerms(_message.Message):
     DURATION_MS_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
     MIN_COHORT_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     purpose: _builtins.str
     duration_ms: _builtins.int
     uses: _builtins.int
@@ -139,6 +140,10 @@ class AccessTerms(_message.Message):
 
     @_builtins.property
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_catalog_pb2.TaskOperation.ValueType]: ...
+    @_builtins.property
+    def price(self) -> _points_pb2.Price:
+        """unset: the dataset's; without a unit: free"""
+
     def __init__(
         self,
         *,
@@ -148,10 +153,11 @@ class AccessTerms(_message.Message):
         duration_ms: _builtins.int = ...,
         uses: _builtins.int = ...,
         min_cohort: _builtins.int = ...,
+        price: _points_pb2.Price | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "duration_ms", b"duration_ms", "min_cohort", b"min_cohort", "operations", b"operations", "purpose", b"purpose", "uses", b"uses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "duration_ms", b"duration_ms", "min_cohort", b"min_cohort", "operations", b"operations", "price", b"price", "purpose", b"purpose", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

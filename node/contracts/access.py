@@ -24,6 +24,7 @@ from koinon.v1.access_pb2 import (
     Token,
 )
 from koinon.v1.catalog_pb2 import ACCESS_MODE_AUTO, Dataset
+from koinon.v1.points_pb2 import Price
 from node.contracts import shapes, tables, tasks, tokens
 from node.contracts.context import Context
 from node.contracts.policy import check_columns, check_duration_and_uses, check_operations, published_dataset
@@ -154,6 +155,8 @@ def check_terms(dataset: Dataset, terms: AccessTerms) -> None:
             rule="policy",
             hint=f"give {least} or more, or nothing to keep it",
         )
+    if terms.HasField("price") and terms.price != Price():
+        shapes.price(terms.price, dataset.published.row_count)
 
 
 def grant_on(context: Context, asked: AccessRequest, dataset: Dataset, terms: AccessTerms, decided_by: str) -> Token:
@@ -170,6 +173,7 @@ def grant_on(context: Context, asked: AccessRequest, dataset: Dataset, terms: Ac
         duration_ms=terms.duration_ms,
         uses=terms.uses,
         min_cohort=max(terms.min_cohort, dataset.published.policy.min_cohort),
+        price=terms.price if terms.HasField("price") else dataset.published.price,
         decided_by=decided_by,
     )
     asked.token_id = token.id
@@ -221,7 +225,7 @@ def _less(wanted: AccessTerms, granted: GrantAccess, dataset: Dataset) -> Access
     ):
         if given > most:
             raise _more_than_asked(f"{what} {given}", str(most))
-    return AccessTerms(
+    less = AccessTerms(
         columns=_narrowed("columns", granted.columns, wanted.columns or _all_columns(dataset)),
         operations=_narrowed("operations", granted.operations, wanted.operations),
         purpose=wanted.purpose,
@@ -229,6 +233,9 @@ def _less(wanted: AccessTerms, granted: GrantAccess, dataset: Dataset) -> Access
         uses=granted.uses or wanted.uses,
         min_cohort=granted.min_cohort or wanted.min_cohort,
     )
+    if wanted.HasField("price"):
+        less.price.CopyFrom(wanted.price)
+    return less
 
 
 def revoke_token(context: Context, token: Token, reason: str) -> None:

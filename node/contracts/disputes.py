@@ -41,7 +41,7 @@ from koinon.v1.dispute_pb2 import (
     WithdrawDispute,
 )
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE
-from node.contracts import access, accounts, membership, shapes, tables
+from node.contracts import access, accounts, membership, shapes, subscriptions, tables
 from node.contracts.context import Context
 from node.contracts.transitions import DISPUTE
 
@@ -294,8 +294,8 @@ def _escrows(context: Context, opened: OpenDispute) -> list[str]:
     """What a dispute freezes, ascending."""
     state = context.state
     if opened.token_id:
-        subscription = tables.TOKENS.get(state, opened.token_id).subscriptions
-        named = [*tables.TOKEN_TASKS.under(state, opened.token_id), f"{opened.token_id}:{subscription}"]
+        token = tables.TOKENS.get(state, opened.token_id)
+        named = [*tables.TOKEN_TASKS.under(state, token.id), subscriptions.escrow_id(token)]
     else:
         named = [opened.task_id]
     return sorted(escrow_id for escrow_id in named if accounts.is_open(state, escrow_id))

@@ -19,6 +19,7 @@ from koinon.v1.access_pb2 import (
     Token,
 )
 from koinon.v1.catalog_pb2 import TaskOperation
+from koinon.v1.points_pb2 import Price
 from koinon.v1.task_pb2 import TaskSource
 from node.contracts import subscriptions, tables
 from node.contracts.context import Context
@@ -36,6 +37,7 @@ def grant(
     duration_ms: int,
     uses: int,
     min_cohort: int,
+    price: Price,
     decided_by: str,
 ) -> Token:
     """Make a token for a granted request, on terms already checked.
@@ -64,10 +66,9 @@ def grant(
         min_cohort=min_cohort,
         decided_by=decided_by,
     )
-    published = tables.DATASETS.get(state, dataset).published
-    if published.HasField("price"):
-        token.price.CopyFrom(published.price)
-        token.payee = published.payee
+    if price.unit:
+        token.price.CopyFrom(price)
+        token.payee = tables.DATASETS.get(state, dataset).published.payee
     context.move(TOKEN, token.id, token, "token.granted", related=_related(token, f"request:{request.id}"))
     tables.TOKENS.put(state, token.id, token)
     tables.ACTIVE_TOKENS.add(state, dataset, token.holder, token.id)

@@ -21,6 +21,7 @@ from koinon.v1.access_pb2 import (
 )
 from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, TASK_OPERATION_VARIANCE
 from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, RegisterPerson
+from koinon.v1.points_pb2 import PRICE_UNIT_USE, Price
 from node.contracts import negotiation
 from tests.contracts.consortium import BLOCK_MS, Consortium, access_request, person, publication
 
@@ -83,6 +84,21 @@ def test_an_offer_is_accepted_by_number_only(consortium: Consortium) -> None:
     consortium.do("um/operator", offer(request, uses=1))  # the publisher thinks again
     assert consortium.refused("iu/analyst", AcceptOffer(request_id=request, offer=1)) == "offer"
     consortium.do("iu/analyst", AcceptOffer(request_id=request, offer=2))
+
+
+def test_the_price_is_part_of_an_offer(consortium: Consortium) -> None:
+    priced = publication(NAME, auto=False, price=Price(unit=PRICE_UNIT_USE, points=10))
+    consortium.do("um/operator", priced)
+    cheaper, free, usual = (consortium.do("iu/analyst", access_request(NAME)) for _ in range(3))
+    consortium.do("iu/analyst", offer(cheaper, price=Price(unit=PRICE_UNIT_USE, points=7)))
+    consortium.do("um/operator", offer(free, price=Price()))
+    consortium.do("um/operator", offer(usual))
+    consortium.do("um/operator", GrantAccess(request_id=cheaper, offer=1))
+    for request in (free, usual):
+        consortium.do("iu/analyst", AcceptOffer(request_id=request, offer=1))
+    tokens = [consortium.app.token(consortium.app.request(item).token_id) for item in (cheaper, free, usual)]
+    assert [token.price.points for token in tokens] == [7, 0, 10]
+    assert not tokens[1].HasField("price")
 
 
 def test_silence_of_either_side_ends_it(consortium: Consortium) -> None:
@@ -149,6 +165,7 @@ BAD_OFFERS: dict[str, tuple[dict[str, Any], str]] = {
     "no duration": ({"duration_ms": 0}, "invalid-input"),
     "too long": ({"duration_ms": 1_000_001}, "policy"),
     "too many uses": ({"uses": 101}, "policy"),
+    "no price": ({"price": Price(unit=PRICE_UNIT_USE)}, "invalid-input"),
     "a smaller cohort": ({"min_cohort": 4}, "policy"),
 }
 

@@ -1,0 +1,326 @@
+"""Disputes: heard, decided by who is no party, and never blocked by silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from governance import arbitration
+from koinon.errors import InvalidInput, NotFound, Refused
+from koinon.v1.access_pb2 import TOKEN_STATUS_ACTIVE, TOKEN_STATUS_REVOKED
+from koinon.v1.dispute_pb2 import (
+    DISPUTE_STATUS_ARBITRATION,
+    DISPUTE_STATUS_DECIDED,
+    DISPUTE_STATUS_OPEN,
+    DISPUTE_STATUS_WITHDRAWN,
+    REMEDY_PAYOUT,
+    REMEDY_REFUND,
+    REMEDY_REVOCATION,
+    REMEDY_SUSPENSION,
+    AnswerDispute,
+    OpenDispute,
+    Remedy,
+    RuleDispute,
+    WithdrawDispute,
+)
+from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, MEMBER_STATUS_SUSPENDED
+from koinon.v1.points_pb2 import (
+    ESCROW_STATUS_FROZEN,
+    ESCROW_STATUS_REFUNDED,
+    ESCROW_STATUS_SETTLED,
+    PRICE_UNIT_USE,
+    Account,
+    Escrow,
+    Price,
+)
+from node.contracts import disputes, tables
+from node.contracts.context import Context
+from tests.contracts.consortium import BLOCK_MS, Consortium, claim, genesis, publication
+
+DATA, ASKER, HOLDER = "iu.a.t", "um/analyst", "um"
+ANSWER_MS, RULING_MS, DELAY_MS = 20_000, 40_000, 500_000
+COMMITTEE = ("case", "iu", "um")
+
+
+@pytest.fixture
+def consortium() -> Consortium:
+    """Six members; iu sells to um for 10 points a task; what is paid waits for disputes."""
+    start = genesis(("au", "case", "iu", "uk", "um", "ut"))
+    start.parameters.dispute_answer_window_ms = ANSWER_MS
+    start.parameters.dispute_ruling_window_ms = RULING_MS
+    start.parameters.dispute_quorum = 2
+    start.parameters.settlement_delay_ms = DELAY_MS
+    start.points.append(Account(id=f"person:{ASKER}", points=100))
+    consortium = Consortium(genesis=start)
+    consortium.do("iu/operator", publication(DATA, price=Price(unit=PRICE_UNIT_USE, points=10)))
+    return consortium
+
+
+def run_task(consortium: Consortium, token: str) -> str:
+    submission = consortium.submission({DATA: token}, COMMITTEE)
+    submission.max_price = 10
+    task = consortium.do(ASKER, submission)
+    consortium.accept_all(task)
+    return task
+
+
+def rule(consortium: Consortium, dispute: str, *remedies: Remedy.ValueType, by: str) -> None:
+    consortium.do(f"{by}/operator", RuleDispute(dispute_id=dispute, remedies=remedies, reason="looked at it"))
+
+
+def answered(consortium: Consortium, dispute: str, by: str = "iu/operator") -> None:
+    consortium.do(by, AnswerDispute(dispute_id=dispute, statement="all as agreed", evidence_digests=[bytes(32)]))
+
+
+def escrow(consortium: Consortium, escrow_id: str) -> Escrow:
+    found = tables.ESCROWS.find(consortium.app._new_state(), escrow_id)
+    assert found is not None
+    return found
+
+
+def test_a_dispute_is_heard_by_those_who_are_no_party(consortium: Consortium) -> None:
+    token = consortium.token(DATA)
+    dispute = consortium.do(ASKER, claim(token, "iu", REMEDY_REVOCATION))
+    found = consortium.app.dispute(dispute)
+    assert (found.status, found.claimant, list(found.arbiters)) == (
+        DISPUTE_STATUS_OPEN,
+        ASKER,
+        ["au", "case", "uk", "ut"],
+    )
+    assert consortium.refused("uk/operator", RuleDispute(dispute_id=dispute, reason="too soon")) == "wrong-state"
+    answered(consortium, dispute)
+    assert consortium.app.dispute(dispute).answer.statement == "all as agreed"
+    rule(consortium, dispute, REMEDY_REVOCATION, by="uk")
+    rule(consortium, dispute, REMEDY_REVOCATION, by="au")
+    assert consortium.app.dispute(dispute).status == DISPUTE_STATUS_ARBITRATION
+    rule(consortium, dispute, by="uk")  # an arbiter may think again
+    rule(consortium, dispute, REMEDY_REVOCATION, by="ut")
+    rule(consortium, dispute, REMEDY_REVOCATION, by="case")
+    decided = consortium.app.dispute(dispute)
+    assert (decided.status, decided.decided_by, list(decided.remedies)) == (
+        DISPUTE_STATUS_DECIDED,
+        "arbiters",
+        [REMEDY_REVOCATION],
+    )
+    assert [ruling.institution for ruling in decided.rulings] == ["au", "case", "uk", "ut"]
+    assert consortium.app.token(token).status == TOKEN_STATUS_REVOKED
+    assert dispute in consortium.app.token(token).status_reason
+
+
+def test_half_against_is_dismissal(consortium: Consortium) -> None:
+    token = consortium.token(DATA)
+    dispute = consortium.do("iu/operator", claim(token, HOLDER, REMEDY_REVOCATION))
+    answered(consortium, dispute, ASKER)
+    for arbiter in ("au", "case"):
+        rule(consortium, dispute, by=arbiter)
+    assert consortium.app.dispute(dispute).status == DISPUTE_STATUS_DECIDED
+    assert list(consortium.app.dispute(dispute).remedies) == []
+    assert consortium.app.token(token).status == TOKEN_STATUS_ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("remedy", "status", "left"),
+    [
+        (REMEDY_REFUND, ESCROW_STATUS_REFUNDED, 100),
+        (REMEDY_PAYOUT, ESCROW_STATUS_SETTLED, 90),
+    ],
+)
+def test_what_is_in_escrow_waits_for_the_decision(
+    consortium: Consortium, remedy: Remedy.ValueType, status: int, left: int
+) -> None:
+    task = run_task(consortium, consortium.token(DATA))
+    consortium.complete_all(task)
+    dispute = consortium.do(ASKER, claim(task, "iu", remedy, task=True))
+    assert escrow(consortium, task).status == ESCROW_STATUS_FROZEN
+    consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="true", concede=True))
+    assert consortium.app.dispute(dispute).decided_by == "concession"
+    assert escrow(consortium, task).status == status
+    account = tables.ACCOUNTS.get(consortium.app._new_state(), f"person:{ASKER}")
+    assert account.points == left
+
+
+def test_a_dispute_over_a_token_freezes_its_open_tasks(consortium: Consortium) -> None:
+    token = consortium.token(DATA)
+    task = run_task(consortium, token)
+    first = consortium.do(ASKER, claim(token, "iu", REMEDY_REVOCATION))
+    second = consortium.do("iu/operator", claim(token, HOLDER, REMEDY_PAYOUT))
+    assert list(consortium.app.dispute(second).escrows) == [task]
+    consortium.complete_all(task)
+    consortium.do(ASKER, WithdrawDispute(dispute_id=first, reason="a misunderstanding"))
+    assert consortium.app.dispute(first).status == DISPUTE_STATUS_WITHDRAWN
+    assert escrow(consortium, task).status == ESCROW_STATUS_FROZEN  # the other still holds it
+    consortium.do("iu/operator", WithdrawDispute(dispute_id=second))
+    consortium.wait(DELAY_MS)
+    assert escrow(consortium, task).status == ESCROW_STATUS_SETTLED
+
+
+def test_a_settled_task_can_be_disputed_but_its_points_stay_paid(consortium: Consortium) -> None:
+    task = run_task(consortium, consortium.token(DATA))
+    consortium.complete_all(task)
+    consortium.wait(DELAY_MS)
+    dispute = consortium.do(ASKER, claim(task, "iu", REMEDY_REFUND, REMEDY_REVOCATION, task=True))
+    assert list(consortium.app.dispute(dispute).escrows) == []
+    consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="true", concede=True))
+    assert escrow(consortium, task).status == ESCROW_STATUS_SETTLED
+
+
+def test_a_silent_respondent_goes_unheard_and_silent_arbiters_let_the_claim_stand(consortium: Consortium) -> None:
+    token = consortium.token(DATA)
+    dispute = consortium.do(ASKER, claim(token, "iu", REMEDY_REVOCATION, REMEDY_SUSPENSION))
+    consortium.wait(ANSWER_MS)
+    assert consortium.app.dispute(dispute).status == DISPUTE_STATUS_ARBITRATION
+    assert consortium.refused("iu/operator", AnswerDispute(dispute_id=dispute, statement="late")) == "wrong-state"
+    rule(consortium, dispute, by="uk")  # one is no quorum
+    consortium.wait(RULING_MS)
+    decided = consortium.app.dispute(dispute)
+    assert (decided.decided_by, list(decided.remedies)) == ("deadline", [REMEDY_REVOCATION])  # never a suspension
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_ACTIVE
+
+
+def test_silent_arbiters_dismiss_what_was_answered(consortium: Consortium) -> None:
+    token = consortium.token(DATA)
+    dispute = consortium.do(ASKER, claim(token, "iu", REMEDY_REVOCATION))
+    answered(consortium, dispute)
+    consortium.wait(RULING_MS)
+    decided = consortium.app.dispute(dispute)
+    assert (decided.decided_by, list(decided.remedies)) == ("deadline", [])
+
+
+def test_a_quorum_decides_at_the_deadline(consortium: Consortium) -> None:
+    token = consortium.token(DATA)
+    dispute = consortium.do(ASKER, claim(token, "iu", REMEDY_REVOCATION, REMEDY_SUSPENSION))
+    answered(consortium, dispute)
+    for arbiter in ("au", "uk"):
+        rule(consortium, dispute, REMEDY_REVOCATION, REMEDY_SUSPENSION, by=arbiter)
+    consortium.wait(RULING_MS)
+    decided = consortium.app.dispute(dispute)
+    assert (decided.decided_by, list(decided.remedies)) == ("arbiters", [REMEDY_REVOCATION])
+
+
+def test_arbiters_may_suspend_where_the_others_can_go_on(consortium: Consortium) -> None:
+    dispute = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_SUSPENSION))
+    answered(consortium, dispute)
+    for arbiter in ("au", "case", "uk"):
+        rule(consortium, dispute, REMEDY_SUSPENSION, by=arbiter)
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_SUSPENDED
+    assert consortium.app.dispute(dispute).reason == ""
+
+
+def test_a_suspension_that_would_stop_the_ledger_is_not_done_and_said(consortium: Consortium) -> None:
+    consortium.silent = {"au", "ut"}
+    consortium.wait(10_000_000)
+    dispute = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_SUSPENSION))
+    answered(consortium, dispute)
+    for arbiter in ("au", "case", "uk"):
+        rule(consortium, dispute, REMEDY_SUSPENSION, by=arbiter)
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_ACTIVE
+    decided = consortium.app.dispute(dispute)
+    assert decided.status == DISPUTE_STATUS_DECIDED
+    assert decided.reason.startswith("the suspension was not possible: ")
+
+
+def test_the_members_may_decide_by_ballot(consortium: Consortium) -> None:
+    token = consortium.token(DATA)
+    dispute = consortium.do(ASKER, claim(token, "iu", REMEDY_REFUND))
+    app = consortium.app
+    context = Context(app._new_state(), 99, consortium.time_ms, app.audit_log.size, app.parameters())
+    with pytest.raises(NotFound):
+        disputes.resolve(context, "0" * 32, [], "none such")
+    with pytest.raises(InvalidInput):
+        disputes.resolve(context, dispute, [REMEDY_REFUND, REMEDY_PAYOUT], "both")
+    disputes.resolve(context, dispute, [REMEDY_REVOCATION], "proposal 7")
+    decided = tables.DISPUTES.get(context.state, dispute)
+    assert (decided.decided_by, decided.reason) == ("ballot", "proposal 7")
+    assert tables.TOKENS.get(context.state, token).status == TOKEN_STATUS_REVOKED
+    with pytest.raises(Refused):
+        disputes.resolve(context, dispute, [], "again")
+
+
+BAD_CLAIMS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "against itself": (ASKER, {"respondent": "um"}, "dispute-parties"),
+    "against a stranger": (ASKER, {"respondent": "uk"}, "dispute-parties"),
+    "by a stranger": ("uk/operator", {"respondent": "um"}, "permission"),
+    "against nobody": (ASKER, {"respondent": ""}, "invalid-name"),
+    "without a claim": (ASKER, {"claim": ""}, "invalid-input"),
+    "with a short digest": (ASKER, {"evidence_digests": [b"x"]}, "invalid-input"),
+    "with many digests": (ASKER, {"evidence_digests": [bytes(32)] * 17}, "invalid-input"),
+    "seeking nothing": (ASKER, {"remedies": []}, "invalid-input"),
+    "seeking the unknown": (ASKER, {"remedies": [9]}, "invalid-input"),
+    "seeking twice": (ASKER, {"remedies": [REMEDY_REFUND, REMEDY_REFUND]}, "invalid-input"),
+    "seeking both ways": (ASKER, {"remedies": [REMEDY_REFUND, REMEDY_PAYOUT]}, "invalid-input"),
+    "over nothing": (ASKER, {"token_id": None}, "invalid-input"),
+    "over an unknown token": (ASKER, {"token_id": "0" * 32}, "not-found"),
+    "over an unknown task": (ASKER, {"token_id": None, "task_id": "0" * 32}, "not-found"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CLAIMS)
+def test_a_bad_claim_is_refused(consortium: Consortium, case: str) -> None:
+    sender, change, by_rule = BAD_CLAIMS[case]
+    usual = {
+        "token_id": consortium.token(DATA),
+        "respondent": "iu",
+        "claim": "wrong",
+        "remedies": [REMEDY_REVOCATION],
+        "evidence_digests": [],
+    }
+    fields: dict[str, Any] = {name: value for name, value in {**usual, **change}.items() if value is not None}
+    assert consortium.refused(sender, OpenDispute(**fields)) == by_rule
+
+
+def test_one_dispute_of_a_side_over_a_thing_and_so_many_in_all(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (consortium.token(DATA) for _ in range(2))
+    consortium.do(ASKER, claim(first, "iu", REMEDY_REVOCATION))
+    assert consortium.refused(ASKER, claim(first, "iu", REMEDY_REFUND)) == "already-exists"
+    monkeypatch.setattr(disputes, "MAX_OPEN_DISPUTES_PER_INSTITUTION", 1)
+    assert consortium.refused(ASKER, claim(second, "iu", REMEDY_REVOCATION)) == "too-many"
+    consortium.do("iu/operator", claim(first, "um", REMEDY_REVOCATION))
+
+
+def test_arbiters_order_no_more_than_was_sought(consortium: Consortium) -> None:
+    dispute = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_REFUND))
+    answered(consortium, dispute)
+    ruling = RuleDispute(dispute_id=dispute, remedies=[REMEDY_SUSPENSION], reason="worse")
+    assert consortium.refused("uk/operator", ruling) == "dispute-parties"
+    assert consortium.refused("um/operator", RuleDispute(dispute_id=dispute, reason="mine")) == "permission"
+
+
+def test_an_ended_dispute_takes_nothing_more(consortium: Consortium) -> None:
+    dispute = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_REFUND))
+    consortium.do(ASKER, WithdrawDispute(dispute_id=dispute))
+    for sender, message in (
+        ("iu/operator", AnswerDispute(dispute_id=dispute, statement="late")),
+        ("uk/operator", RuleDispute(dispute_id=dispute, reason="late")),
+        (ASKER, WithdrawDispute(dispute_id=dispute)),
+    ):
+        assert consortium.refused(sender, message) == "wrong-state"
+    size = consortium.app.audit_log.size
+    consortium.wait(ANSWER_MS + RULING_MS + BLOCK_MS)
+    assert all(not record.kind.startswith("dispute") for record in consortium.records(size))
+
+
+RULINGS = st.lists(
+    st.sets(st.sampled_from(arbitration.REMEDIES)).filter(lambda r: not {REMEDY_REFUND, REMEDY_PAYOUT} <= r), max_size=7
+)
+
+
+@given(rulings=RULINGS, silent=st.integers(0, 7), late=RULINGS)
+def test_a_decision_stands_whoever_rules_later(
+    rulings: list[set[Remedy.ValueType]], silent: int, late: list[set[Remedy.ValueType]]
+) -> None:
+    arbiters = len(rulings) + silent
+    decided = arbitration.settled(rulings, arbiters)
+    if decided is not None:
+        assert arbitration.settled([*rulings, *late[:silent]], arbiters) == decided
+        assert not {REMEDY_REFUND, REMEDY_PAYOUT} <= set(decided)
+        for remedy in decided:  # counted the slow way
+            votes = [remedy in ruling for ruling in rulings]
+            assert votes.count(True) > arbiters / 2
+    if arbiters and not silent:
+        assert decided is not None  # all have ruled
+        assert arbitration.at_deadline(rulings, arbiters, 1) == decided
