@@ -7,7 +7,7 @@ stands for (deterministic protobuf), so layout does not matter and any other cha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from koinon.errors import InvalidFile, InvalidInput, InvalidName
 from koinon.files import read_text, write_new
 from koinon.json_form import parse, render
 from koinon.keys import PUBLIC_KEY_BYTES
-from koinon.limits import MAX_CERTIFICATE_BYTES, MAX_GENESIS_BYTES, MAX_TITLE
+from koinon.limits import MAX_CERTIFICATE_BYTES, MAX_GENESIS_BYTES, MAX_POINTS, MAX_TITLE
 from koinon.names import PersonId, check_address, check_institution
 from koinon.v1.consensus_pb2 import Validator
 from koinon.v1.identity_pb2 import (
@@ -30,6 +30,7 @@ from koinon.v1.identity_pb2 import (
     InstitutionDescriptor,
     Parameters,
 )
+from koinon.v1.points_pb2 import Account
 from koinon.validators import ValidatorSet
 
 FORMAT = "koinon-genesis/1"
@@ -73,13 +74,18 @@ def join(
     time_ms: int,
     descriptors: Iterable[InstitutionDescriptor],
     parameters: Parameters = DEFAULT_PARAMETERS,
+    points: Mapping[str, int] | None = None,
 ) -> Genesis:
-    """The genesis of a consortium of these institutions, in any order. Raises InvalidFile, duplicates named."""
+    """The genesis of a consortium of these institutions, in any order; ``points`` by account are there from the start.
+
+    Raises InvalidFile, duplicates named.
+    """
     genesis = Genesis(
         chain_name=chain_name,
         time_ms=time_ms,
         institutions=sorted(descriptors, key=lambda descriptor: descriptor.id),
         parameters=parameters,
+        points=[Account(id=account, points=number) for account, number in sorted((points or {}).items())],
     )
     validate(genesis)
     return genesis
@@ -124,6 +130,7 @@ def validate(genesis: Genesis) -> None:
         if before.id > after.id:
             raise _invalid(f"{after.id} comes after {before.id}", "list institutions in ascending order of their ids")
     _refuse_shared(genesis.institutions)
+    _validate_points(genesis)
     try:
         validators(genesis)  # number, total power
     except InvalidInput as error:
@@ -132,6 +139,25 @@ def validate(genesis: Genesis) -> None:
         parameter_rules.check(genesis.parameters)
     except InvalidInput as error:
         raise _invalid(error.message, error.hint) from error
+
+
+def _validate_points(genesis: Genesis) -> None:
+    """Whoever has points from the start is there from the start, is named once, and all points can be counted."""
+    known = {f"institution:{item.id}" for item in genesis.institutions} | {"fund:consortium"}
+    known |= {f"person:{person.id}" for item in genesis.institutions for person in item.people}
+    names = [account.id for account in genesis.points]
+    if any(not before < after for before, after in pairwise(names)):
+        raise _invalid("accounts with points are not in ascending order, or one occurs twice", "sort them by their ids")
+    for account in genesis.points:
+        if account.id not in known:
+            raise _invalid(
+                f"{account.id!a} has points and is nobody's account here",
+                "give points to institution:<id> or person:<id> of this genesis, or to fund:consortium",
+            )
+        if not 0 < account.points <= MAX_POINTS:
+            raise _invalid(f"{account.id} has {account.points} points", f"give it 1 to {MAX_POINTS}, or leave it out")
+    if sum(account.points for account in genesis.points) > MAX_POINTS:
+        raise _invalid("the accounts have too many points together", f"at most {MAX_POINTS} are ever minted")
 
 
 def validate_descriptor(descriptor: InstitutionDescriptor) -> None:

@@ -16,6 +16,7 @@ from koinon.cli.app import invocation
 from koinon.errors import InvalidFile, InvalidInput
 from koinon.key_files import ENVIRONMENT as PASSPHRASE
 from koinon.key_files import AskPassphrase
+from koinon.limits import MAX_POINTS
 from koinon.v1.identity_pb2 import Parameters, Role
 from node import home as homes
 from node import tls
@@ -84,8 +85,16 @@ def init(
     "--time-ms", type=int, default=None, help="Unix time of the genesis; name it to make the same file elsewhere."
 )
 @click.option("--parameter", "parameters", multiple=True, metavar="NAME=NUMBER", help="Change a consortium parameter.")
+@click.option(
+    "--points", multiple=True, metavar="ACCOUNT=NUMBER", help="Points from the start, e.g. institution:um=1000."
+)
 def genesis(
-    descriptors: tuple[Path, ...], chain_name: str, out: Path, time_ms: int | None, parameters: tuple[str, ...]
+    descriptors: tuple[Path, ...],
+    chain_name: str,
+    out: Path,
+    time_ms: int | None,
+    parameters: tuple[str, ...],
+    points: tuple[str, ...],
 ) -> None:
     """Join the members' descriptors into the genesis file that every node starts from.
 
@@ -98,7 +107,11 @@ def genesis(
                 f"{path}: the TLS certificate is not one for {descriptor.id}", hint="koinon init makes a fitting one"
             )
     joined = genesis_file.join(
-        chain_name, time.time_ns() // 1_000_000 if time_ms is None else time_ms, loaded, _parameters(parameters)
+        chain_name,
+        time.time_ns() // 1_000_000 if time_ms is None else time_ms,
+        loaded,
+        _parameters(parameters),
+        _points(points),
     )
     genesis_file.save(out, joined)
     click.echo(f"{len(loaded)} institutions: {', '.join(item.id for item in joined.institutions)}", err=True)
@@ -194,6 +207,16 @@ def _people(items: tuple[str, ...]) -> dict[str, list[Role.ValueType]]:
             )
         people[name] = [_ROLES[role] for role in roles.split(",")]
     return people
+
+
+def _points(items: tuple[str, ...]) -> dict[str, int]:
+    points = {}
+    for item in items:
+        account, _, number = item.rpartition("=")
+        if not account or not number.isascii() or not number.isdigit() or len(number) > len(str(MAX_POINTS)):
+            raise InvalidInput(f"--points {item!r} is not ACCOUNT=NUMBER", hint="e.g. --points institution:um=1000")
+        points[account] = int(number)
+    return points
 
 
 def _parameters(items: tuple[str, ...]) -> Parameters:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.errors import InvalidInput
-from koinon.limits import MAX_VALIDATORS
+from koinon.limits import MAX_POINTS, MAX_VALIDATORS
 from testnet.network import DEFAULT_INSTITUTIONS, NodeState, Testnet
 
 _DIRECTORY = click.option(
@@ -29,8 +29,13 @@ def testnet() -> None:
 @_DIRECTORY
 @click.option("--nodes", type=click.IntRange(1, MAX_VALIDATORS), help="How many institutions.  [default: 4]")
 @click.option("--institutions", metavar="A,B,…", help="Their ids, e.g. um,iu,uk,case.")
+@click.option(
+    "--points",
+    type=click.IntRange(0, MAX_POINTS // MAX_VALIDATORS),
+    help="Of each institution from the start, in a new network.",
+)
 @click.option("--detach", is_flag=True, help="Leave the nodes running, and return when they are ready.")
-def up(directory: Path, nodes: int | None, institutions: str | None, detach: bool) -> None:
+def up(directory: Path, nodes: int | None, institutions: str | None, points: int | None, detach: bool) -> None:
     """Start a network in DIR, or the one that is there already.
 
     Client profiles are written to DIR/profiles: <institution>-operator, analyst and regulator.
@@ -41,7 +46,8 @@ def up(directory: Path, nodes: int | None, institutions: str | None, detach: boo
         network = Testnet.open(directory)
         _refuse_other(network, nodes, institutions)
     else:
-        network = Testnet.create(directory, institutions.split(",") if institutions else _names(nodes or 4))
+        names = institutions.split(",") if institutions else _names(nodes or 4)
+        network = Testnet.create(directory, names, points=points or 0)
     try:
         network.start()
         states = _watched(network)

@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -58,6 +58,14 @@ _TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node runs: its address, and what is put before its command."""
+
+    host: str = "127.0.0.1"
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """How one node does, as seen from outside."""
 
@@ -80,17 +88,25 @@ class Testnet:
 
     __test__ = False  # its name begins like a test's
 
-    def __init__(self, directory: Path, chain: Genesis) -> None:
+    def __init__(self, directory: Path, chain: Genesis, places: Mapping[str, Place] | None = None) -> None:
         self.dir = directory
+        self._places = places or {}
         self.institutions = tuple(sorted(item.id for item in chain.institutions))
         self._genesis = chain
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @classmethod
-    def create(cls, directory: Path, institutions: Sequence[str] = DEFAULT_INSTITUTIONS) -> Testnet:
+    def create(
+        cls,
+        directory: Path,
+        institutions: Sequence[str] = DEFAULT_INSTITUTIONS,
+        places: Mapping[str, Place] | None = None,
+        *,
+        points: int = 0,
+    ) -> Testnet:
         """Make homes, genesis and profiles in a directory that holds no network yet.
 
-        The first institution named registers the analyst and the regulator.
+        The first institution named registers the analyst and the regulator. Each has so many ``points`` at first. Nodes run on loopback, but for ``places``.
 
         Raises:
             InvalidInput: a malformed or repeated institution, or none.
@@ -107,7 +123,8 @@ class Testnet:
         ports = free_ports(3 * len(institutions))
         descriptors = []
         for number, institution in enumerate(institutions):
-            addresses = [Address("127.0.0.1", port) for port in ports[3 * number : 3 * number + 3]]
+            host = (places or {}).get(institution, Place()).host
+            addresses = [Address(host, port) for port in ports[3 * number : 3 * number + 3]]
             people = {homes.OPERATOR: [Role.ROLE_OPERATOR]}
             if number == 0:
                 people |= {"analyst": [Role.ROLE_ANALYST], "regulator": [Role.ROLE_REGULATOR]}
@@ -121,14 +138,15 @@ class Testnet:
                     passphrase=None,
                 )
             )
-        chain = genesis.join("testnet", time.time_ns() // 1_000_000, descriptors)
+        accounts = {f"institution:{name}": points for name in institutions} if points else {}
+        chain = genesis.join("testnet", time.time_ns() // 1_000_000, descriptors, points=accounts)
         genesis.save(directory / "genesis.json", chain)
         for descriptor in descriptors:
             home = _home(directory, descriptor.id)
             shutil.copyfile(directory / "genesis.json", home.genesis)
             for person in descriptor.people:
                 _write_profile(directory, PersonId.parse(person.id), descriptor.rpc_address)
-        return cls(directory, chain)
+        return cls(directory, chain, places)
 
     @classmethod
     def open(cls, directory: Path) -> Testnet:
@@ -160,21 +178,28 @@ class Testnet:
 
     # --- processes
 
-    def start(self, *institutions: str) -> None:
-        """Start these nodes, or all; those that run stay as they are. Does not wait."""
+    def start(
+        self, *institutions: str, environment: Mapping[str, str] | None = None, import_first: Path | None = None
+    ) -> None:
+        """Start these nodes, or all; those that run stay as they are. Does not wait.
+
+        What they are to import before anything else is in ``import_first``.
+        """
+        paths = [*([str(import_first)] if import_first else []), *(entry for entry in sys.path if entry)]
         for institution in institutions or self.institutions:
             home = self.home(institution)
             if self.pid(institution):
                 continue
             home.log.mkdir(exist_ok=True)
+            place = self._places.get(institution, Place())
             with (home.log / "console").open("wb") as console:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "node", "run", "--log-file", "--home", str(home.path)],
+                    [*place.command, sys.executable, "-m", "node", "run", "--log-file", "--home", str(home.path)],
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=console,
                     cwd=home.path,
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment or {}),
                     start_new_session=True,  # Ctrl-C is for us: we stop the nodes in order
                 )
             self._processes[institution] = process
