@@ -34,7 +34,7 @@ class Author:
     ) -> None:
         self._institution = institution
         self._clock = clock
-        self._signer = signer
+        self._signers = {signer.public_key: signer}
         self._journal = journal
         self._app = app
         self._pool = pool
@@ -42,24 +42,38 @@ class Author:
         self._evidence = evidence
         self._built: ParsedBlock | None = None  # the last block of our own
 
+    def add_signer(self, signer: Signer) -> None:
+        """Another validator key of this institution, for the heights at which the ledger names it."""
+        self._signers[signer.public_key] = signer
+
+    def can_sign(self, chain: ChainState) -> bool:
+        """Is the key that counts for the next height here?"""
+        return self._signer(chain) is not None
+
+    def _signer(self, chain: ChainState) -> Signer | None:
+        member = chain.validators.member(self._institution)
+        return self._signers.get(member.public_key) if member else None
+
     def proposal(self, chain: ChainState, effect: Propose) -> ProposalReceived | None:
-        """Our proposal; None if it could contradict what this key signed before."""
-        if not self._journal.may_propose(effect.height, effect.round):
+        """Our proposal; None if it could contradict what was signed before, or the key for this height is not here."""
+        signer = self._signer(chain)
+        if signer is None or not self._journal.may_propose(effect.height, effect.round):
             return None
         value = effect.value or self.new_block(chain).value
         unsigned = Proposal(effect.height, effect.round, effect.valid_round, value, self._institution, b"")
-        signature = self._signer.sign(unsigned.signed_bytes(chain.chain_id))
+        signature = signer.sign(unsigned.signed_bytes(chain.chain_id))
         event = ProposalReceived(replace(unsigned, signature=signature), True)
         self._journal.append(event)
         return event
 
     def vote(self, chain: ChainState, effect: CastVote) -> VoteReceived | None:
-        """Our vote; None if it could contradict what this key signed before."""
-        if not self._journal.may_vote(effect.height, effect.round, effect.type):
+        """Our vote; None if it could contradict what was signed before, or the key for this height is not here."""
+        signer = self._signer(chain)
+        if signer is None or not self._journal.may_vote(effect.height, effect.round, effect.type):
             return None
         time_ms = max(self._clock.now_ms(), chain.time_ms + 1)
         unsigned = Vote(effect.type, effect.height, effect.round, effect.block_hash, time_ms, self._institution, b"")
-        event = VoteReceived(replace(unsigned, signature=self._signer.sign(unsigned.signed_bytes(chain.chain_id))))
+        event = VoteReceived(replace(unsigned, signature=signer.sign(unsigned.signed_bytes(chain.chain_id))))
         self._journal.append(event)
         return event
 

@@ -90,6 +90,7 @@ class EngineStatus:
     behind: bool  # peers say they are ahead: blocks are being fetched
     highest_claim: int  # the greatest height any peer claims
     votes_from_height: int | None  # None: the signing state was lost and no safe height is known yet
+    has_key: bool  # that counts for the next height; False for an observer, too
 
 
 class Engine:
@@ -121,7 +122,8 @@ class Engine:
         self._listeners = tuple(listeners)
         self.blocks = BlockStore(store)
         self.chain = self._open_chain()
-        self._journal = Journal(wal, signer.public_key, config.institution, clock.now_ms())
+        own = self.chain.validators.member(config.institution)
+        self._journal = Journal(wal, own.public_key if own else signer.public_key, config.institution, clock.now_ms())
         self._core = Core(config.institution, config.timeouts)
         self._intake = Intake(self.chain, self._core, clock, app, log)
         self._neighbours = Neighbours(self.chain, self._core, transport, self.blocks)
@@ -160,6 +162,10 @@ class Engine:
                 hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
             )
         return chain
+
+    def add_signer(self, signer: Signer) -> None:
+        """A further validator key of this institution: each signs at the heights at which the ledger names it."""
+        self._author.add_signer(signer)
 
     # --- inputs
 
@@ -204,6 +210,7 @@ class Engine:
             behind=self._neighbours.are_ahead(),
             highest_claim=self._neighbours.highest_claim(),
             votes_from_height=self._journal.votes_from_height,
+            has_key=self._author.can_sign(self.chain),
         )
 
     def _enter(self, action: Callable[[], None]) -> None:
@@ -369,6 +376,8 @@ class Engine:
         self._store.write([*writes, (CHAIN_KEY, chain.to_bytes())], sync=sync)
         self._app.commit()
         self.chain = chain
+        if own := chain.next_validators.member(self._config.institution):
+            self._journal.adopt(own.public_key)
         if self._journal.observe(height, header.time_ms):
             self._log.info("signing again", from_height=height + 1)
         self._evidence.remove(block.evidence)

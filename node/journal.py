@@ -6,7 +6,7 @@ ever signed that could conflict with what was signed before.
 A record is one byte of kind and its content:
 
 ====  =======================================================================================
-``S`` standing: validator key (32 bytes), since_ms (8), from_height (8); the last one counts
+``S`` standing: a validator key that the log covers (32 bytes), since_ms (8), from_height (8); the last times count
 ``H`` height started: height (8)
 ``B`` a proposed block: serialised Block; once per height
 ``P`` proposal received or made: 1 if valid (1), block hash (32), serialised Proposal without the block
@@ -19,6 +19,10 @@ without it has lost its signing state: this key may have signed anything before.
 until a safe height. Safe is every height after a block whose time lies more than MAX_CLOCK_DRIFT_MS after the loss was
 noticed at ``since_ms``: that block's time is the median of precommits made after the loss, so the block did
 not exist before, so our former self never reached the height after it.
+
+**A log outlives keys.** When the ledger names a new key for this validator, ``adopt`` lets the log cover it with the
+standing that it has. That is safe: what was signed at a height is in the log, whichever key signed it, and a new key
+counts for no height that had begun before the log heard of it. A log that was lost stays lost, under any key.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from node.store.wal import WriteAheadLog
 _ROTATE_BYTES = 16 * 1024 * 1024  # of records, after which a new height starts a new log
 _NEVER = 2**64 - 1
 _KEY_BYTES = 32
+_KEYS_COVERED = 4  # the newest: the one in force, the next one, and what rotated meanwhile
 _AFTER_HASH = 1 + HASH_BYTES
 
 _PROPOSAL_RANK = 0  # signing order within a round; votes rank by their type (1, 2)
@@ -48,9 +53,9 @@ class Journal:
     """The write-ahead log of one validator, and its conscience. One instance per open log."""
 
     def __init__(self, wal: WriteAheadLog, public_key: bytes, institution: str, now_ms: int) -> None:
-        """Read the log; ``now_ms`` is noted if it has lost this key's signing state. Raises Corrupt."""
+        """Read the log; ``now_ms`` is noted if it does not cover the key, which is the one in force. Raises Corrupt."""
         self._wal = wal
-        self._public_key = public_key
+        self._keys: list[bytes] = []  # that the log covers
         self._institution = institution
         self._since_ms = now_ms
         self._from_height = _NEVER
@@ -59,11 +64,11 @@ class Journal:
         self._events: list[Event] = []  # of self._height
         self._values: dict[bytes, Value] = {}  # blocks in the log that were proposed at self._height, by hash
         self._bytes = 0
-        standing_known = False
         for record in wal.records():
-            standing_known |= self._read(record)
-        if not standing_known:
-            wal.reset([self._standing()])
+            self._read(record)
+        if public_key not in self._keys:
+            self._keys, self._since_ms, self._from_height = [public_key], now_ms, _NEVER
+            wal.reset(self._standings())
 
     @staticmethod
     def create(wal: WriteAheadLog, public_key: bytes) -> None:
@@ -72,18 +77,16 @@ class Journal:
 
     # --- reading
 
-    def _read(self, record: bytes) -> bool:
-        """Take over one record; returns whether it is this key's standing. Raises Corrupt."""
+    def _read(self, record: bytes) -> None:
+        """Take over one record. Raises Corrupt."""
         self._bytes += len(record)
         kind, content = record[:1], record[1:]
         try:
             match kind:
                 case b"S":
-                    if content[:_KEY_BYTES] != self._public_key:
-                        return False
+                    self._cover(content[:_KEY_BYTES])
                     self._since_ms = int.from_bytes(content[_KEY_BYTES : _KEY_BYTES + 8], "big")
                     self._from_height = int.from_bytes(content[_KEY_BYTES + 8 :], "big")
-                    return True
                 case b"H":
                     self._begin(int.from_bytes(content, "big"))
                 case b"B":
@@ -104,7 +107,6 @@ class Journal:
                 hint="start the version that wrote it, or let the node observe until a safe height: "
                 "see 'a lost disk' in the operator's guide",
             ) from error
-        return False
 
     def _read_proposal(self, content: bytes) -> ProposalReceived:
         valid, block_hash, message = content[0], content[1:_AFTER_HASH], pb.Proposal.FromString(content[_AFTER_HASH:])
@@ -153,7 +155,7 @@ class Journal:
                 self._begin(height)
                 record = b"H" + height.to_bytes(8, "big")
                 if self._bytes > _ROTATE_BYTES:
-                    self._wal.reset([self._standing(), record])
+                    self._wal.reset([*self._standings(), record])
                     self._bytes = 0
                     return
             case ProposalReceived(proposal, valid):
@@ -201,11 +203,23 @@ class Journal:
         if self._from_height < _NEVER or time_ms <= self._since_ms + MAX_CLOCK_DRIFT_MS:
             return False
         self._from_height = height + 1
-        self._wal.append(self._standing())
+        self._wal.append(self._standings()[-1])
         return True
 
-    def _standing(self) -> bytes:
-        return _standing(self._public_key, self._since_ms, self._from_height)
+    def adopt(self, public_key: bytes) -> None:
+        """The ledger names this key for our validator: it is covered from now on, and durably so."""
+        if public_key not in self._keys:
+            self._cover(public_key)
+            self._wal.append(self._standings()[-1])
+            self._wal.sync()
+
+    def _cover(self, public_key: bytes) -> None:
+        if public_key in self._keys:
+            self._keys.remove(public_key)
+        self._keys = [*self._keys, public_key][-_KEYS_COVERED:]
+
+    def _standings(self) -> list[bytes]:
+        return [_standing(key, self._since_ms, self._from_height) for key in self._keys]
 
 
 def _standing(public_key: bytes, since_ms: int, from_height: int) -> bytes:

@@ -197,3 +197,51 @@ def test_a_record_that_cannot_be_read_is_not_skipped(record: bytes) -> None:
     wal.append(record)
     with pytest.raises(Corrupt):
         opened(wal)
+
+
+# --- a new key for the same validator
+
+
+def test_an_adopted_key_is_covered_after_a_restart_as_well_as_the_old_one() -> None:
+    wal = MemoryWal()
+    Journal.create(wal, KEYS["v1"].public_key)
+    journal = Journal(wal, KEYS["v1"].public_key, "v1", NOW)
+    journal.append(HeightStarted(7, FOUR))
+    journal.adopt(KEYS["v2"].public_key)  # synced at once
+    journal.append(TimedOut(Timer(Step.PROPOSE, 7, 0)))
+    wal.crash()
+    for key in (KEYS["v1"], KEYS["v2"]):
+        again = Journal(wal, key.public_key, "v1", NOW)
+        assert again.votes_from_height == 0
+        assert again.may_vote(7, 0, VoteType.PREVOTE)
+        assert not again.may_vote(6, 9, VoteType.PRECOMMIT)
+
+
+def test_a_new_key_does_not_make_a_lost_signing_state_good() -> None:
+    wal = MemoryWal()
+    journal = Journal(wal, KEYS["v1"].public_key, "v1", NOW)
+    assert journal.votes_from_height is None
+    journal.adopt(KEYS["v2"].public_key)
+    again = Journal(wal, KEYS["v2"].public_key, "v1", NOW + 1)
+    assert again.votes_from_height is None
+    assert again.observe(9, NOW + MAX_CLOCK_DRIFT_MS + 1)
+    assert Journal(wal, KEYS["v2"].public_key, "v1", NOW + 2).votes_from_height == 10
+    assert Journal(wal, KEYS["v1"].public_key, "v1", NOW + 2).votes_from_height == 10
+
+
+def test_a_key_that_was_never_adopted_has_lost_its_state() -> None:
+    wal = MemoryWal()
+    Journal.create(wal, KEYS["v1"].public_key)
+    assert Journal(wal, KEYS["v2"].public_key, "v1", NOW).votes_from_height is None
+    assert Journal(wal, KEYS["v1"].public_key, "v1", NOW).votes_from_height is None  # and nothing was left of it
+
+
+def test_both_keys_survive_a_new_log() -> None:
+    wal = MemoryWal()
+    Journal.create(wal, KEYS["v1"].public_key)
+    journal = Journal(wal, KEYS["v1"].public_key, "v1", NOW)
+    journal.adopt(KEYS["v2"].public_key)
+    journal._bytes = 2**40
+    journal.append(HeightStarted(7, FOUR))
+    assert [record[:1] for record in wal.records()] == [b"S", b"S", b"H"]
+    assert Journal(wal, KEYS["v2"].public_key, "v1", NOW).votes_from_height == 0
