@@ -52,6 +52,16 @@ def parse(text: str, message_type: type[AnyMessage], format_name: str, what: str
     return message
 
 
+def read(table: dict[str, Json], message_type: type[AnyMessage], what: str, hint: str) -> AnyMessage:
+    """The message of an object that was written by hand, in JSON or TOML, as strictly. Raises InvalidFile."""
+    message = message_type()
+    try:
+        _from_json(table, message, "")
+    except _Problem as problem:
+        raise InvalidFile(f"the {what} does not fit: {problem}", hint=hint) from None
+    return message
+
+
 class _Problem(Exception):
     """What does not fit, and where; never leaves this module."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from koinon.cli import applications  # noqa: F401 - adds to koinon member
 from koinon.cli.access import access
 from koinon.cli.audit import audit
 from koinon.cli.catalog import catalog
+from koinon.cli.governance import gov
 from koinon.cli.member import key, member
 from koinon.cli.points import points
 from koinon.cli.query import query
@@ -14,4 +16,16 @@ from koinon.cli.stall import why_stalled
 from koinon.cli.status import status
 from koinon.cli.task import task
 
-COMMANDS: tuple[click.Command, ...] = (status, why_stalled, catalog, access, query, task, points, audit, member, key)
+COMMANDS: tuple[click.Command, ...] = (
+    status,
+    why_stalled,
+    catalog,
+    access,
+    query,
+    task,
+    points,
+    audit,
+    member,
+    gov,
+    key,
+)
