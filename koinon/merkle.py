@@ -29,7 +29,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def root(leaves: Sequence[bytes]) -> bytes:
     """Root over these leaves' data."""
-    return root_of_hashes([leaf_hash(leaf) for leaf in leaves])
+    return root_of_hashes([hashlib.sha256(b"\x00" + leaf).digest() for leaf in leaves])
 
 
 def root_of_hashes(hashes: Sequence[bytes]) -> bytes:
@@ -40,9 +40,11 @@ def root_of_hashes(hashes: Sequence[bytes]) -> bytes:
     if not hashes:
         return EMPTY_ROOT
     level = list(hashes)
+    sha256 = hashlib.sha256  # node_hash, without a call for each of thousands
     while len(level) > 1:
-        pairs = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-        level = pairs + level[len(pairs) * 2 :]
+        lefts, rights = level[::2], level[1::2]
+        pairs = [sha256(b"\x01" + left + right).digest() for left, right in zip(lefts, rights, strict=False)]
+        level = pairs + lefts[len(pairs) :]
     return level[0]
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, lru_cache, partial
 from typing import NamedTuple
 
 from koinon import genesis as genesis_file
@@ -44,7 +45,7 @@ from koinon.v1.transaction_pb2 import (
 )
 from node.abci import AppHashes, AppInfo, DecidedBlock, Finalized, Write
 from node.contracts import genesis, keys, membership, tables
-from node.contracts.context import REFUSALS, THE_LEDGER, Context, Sender, sender_of
+from node.contracts.context import REFUSALS, THE_LEDGER, Context, sender_of
 from node.contracts.operations import end_block, execute, record_evidence
 from node.contracts.reads import Reads
 from node.ledger.audit_log import AuditLog
@@ -55,6 +56,7 @@ from node.store.kv import KeyValueStore
 _STANDING = b"m/application"
 _STANDING_FORMAT = f">32sQq32s{STATE_BYTES}s"
 _TRANSACTIONS = b"t/"
+_SENDERS = 10_000  # remembered until somebody's key changes: everyone's transactions ask for theirs
 
 
 class _Standing(NamedTuple):
@@ -100,9 +102,9 @@ class Application(Reads):
         Raises InvalidFile when the store belongs to another chain, Corrupt when it is damaged.
         """
         self._store = store
-        self._identities: dict[bytes, bytes] = {}  # committed values under tables.IDENTITY, asked for by every sender
         self._identities_change = False  # by the block finalised last
-        super().__init__(self._new_state())
+        super().__init__(State(store.get, store.scan))
+        self._sender = lru_cache(_SENDERS)(partial(sender_of, self._state))  # of committed keys
         self.chain_id = genesis_file.chain_id(initial)
         self._genesis_hash = genesis_file.genesis_hash(initial)
         self._validators = self._next_validators = genesis_file.validators(initial)
@@ -154,6 +156,7 @@ class Application(Reads):
         time_ms = self._standing.time_ms
         try:
             _admit(self._state, transaction, time_ms, max(time_ms, clock_ms))
+            self._sender(transaction.sender_key)
         except REFUSALS as error:
             return _refusal(error)
         self._remember(envelope, transaction)
@@ -221,7 +224,7 @@ class Application(Reads):
 
     def commit(self) -> None:
         if self._identities_change:
-            self._identities.clear()
+            self._sender.cache_clear()
             self._identities_change = False
         self._standing = self._pending
         self._validators = self._next_validators
@@ -265,16 +268,8 @@ class Application(Reads):
     # --- state
 
     def _new_state(self) -> State:
-        """A view of what is committed, to be changed by one block."""
-        return State(self._read, self._store.scan)
-
-    def _read(self, key: bytes) -> bytes | None:
-        if not key.startswith(tables.IDENTITY):
-            return self._store.get(key)
-        value = self._identities.get(key) or self._store.get(key)
-        if value is not None:
-            self._identities[key] = value
-        return value
+        """A view of what is committed, to be changed by one block; it reads nothing from the store twice."""
+        return State(cache(self._store.get), self._store.scan)
 
     # --- execution
 
@@ -287,7 +282,8 @@ class Application(Reads):
             return _rejected(b"", error), False
         self._forget(envelope)
         try:
-            context.sender = _admit(state, transaction, context.time_ms)
+            _admit(state, transaction, context.time_ms)
+            context.sender = sender_of(state, transaction.sender_key)
         except REFUSALS as error:
             return _rejected(transaction.id, error), False
         tables.SEEN.add(state, transaction.body.expires_at_ms, transaction.id)
@@ -336,11 +332,16 @@ class Application(Reads):
         if transaction.id in selection.ids:
             raise _replayed(transaction.id)
         _admit(self._state, transaction, time_ms)
+        self._sender(transaction.sender_key)
         selection.ids.add(transaction.id)
         selection.operations = operations
         self._remember(envelope, transaction)
 
     # --- verified envelopes
+
+    def verified(self, envelope: bytes) -> SignedTransaction | None:
+        """The transaction of an envelope that was verified and is not decided yet; None: not known."""
+        return self._verified.get(envelope)
 
     def _verify(self, envelope: bytes) -> SignedTransaction:
         """Verify an envelope, unless it was verified before. Raises InvalidTransaction."""
@@ -360,13 +361,12 @@ class Application(Reads):
             self._verified_bytes -= len(envelope)
 
 
-def _admit(state: State, transaction: SignedTransaction, time_ms: int, latest_ms: int | None = None) -> Sender:
-    """May a block of this time hold the transaction, as far as the state says? Returns its sender.
+def _admit(state: State, transaction: SignedTransaction, time_ms: int, latest_ms: int | None = None) -> None:
+    """May a block of this time hold the transaction, if its sender may send it?
 
     With ``latest_ms``: may a block of some time between the two?
 
-    Raises Refused with rule ``transaction-expired``, ``expiry-too-far`` or ``replayed-transaction``, and
-    Unauthenticated as ``sender_of`` does.
+    Raises Refused with rule ``transaction-expired``, ``expiry-too-far`` or ``replayed-transaction``.
     """
     expires_at_ms = transaction.body.expires_at_ms
     if expires_at_ms <= time_ms:
@@ -383,7 +383,6 @@ def _admit(state: State, transaction: SignedTransaction, time_ms: int, latest_ms
         )
     if tables.SEEN.contains(state, expires_at_ms, transaction.id):
         raise _replayed(transaction.id)
-    return sender_of(state, transaction.sender_key)
 
 
 def _replayed(transaction_id: bytes) -> Refused:

@@ -1,16 +1,16 @@
 """Transactions on their way to a block.
 
 An envelope enters once: its signature is verified on a thread (libsodium releases the interpreter's
-lock), then the application checks it. What entered here is told to every peer; what a peer told is
-not told again, because the members form a full mesh. The pool promises nothing: it is memory, and a
-client that hears neither COMMITTED nor REJECTED sends the same envelope again.
+lock), unless a block brought it first; then the application checks it. What entered here is told to every
+peer; what a peer told is not told again, because the members form a full mesh. The pool promises nothing:
+it is memory, and a client that hears neither COMMITTED nor REJECTED sends the same envelope again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -48,17 +48,20 @@ class Pool:
         check: Callable[[bytes, SignedTransaction], Refusal | None],
         announce: Callable[[list[bytes]], None],
         on_entered: Callable[[], None],
+        verified: Callable[[bytes], SignedTransaction | None],
     ) -> None:
         """
         Args:
             check: the application's opinion of an envelope whose signature was verified.
             announce: tells the peers; called with batches of at most MAX_GOSSIP_BYTES.
             on_entered: the pool may have something new to propose.
+            verified: the transaction of an envelope that a proposal brought, and whose signature was verified then.
         """
         self._chain_id = chain_id
         self._check = check
         self._announce = announce
         self._on_entered = on_entered
+        self._verified = verified
         self._entries: dict[bytes, _Entry] = {}  # by transaction id, in order of arrival
         self._bytes = 0
         self._by_sender: Counter[bytes] = Counter()
@@ -66,7 +69,7 @@ class Pool:
         self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
         self.refusals: Counter[str] = Counter()  # by rule, since the start: for people
         self._unannounced: list[bytes] = []
-        self._backlog: deque[bytes] = deque()
+        self._backlog: OrderedDict[bytes, None] = OrderedDict()  # heard from peers, oldest first
         self._backlog_bytes = 0
         self._backlog_task: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="verify")
@@ -103,7 +106,9 @@ class Pool:
     def receive(self, envelopes: Iterable[bytes]) -> None:
         """Take what a peer told, when there is time: the oldest are forgotten when too many wait."""
         for data in envelopes:
-            self._backlog.append(data)
+            if data in self._backlog:
+                continue
+            self._backlog[data] = None
             self._backlog_bytes += len(data)
             while len(self._backlog) > MAX_POOL_BACKLOG or self._backlog_bytes > MAX_POOL_BACKLOG_BYTES:
                 self._take_oldest()
@@ -122,15 +127,19 @@ class Pool:
             self._backlog_task = None
 
     def _take_oldest(self) -> bytes:
-        data = self._backlog.popleft()
+        data, _ = self._backlog.popitem(last=False)
         self._backlog_bytes -= len(data)
         return data
 
     async def _verify(self, envelopes: Sequence[bytes]) -> list[SignedTransaction | InvalidTransaction]:
-        if len(envelopes) <= 2:  # cheaper than the way to a thread and back
-            return envelope.verify_many(self._chain_id, envelopes)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, envelope.verify_many, self._chain_id, envelopes)
+        known = [self._verified(data) for data in envelopes]
+        unknown = [data for data, transaction in zip(envelopes, known, strict=True) if transaction is None]
+        if len(unknown) <= 2:  # cheaper than the way to a thread and back
+            outcomes = iter(envelope.verify_many(self._chain_id, unknown))
+        else:
+            loop = asyncio.get_running_loop()
+            outcomes = iter(await loop.run_in_executor(self._threads, envelope.verify_many, self._chain_id, unknown))
+        return [transaction or next(outcomes) for transaction in known]
 
     def _enter(self, data: bytes, transaction: SignedTransaction, *, announce: bool) -> Refusal | None:
         if transaction.id in self._entries:
@@ -191,8 +200,12 @@ class Pool:
             chosen.append(entry.envelope)
         return chosen
 
-    def committed(self, transaction_ids: Iterable[bytes], time_ms: int) -> None:
-        """Drop what a block decided, and what its time made too old."""
+    def committed(self, envelopes: Iterable[bytes], transaction_ids: Iterable[bytes], time_ms: int) -> None:
+        """Drop what a block decided, and what its time made too old; ``envelopes`` are the block's."""
+        for data in envelopes:
+            if data in self._backlog:
+                del self._backlog[data]
+                self._backlog_bytes -= len(data)
         for transaction_id in transaction_ids:
             self._drop(transaction_id)
         while self._expiries and self._expiries[0][0] <= time_ms:

@@ -31,7 +31,14 @@ class Host:
         self.announced: list[list[bytes]] = []
         self.entered = 0
         self.refuses: Callable[[SignedTransaction], Refusal | None] = lambda _: None
-        self.pool = Pool(CHAIN, lambda _, transaction: self.refuses(transaction), self.announced.append, self._enter)
+        self.verified: dict[bytes, SignedTransaction] = {}
+        self.pool = Pool(
+            CHAIN,
+            lambda _, transaction: self.refuses(transaction),
+            self.announced.append,
+            self._enter,
+            self.verified.get,
+        )
 
     def _enter(self) -> None:
         self.entered += 1
@@ -72,6 +79,27 @@ async def test_what_a_peer_told_is_not_told_again(host: Host) -> None:
     assert host.announced == []
 
 
+async def test_no_signature_is_verified_that_a_proposal_brought(host: Host) -> None:
+    envelopes = [signed(number) for number in range(5)]
+    forged = [data[:-1] + bytes([data[-1] ^ 1]) for data in envelopes]
+    for data, other in zip(envelopes[:4], forged[:4], strict=True):  # what is known is believed: nobody looks again
+        host.verified[other] = envelope.verify(CHAIN, data)
+    host.pool.receive(forged)
+    await until(lambda: len(host.pool) == 4 and not host.pool._backlog)
+    assert host.pool.reap(1_000_000, 100) == forged[:4]
+    (info,) = await host.pool.submit(forged[4:])
+    assert info.refusal.rule == "bad-signature"
+
+
+async def test_what_a_block_decided_is_no_longer_waited_to_be_verified(host: Host) -> None:
+    envelopes = [signed(number) for number in range(5)]
+    host.pool.receive([*envelopes, envelopes[0]])
+    host.pool.committed(envelopes[:3], map(identify, envelopes[:3]), time_ms=0)
+    assert list(host.pool._backlog) == envelopes[3:]
+    assert host.pool._backlog_bytes == sum(map(len, envelopes[3:]))
+    await until(lambda: len(host.pool) == 2)
+
+
 async def test_garbage_from_a_peer_costs_nothing_but_its_check(host: Host) -> None:
     host.pool.receive([b"", b"garbage", signed(1, chain="other-0123456789abcdef"), signed(2)])
     await until(lambda: len(host.pool) == 1)
@@ -95,7 +123,7 @@ async def test_every_envelope_is_answered_for_itself(host: Host) -> None:
 async def test_what_a_block_decided_leaves_and_so_does_what_it_made_too_old(host: Host) -> None:
     decided, expired, waiting = signed(1), signed(2, expires_at_ms=500), signed(3, expires_at_ms=501)
     await host.pool.submit([decided, expired, waiting])
-    host.pool.committed([identify(decided), b"unknown here".ljust(32)], time_ms=500)
+    host.pool.committed([decided], [identify(decided), b"unknown here".ljust(32)], time_ms=500)
     assert host.pool.reap(1_000_000, 100) == [waiting]
     assert host.pool.status(identify(decided)) is None
     info = host.pool.status(identify(expired))
@@ -112,7 +140,7 @@ async def test_no_sender_and_no_flood_fills_the_pool_beyond_its_bounds(
     assert [info.refusal.rule for info in infos] == ["", "", "", "pool-full"]
     infos = await host.pool.submit([signed(number, KEYS[1 + number % 2]) for number in range(4)])
     assert [info.refusal.rule for info in infos] == ["", "", "pool-full", "pool-full"]
-    host.pool.committed([identify(signed(0))], time_ms=0)
+    host.pool.committed([signed(0)], [identify(signed(0))], time_ms=0)
     (info,) = await host.pool.submit([signed(9)])
     assert info.status == PENDING
 
