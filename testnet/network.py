@@ -106,7 +106,8 @@ class Testnet:
     ) -> Testnet:
         """Make homes, genesis and profiles in a directory that holds no network yet.
 
-        The first institution named registers the analyst and the regulator. Each has so many ``points`` at first. Nodes run on loopback, but for ``places``.
+        The first institution named registers the analyst and the regulator. Each has so many ``points`` from the
+        start. Nodes run on loopback, but for ``places``.
 
         Raises:
             InvalidInput: a malformed or repeated institution, or none.

@@ -75,7 +75,7 @@ def transfer_points(context: Context, operation: TransferPoints) -> str:
     return ""
 
 
-# --- movements, for other contracts: the caller has asked who may
+# --- movements, for other contracts: the caller has asked who may. What raises has changed nothing.
 
 
 def mint(context: Context, account: str, points: int, reason: str = "") -> None:
@@ -97,7 +97,7 @@ def mint(context: Context, account: str, points: int, reason: str = "") -> None:
 def burn(context: Context, account: str, points: int, reason: str = "") -> None:
     """End points. Raises as ``transfer``."""
     _check_points(points)
-    posting = debit(context.state, account, points)
+    posting = _debit(context.state, account, points)
     total = supply(context.state)
     total.burned += points
     tables.SUPPLY.put(context.state, "", total)
@@ -110,15 +110,18 @@ def transfer(context: Context, source: str, target: str, points: int, reason: st
     Raises InvalidInput (points, or both accounts are one), InvalidName, NotFound (no such target), or Refused with
     rule ``insufficient-points``.
     """
-    move(context, "points.transferred", source, target, debit(context.state, source, points), reason)
-
-
-def move(context: Context, kind: str, source: str, target: str, paid: Posting, reason: str) -> None:
-    """Credit what was just taken from ``source``, and record it. Raises InvalidInput, InvalidName or NotFound."""
     if source == target:
         raise InvalidInput(f"both accounts are {source}", hint="name another account to move points to")
     check_owner(context.state, target)
-    _record(context, kind, source, [paid, _credit(context.state, target, -paid.change)], reason)
+    paid = _debit(context.state, source, points)
+    _record(context, "points.transferred", source, [paid, _credit(context.state, target, points)], reason)
+
+
+def claim(context: Context, union: str, member: str, points: int, reason: str) -> None:
+    """Move what a member earned, as ``unions`` computed it, from the union's account. Raises as ``transfer``."""
+    check_owner(context.state, member)
+    paid = _debit(context.state, union, points, of_members=True)
+    _record(context, "points.claimed", union, [paid, _credit(context.state, member, points)], reason)
 
 
 # --- escrow
@@ -143,7 +146,7 @@ def hold(
     state = context.state
     if tables.ESCROWS.find(state, escrow_id) is not None:
         raise Refused(f"escrow {escrow_id} exists", rule="already-exists", hint="an escrow is opened once")
-    posting = debit(state, account, points)
+    posting = _debit(state, account, points)
     escrow = Escrow(id=escrow_id, payer=account, points=points, held_at_ms=context.time_ms, subject=subject)
     _escrowed(state, points)
     detail = f"{points} points"
@@ -179,8 +182,7 @@ def settle(context: Context, escrow_id: str, payouts: Sequence[tuple[str, int]])
 
     Raises NotFound, or Refused with rule ``wrong-state`` or ``insufficient-points`` (more than it holds).
     """
-    state = context.state
-    escrow = tables.ESCROWS.get(state, escrow_id)
+    escrow = tables.ESCROWS.get(context.state, escrow_id)
     paid = [(account, points) for account, points in payouts if points]
     rest = escrow.points - sum(points for _, points in paid)
     if rest < 0 or any(points < 0 for _, points in paid):
@@ -189,18 +191,15 @@ def settle(context: Context, escrow_id: str, payouts: Sequence[tuple[str, int]])
             rule="insufficient-points",
             hint="pay out no more than it holds",
         )
-    postings = [_credit(state, account, points) for account, points in paid]
-    if rest:
-        postings.append(_credit(state, escrow.payer, rest))
+    back = [(escrow.payer, rest)] if rest else []
     escrow.paid.extend(Payout(account=account, points=points) for account, points in paid)
-    _end(context, escrow, "escrow.settled", f"{escrow.points - rest} paid, {rest} back", postings)
+    _end(context, escrow, "escrow.settled", f"{escrow.points - rest} paid, {rest} back", paid + back)
 
 
 def refund(context: Context, escrow_id: str) -> None:
     """Give a held or frozen escrow back to its payer. Raises NotFound, or Refused with rule ``wrong-state``."""
     escrow = tables.ESCROWS.get(context.state, escrow_id)
-    detail = f"{escrow.points} points"
-    _end(context, escrow, "escrow.refunded", detail, [_credit(context.state, escrow.payer, escrow.points)])
+    _end(context, escrow, "escrow.refunded", f"{escrow.points} points", [(escrow.payer, escrow.points)])
 
 
 def is_open(state: State, escrow_id: str) -> bool:
@@ -228,10 +227,10 @@ def settle_due(context: Context) -> None:
 # --- what all of these are made of
 
 
-def debit(state: State, account: str, points: int, *, of_members: bool = False) -> Posting:
-    """Take points from an account; the caller gives them to somebody, and records the posting.
+def _debit(state: State, account: str, points: int, *, of_members: bool = False) -> Posting:
+    """Take points from an account; ``of_members``: a data union's, by a member's claim.
 
-    ``of_members``: a data union's, by a member's claim. Raises InvalidInput, InvalidName, or Refused with rule
+    Raises InvalidInput, InvalidName, or Refused with rule
     ``insufficient-points``.
     """
     _check_points(points)
@@ -286,7 +285,9 @@ def _unschedule(context: Context, escrow: Escrow) -> None:
         tables.ESCROW_DUES.remove(context.state, escrow.due_at_ms, escrow.id.encode())
 
 
-def _end(context: Context, escrow: Escrow, kind: str, detail: str, postings: Sequence[Posting]) -> None:
+def _end(context: Context, escrow: Escrow, kind: str, detail: str, due: Sequence[tuple[str, int]]) -> None:
+    ESCROW.after(escrow.id, ESCROW.names[escrow.status], kind)
+    postings = [_credit(context.state, account, points) for account, points in due]
     related = list(dict.fromkeys([*_related(escrow), *(posting.account for posting in postings)]))
     context.move(ESCROW, escrow.id, escrow, kind, related=related, detail=detail, postings=postings)
     _unschedule(context, escrow)

@@ -155,10 +155,8 @@ def _pay(context: Context, union: DataUnion, member: UnionMembership) -> int:
     points, fraction = divmod(_due(union, member), POINT)
     member.settled_at, member.fraction = union.earned_per_weight, fraction
     if points:
-        source = f"union:{union.name}"
-        posting = accounts.debit(context.state, source, points, of_members=True)
+        accounts.claim(context, f"union:{union.name}", member.account, points, f"earnings in {union.title}")
         union.divided -= points
-        accounts.move(context, "points.claimed", source, member.account, posting, f"earnings in {union.title}")
     return points
 
 
