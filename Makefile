@@ -36,8 +36,8 @@ sim: .venv/dev.stamp ## consensus under faults, many seeds: make sim SEEDS=1000
 fuzz: .venv/dev.stamp ## decoders and engine under libFuzzer: make fuzz SECONDS=600 TARGET=sql
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)
 
-faults: .venv/node.stamp ## real nodes under kill -9: make faults KILLS=200
-	@$(BIN)/python -m testnet.faults --kills $(or $(KILLS),20) --nodes $(or $(NODES),4) --seed $(or $(SEED),0)
+faults: .venv/node.stamp ## real nodes under kill -9: make faults KILLS=200 [LAN=1]
+	@$(BIN)/python -m testnet.faults --kills $(or $(KILLS),20) --nodes $(or $(NODES),4) --seed $(or $(SEED),0) $(if $(LAN),--lan)
 
 docs: .venv/dev.stamp ## write the pages that are made from the code
 	@$(BIN)/python docs/generate.py

@@ -82,6 +82,8 @@ class Connection:
         self.datasets = services.DatasetServiceStub(self._channel)
         self.access = services.AccessServiceStub(self._channel)
         self.governance = services.GovernanceServiceStub(self._channel)
+        self.demand = services.DemandServiceStub(self._channel)
+        self.disputes = services.DisputeServiceStub(self._channel)
         self.query = services.QueryServiceStub(self._channel)
         self.tasks = services.TaskServiceStub(self._channel)
         self.points = services.PointsServiceStub(self._channel)
@@ -134,7 +136,7 @@ class Connection:
         hint = trailers.get(HINT_KEY, b"").decode("utf-8", "replace")
         details = error.details() or ""
         code = error.code()
-        if not rule and code is grpc.StatusCode.UNAVAILABLE:
+        if not rule and code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # the latter: it is stopping
             return self._unreachable(details)
         if not rule and code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(

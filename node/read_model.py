@@ -10,16 +10,27 @@ Arguments of questions come from outside; a malformed one is InvalidInput.
 
 from __future__ import annotations
 
+import errno
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from koinon.errors import InvalidInput, KoinonError, NotFound, Unavailable
+from governance import taxonomy
+from koinon.errors import Exhausted, InvalidInput, KoinonError, NotFound, Unavailable
 from koinon.limits import MAX_SEARCH_TERMS, MAX_TITLE
 from koinon.v1.access_pb2 import AccessRequest, Token
 from koinon.v1.audit_pb2 import AuditRecord
-from koinon.v1.catalog_pb2 import DATASET_STATUS_WITHDRAWN, Dataset
+from koinon.v1.catalog_pb2 import (
+    DATASET_STATUS_WITHDRAWN,
+    VERIFICATION_OUTCOME_CONFIRMED,
+    VERIFICATION_OUTCOME_CONTESTED,
+    Dataset,
+)
+from koinon.v1.demand_pb2 import Demand
+from koinon.v1.dispute_pb2 import Dispute
+from koinon.v1.points_pb2 import PRICE_UNIT_ROW
 from koinon.v1.task_pb2 import Task
 from node import read_schema as schema
 from node.application import Application
@@ -117,6 +128,10 @@ class ReadModel:
             match kind:
                 case "dataset":
                     self._add_dataset(rows, name, record.index, new)
+                case "demand":
+                    self._add_demand(rows, name, record.index, new)
+                case "dispute":
+                    self._add_dispute(rows, name, record.index, new)
                 case "request":
                     request = self._ledger.request(name)
                     institution = request.requested.dataset.partition(".")[0]
@@ -149,21 +164,50 @@ class ReadModel:
     def _add_dataset(self, rows: _Rows, name: str, index: int, new: bool) -> None:
         """A dataset's present descriptor in place of any earlier one."""
         dataset = self._ledger.dataset(name)
-        withdrawn = dataset.status == DATASET_STATUS_WITHDRAWN
         if new:
             seq = index
-            rows[schema.INSERT_DATASET].append((seq, name, dataset.publisher, withdrawn))
         else:
             (seq,) = self._database.execute("SELECT seq FROM datasets WHERE id = ?", (name,)).fetchone()
-            rows[schema.UPDATE_DATASET].append((withdrawn, name))
-            rows[schema.DELETE_COLUMNS].append((seq,))
-            rows[schema.DELETE_TEXT].append((seq,))
+            for statement in (schema.DELETE_COLUMNS, schema.DELETE_THEMES, schema.DELETE_TEXT):
+                rows[statement].append((seq,))
         published = dataset.published
+        outcomes = [made.outcome for made in dataset.verifications]
+        rows[schema.PUT_DATASET].append(
+            (
+                seq,
+                name,
+                dataset.publisher,
+                dataset.status == DATASET_STATUS_WITHDRAWN,
+                dataset.released_at_ms,
+                outcomes.count(VERIFICATION_OUTCOME_CONFIRMED),
+                outcomes.count(VERIFICATION_OUTCOME_CONTESTED),
+                published.price.points * (published.row_count if published.price.unit == PRICE_UNIT_ROW else 1),
+            )
+        )
         columns = [column.name for column in published.columns]
-        rows[schema.INSERT_COLUMN] += [(column, seq) for column in columns]
+        rows[schema.INSERT_COLUMN] += [(column.name, seq, column.unit) for column in published.columns]
+        rows[schema.INSERT_THEME] += [(code, seq) for code in published.themes]
         rows[schema.INSERT_TEXT].append(
             (seq, name, published.title, " ".join(published.keywords), " ".join(columns), published.description)
         )
+
+    def _add_demand(self, rows: _Rows, demand_id: str, index: int, new: bool) -> None:
+        demand = self._ledger.demand(demand_id)
+        if new:
+            rows[schema.INSERT_DEMAND].append((index, demand_id, demand.demander, demand.status))
+        else:
+            rows[schema.UPDATE_DEMAND].append((demand.status, demand_id))
+        rows[schema.INSERT_MATCH] += [(match.dataset.partition(".")[0], demand_id) for match in demand.matches]
+
+    def _add_dispute(self, rows: _Rows, dispute_id: str, index: int, new: bool) -> None:
+        dispute = self._ledger.dispute(dispute_id)
+        if not new:
+            rows[schema.UPDATE_DISPUTE].append((dispute.status, dispute_id))
+            return
+        opened = dispute.opened
+        rows[schema.INSERT_DISPUTE].append((index, dispute_id, opened.token_id or opened.task_id, dispute.status))
+        involved = {dispute.claimant.partition("/")[0], opened.respondent, *dispute.arbiters}
+        rows[schema.INSERT_INVOLVED] += [(institution, index) for institution in sorted(involved)]
 
     # --- questions
 
@@ -172,7 +216,12 @@ class ReadModel:
         *,
         text: str = "",
         institution: str = "",
+        theme: str = "",
         column: str = "",
+        unit: str = "",
+        max_price: int | None = None,
+        released_since_ms: int = 0,
+        min_verifications: int = 0,
         include_withdrawn: bool = False,
         page_size: int,
         page_token: str = "",
@@ -180,19 +229,33 @@ class ReadModel:
         """Datasets whose name, title, keywords, columns or description have every word of ``text``.
 
         Words match beginnings, whatever case and accents; the best match comes first, and without a text the
-        dataset published last. Also returns the token of the next page, or ''.
+        dataset published last. ``theme`` finds narrower ones too; ``unit`` is of ``column``, where one is named.
+        Also returns the token of the next page, or ''.
         """
         where = _Where()
         where.equal(institution=institution)
-        if column:
+        if column and unit:
+            where.add("datasets.seq IN (SELECT seq FROM columns WHERE name = ? AND unit = ?)", column, unit)
+        elif column:
             where.add("datasets.seq IN (SELECT seq FROM columns WHERE name = ?)", column)
+        elif unit:
+            where.add("datasets.seq IN (SELECT seq FROM columns WHERE unit = ?)", unit)
+        if theme:
+            codes = json.dumps(taxonomy.with_narrower(self._ledger.taxonomy(), theme))
+            where.add("datasets.seq IN (SELECT seq FROM themes WHERE code IN (SELECT value FROM json_each(?)))", codes)
+        if max_price is not None:
+            where.add("price <= ?", min(max_price, _LARGEST))
+        if released_since_ms:
+            where.add("released_ms >= ?", released_since_ms)
+        if min_verifications:
+            where.add("confirmed >= ? AND NOT contested", min_verifications)
         if not include_withdrawn:
             where.add("NOT withdrawn")
         query = _match(text)
         if not query:
             return self._newest("SELECT seq, id FROM datasets", where, page_size, page_token, self._ledger.dataset)
         where.add("texts MATCH ?", query)
-        offset = _page_number(page_token)
+        offset = page_position(page_token)
         rows = self._select(
             "SELECT id FROM texts JOIN datasets ON datasets.seq = texts.rowid",
             where,
@@ -234,6 +297,42 @@ class ReadModel:
         where.equal(holder=holder, dataset=dataset, status=status)
         where.begins(id_prefix)
         return self._newest("SELECT seq, id FROM tokens", where, page_size, page_token, self._ledger.token)
+
+    def demands(
+        self,
+        *,
+        demander: str = "",
+        matched_institution: str = "",
+        status: int = 0,
+        id_prefix: str = "",
+        page_size: int,
+        page_token: str = "",
+    ) -> tuple[list[Demand], str]:
+        """Demands, newest first, and the token of the next page; ``matched_institution`` has what is asked for."""
+        where = _Where()
+        where.equal(demander=demander, status=status)
+        where.begins(id_prefix)
+        if matched_institution:
+            where.add("seq IN (SELECT seq FROM matches WHERE institution = ?)", matched_institution)
+        return self._newest("SELECT seq, id FROM demands", where, page_size, page_token, self._ledger.demand)
+
+    def disputes(
+        self,
+        *,
+        institution: str = "",
+        subject: str = "",
+        status: int = 0,
+        id_prefix: str = "",
+        page_size: int,
+        page_token: str = "",
+    ) -> tuple[list[Dispute], str]:
+        """Disputes, newest first, and the token of the next page; ``institution`` is a side of it, or an arbiter."""
+        where = _Where()
+        where.equal(about=subject, status=status)
+        where.begins(id_prefix)
+        if institution:
+            where.add("seq IN (SELECT seq FROM involved WHERE institution = ?)", institution)
+        return self._newest("SELECT seq, id FROM disputes", where, page_size, page_token, self._ledger.dispute)
 
     def tasks(
         self, *, asker: str = "", institution: str = "", status: int = 0, page_size: int, page_token: str = ""
@@ -292,7 +391,7 @@ class ReadModel:
         where = _Where()
         where.add("account = ?", account)
         if page_token:
-            where.add("idx < ?", _page_number(page_token))
+            where.add("idx < ?", page_position(page_token))
         rows = self._select("SELECT idx FROM postings", where, "ORDER BY idx DESC LIMIT ?", page_size + 1)
         page = rows[:page_size]
         return [self._record(index) for (index,) in page], str(page[-1][0]) if len(rows) > page_size else ""
@@ -302,7 +401,7 @@ class ReadModel:
     ) -> tuple[list[T], str]:
         """One page of (seq, id) from ``source``, newest first, as entities; and the token of the next page."""
         if page_token:
-            where.add("seq < ?", _page_number(page_token))
+            where.add("seq < ?", page_position(page_token))
         rows = self._select(source, where, "ORDER BY seq DESC LIMIT ?", page_size + 1)
         page = rows[:page_size]
         return [find(name) for _, name in page], str(page[-1][0]) if len(rows) > page_size else ""
@@ -320,6 +419,12 @@ class ReadModel:
         return record
 
     def _unavailable(self, error: sqlite3.Error | OSError) -> KoinonError:
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC:
+            return Exhausted(
+                f"the index {self._path} cannot be written: the disk is full",
+                rule="disk-full",
+                hint="free some space, then start again; the file can be removed, it is made again from the ledger",
+            )
         return Unavailable(
             f"the index {self._path} cannot be written: {error}",
             rule="disk-error",
@@ -353,7 +458,7 @@ class _Where:
         return " AND ".join(self._conditions)
 
 
-def _page_number(page_token: str) -> int:
+def page_position(page_token: str) -> int:
     """Where a page continues. Raises InvalidInput unless it is one of ours."""
     if not page_token:
         return 0

@@ -14,7 +14,8 @@ from koinon.v1.consensus_pb2 import Block, Commit, CommitSignature
 from koinon.v1.transaction_pb2 import Envelope
 from node.store.blocks import BlockStore
 from node.store.memory import MemoryStore
-from testnet.faults import Checks, Kind, plan
+from testnet.faults.checks import Checks
+from testnet.faults.plan import Kind, plan
 from testnet.simulation.checkers import Violation
 
 INSTITUTIONS = ("um", "iu", "uk", "case")
@@ -38,8 +39,28 @@ def test_a_seed_is_a_plan() -> None:
     assert faults == list(plan(5, 60, INSTITUTIONS))
     assert faults != list(plan(6, 60, INSTITUTIONS))
     kinds = [fault.kind for fault in faults]
-    assert {kind: kinds.count(kind) for kind in Kind} == {Kind.KILL: 57, Kind.KILL_ALL: 3, Kind.STOP: 6, Kind.WIPE: 2}
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        Kind.KILL: 57,
+        Kind.KILL_ALL: 3,
+        Kind.STOP: 6,
+        Kind.WIPE: 2,
+        Kind.CLOCK: 3,
+        Kind.CERTIFICATE: 3,
+    }
     assert {fault.victim for fault in faults} == {"", *INSTITUTIONS}
+    assert {fault.kind for fault in plan(5, 60, INSTITUTIONS, lan=True)} == set(Kind)
+
+
+def test_a_lan_is_cut_slowed_and_healed() -> None:
+    owner = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    inside = ["unshare", *owner, "--net", "--mount"]
+    if subprocess.run([*inside, "ip", "tuntap", "add", "dev", "t", "mode", "tun"], check=False).returncode:
+        pytest.skip("this machine allows no network namespaces or TUN devices")
+    run = subprocess.run(
+        [*inside, sys.executable, "-m", "tests.testnet.talk_on_a_lan"], capture_output=True, text=True, check=False
+    )
+    whole, one_way, late, too_late, healed = run.stdout.split(",")
+    assert (whole, one_way, late, too_late, healed) == ("heard", "", "heard", "", "heard"), run.stderr
 
 
 # --- what the checks find

@@ -1,52 +1,37 @@
-"""``python -m testnet.faults --nodes 4 --kills N --seed S``: real node processes under kill -9, watched from outside.
-
-Clients write through every node all the time. Faults strike one node at a time (or, now and then, all at once by
-SIGKILL), and the next one waits until every node decides and votes again: this is what a consortium of four promises
-to outlive. One integer draws which node, when and for how long; what the processes make of it is theirs.
-
-Held against the nodes, by code that is not theirs but for the final replay:
-
-- **nothing lost**: what a client was told is COMMITTED is in every ledger once, at that height, with that result;
-- **no fork**: the block at every height is the same, byte for byte, in all homes, and each replays from the genesis;
-- **no equivocation**: no block holds evidence, and a node whose data was wiped signs nothing until its safe height;
-- **no node ends or stands still by itself**: after a fault all are ready within a minute.
-"""
+"""One network under one plan of faults."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import random
 import shutil
 import signal
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import count, pairwise
 from pathlib import Path
 
 import click
 
 from koinon import envelope, genesis, key_files, profile, submission
-from koinon.errors import KoinonError, Unavailable
+from koinon.errors import KoinonError, Unauthenticated, Unavailable
 from koinon.keys import SigningKey
 from koinon.limits import MAX_SUBMIT_ENVELOPES
 from koinon.rpc import Connection
-from koinon.v1.consensus_pb2 import Block
 from koinon.v1.identity_pb2 import Person, RegisterPerson, Role
 from koinon.v1.services_pb2 import DiagnoseStallRequest, GetStatusRequest, GetTransactionsRequest
 from koinon.v1.transaction_pb2 import Operation, TransactionStatus
-from node import replay
+from node import replay, tls
 from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore
 from node.store.memory import MemoryStore
-from testnet.network import DEFAULT_INSTITUTIONS, READY_S, Testnet
+from testnet.faults.checks import Checks
+from testnet.faults.lan import Lan
+from testnet.faults.plan import Fault, Kind
+from testnet.network import READY_S, Testnet
 from testnet.simulation.checkers import Violation
 
 _WRITERS = 2  # per node, each with one transaction under way
@@ -54,44 +39,10 @@ _WRITE_S = 10.0
 _SAFE_S = 180.0  # a wiped node votes again a good minute after its loss
 _POLL_S = 0.05
 _SETTLE_S = 60.0
-
-
-class Kind(StrEnum):
-    """As the table calls it."""
-
-    KILL = "kill -9"
-    KILL_ALL = "kill -9 of all"
-    STOP = "SIGSTOP"
-    WIPE = "wiped data"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What happens to whom; the times follow one another."""
-
-    kind: Kind
-    victim: str  # empty: all
-    after_s: float  # of calm before
-    away_s: float  # dead or stopped
-    again_s: float | None = None  # killed once more, this long after its start
-
-
-def plan(seed: int, kills: int, institutions: Sequence[str]) -> Iterator[Fault]:
-    """``kills`` times kill -9, every 20th of all nodes, and other faults between them; short runs see them early."""
-    rng = random.Random(seed)  # noqa: S311 - draws faults, not secrets
-
-    def fault(kind: Kind, away_s: float, again_s: float | None = None) -> Fault:
-        return Fault(kind, rng.choice(institutions), rng.uniform(0.1, 1.5), away_s, again_s)
-
-    for number in range(1, kills + 1):
-        if number % 20 == 3:
-            yield Fault(Kind.KILL_ALL, "", rng.uniform(0.1, 1.5), 0.0)
-        else:
-            yield fault(Kind.KILL, rng.uniform(0.0, 3.0), rng.uniform(0.0, 2.5) if rng.random() < 0.25 else None)
-        if number % 10 == 2:
-            yield fault(Kind.STOP, rng.uniform(1.0, 6.0))
-        if number % 30 == 15:
-            yield fault(Kind.WIPE, rng.uniform(0.0, 2.0))
+_END_S = 30.0  # a node that cannot go on ends within
+_LATENCY_S = 0.1
+_WRONG_CLOCK_S = 3.0  # beside the plan's time: it has to start first
+_WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
 
 
 @dataclass(slots=True)
@@ -106,11 +57,11 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """A table."""
-        yield f"{'fault':<16}{'times':>6}{'no commit for: p50':>20}{'max':>9}{'back after: p50':>18}{'max':>9}"
+        yield f"{'fault':<20}{'times':>6}{'no commit for: p50':>20}{'max':>9}{'back after: p50':>18}{'max':>9}"
         for kind, gaps in self.gaps.items():
             back = self.returns[kind]
             yield (
-                f"{kind:<16}{len(gaps):>6}{statistics.median(gaps):>18.2f} s{max(gaps):>7.2f} s"
+                f"{kind:<20}{len(gaps):>6}{statistics.median(gaps):>18.2f} s{max(gaps):>7.2f} s"
                 f"{statistics.median(back):>16.2f} s{max(back):>7.2f} s"
             )
         yield (
@@ -119,50 +70,19 @@ class Report:
         )
 
 
-@dataclass(slots=True)
-class Checks:
-    """What clients and onlookers know, and every ledger is held against."""
-
-    answered: dict[bytes, tuple[int, tuple[str, ...]]] = field(default_factory=dict)  # COMMITTED id: height, created
-    silent: list[tuple[str, int, int]] = field(default_factory=list)  # institution; not a vote between these heights
-    blocks: dict[int, bytes] = field(default_factory=dict)  # digest at each height, of the ledger that was read first
-
-    def examine(self, institution: str, kept: BlockStore) -> None:
-        """Hold one ledger against the rest. Raises Violation."""
-        found: dict[bytes, int] = {}
-        for height in range(1, kept.height() + 1):
-            data, commit = kept.block(height), kept.commit(height)
-            if data is None or commit is None:
-                raise Violation(f"{institution} lacks the block at height {height}, or its certificate")
-            if self.blocks.setdefault(height, digest := hashlib.sha256(data).digest()) != digest:
-                raise Violation(f"fork: {institution} has another block at height {height}")
-            block = Block.FromString(data)
-            if block.evidence:
-                raise Violation(f"the block at height {height} holds evidence: somebody equivocated")
-            signers = {item.institution for item in commit.signatures}
-            for silent, after, before in self.silent:
-                if silent in signers and after < height < before:
-                    raise Violation(f"{silent} signed height {height}, and knew nothing of its past before {before}")
-            for transaction_id in map(envelope.identify, block.transactions):
-                if transaction_id in found:
-                    raise Violation(f"{institution} has {transaction_id.hex()} twice")
-                found[transaction_id] = height
-        for transaction_id, (height, _) in self.answered.items():
-            if found.get(transaction_id) != height:
-                raise Violation(f"lost: {institution} lacks {transaction_id.hex()} at height {height}")
-
-
 class Run:
     """One network under one plan."""
 
-    def __init__(self, network: Testnet) -> None:
+    def __init__(self, network: Testnet, lan: Lan | None) -> None:
         self._network = network
+        self._lan = lan
         self._genesis = genesis.load(network.dir / "genesis.json")
         self._chain_id = genesis.chain_id(self._genesis)
         self._connections: dict[str, Connection] = {}
         self._keys: dict[str, SigningKey] = {}
         self._numbers = count(1)
         self._writing = True
+        self._out_of_time = ""  # whose clock is wrong
         self._commits: list[float] = []  # when clients heard of them
         self._checks = Checks()
         self.report = Report()
@@ -211,6 +131,10 @@ class Run:
         while True:
             try:
                 info = await submission.send(self._connections[institution], signed, transaction_id, _WRITE_S)
+            except Unauthenticated:  # whose clock is wrong takes no ticket for one of now
+                if institution != self._out_of_time:
+                    raise
+                await asyncio.sleep(_POLL_S)
             except Unavailable:  # its node is down, or away: the same bytes again, until the ledger or expiry decides
                 await asyncio.sleep(_POLL_S)
             except KoinonError as error:  # nothing that is written here is against any rule
@@ -223,12 +147,38 @@ class Run:
     # --- faults
 
     async def _inflict(self, fault: Fault, number: int) -> None:
-        network, victim = self._network, fault.victim
         await asyncio.sleep(fault.after_s)
         self._all_run()
         struck = time.monotonic()
-        from_height = 0
+        from_height = await self._strike(fault)
+        begun = time.monotonic()
+        await self._recovered()
+        self._out_of_time = ""
+        back = time.monotonic()
+        if fault.kind == Kind.WIPE:
+            # Its last precommit before may stand in the certificate after next of those that live.
+            self._checks.silent.append((fault.victim, from_height + 2, await self._safe_height(fault.victim)))
+        gap = self._longest_gap(struck, back)
+        self.report.gaps.setdefault(fault.kind, []).append(gap)
+        self.report.returns.setdefault(fault.kind, []).append(back - begun)
+        click.echo(
+            f"{number:>4}  {fault.kind:<20} {fault.victim or 'all':<5} no commit for {gap:5.2f} s, "
+            f"back after {back - begun:5.2f} s",
+            err=True,
+        )
+
+    async def _strike(self, fault: Fault) -> int:
+        """Do it, and undo it. Returns the height of the others while a node's data was being wiped."""
+        network, victim = self._network, fault.victim
         match fault.kind:
+            case Kind.KILL | Kind.WIPE:
+                return await self._kill(fault)
+            case Kind.KILL_ALL:
+                for institution in network.institutions:
+                    os.kill(network.pid(institution), signal.SIGKILL)
+                for institution in network.institutions:
+                    await asyncio.to_thread(network.kill, institution)  # waits until it is gone
+                network.start()
             case Kind.STOP:
                 pid = network.pid(victim)
                 os.kill(pid, signal.SIGSTOP)
@@ -236,38 +186,97 @@ class Run:
                     await asyncio.sleep(fault.away_s)
                 finally:
                     os.kill(pid, signal.SIGCONT)
-            case Kind.KILL_ALL:
-                for institution in network.institutions:
-                    os.kill(network.pid(institution), signal.SIGKILL)
-                for institution in network.institutions:
-                    await asyncio.to_thread(network.kill, institution)  # waits until it is gone
-                network.start()
+            case Kind.CLOCK:
+                await self._set_the_clock_wrong(fault)
+            case Kind.CERTIFICATE:
+                await self._replace_the_certificate(victim)
+            case Kind.DISK:
+                await self._fill_the_disk(victim)
             case _:
-                await asyncio.to_thread(network.kill, victim)
-                await asyncio.sleep(fault.away_s)
-                if fault.kind == Kind.WIPE:
-                    from_height = max([await self._height(item) for item in network.institutions if item != victim])
-                    shutil.rmtree(network.home(victim).ledger.parent)
-                network.start(victim)
-                if fault.again_s is not None:
-                    await asyncio.sleep(fault.again_s)
-                    self._all_run()
-                    await asyncio.to_thread(network.kill, victim)
-                    network.start(victim)
-        begun = time.monotonic()
-        await self._recovered()
-        back = time.monotonic()
+                await self._disturb_the_network(fault)
+        return 0
+
+    async def _kill(self, fault: Fault) -> int:
+        network, victim, height = self._network, fault.victim, 0
+        await asyncio.to_thread(network.kill, victim)
+        await asyncio.sleep(fault.away_s)
         if fault.kind == Kind.WIPE:
-            # Its last precommit before may stand in the certificate after next of those that live.
-            self._checks.silent.append((victim, from_height + 2, await self._safe_height(victim)))
-        gap = self._longest_gap(struck, back)
-        self.report.gaps.setdefault(fault.kind, []).append(gap)
-        self.report.returns.setdefault(fault.kind, []).append(back - begun)
-        click.echo(
-            f"{number:>4}  {fault.kind:<15} {victim or 'all':<5} no commit for {gap:5.2f} s, "
-            f"back after {back - begun:5.2f} s",
-            err=True,
-        )
+            height = max([await self._height(item) for item in network.institutions if item != victim])
+            for path in network.home(victim).ledger.parent.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        network.start(victim)
+        if fault.again_s is not None:
+            await asyncio.sleep(fault.again_s)
+            self._all_run()
+            await asyncio.to_thread(network.kill, victim)
+            network.start(victim)
+        return height
+
+    async def _set_the_clock_wrong(self, fault: Fault) -> None:
+        """Run the node with a clock an hour ahead or behind; the others go on, and so does its ledger."""
+        network, victim = self._network, fault.victim
+        offset = 3_600 if int(fault.away_s * 1000) % 2 else -3_600
+        await asyncio.to_thread(network.stop, victim)
+        self._out_of_time = victim
+        network.start(victim, environment={"KOINON_CLOCK_OFFSET_S": str(offset)}, import_first=_WRONG_CLOCK)
+        await asyncio.sleep(_WRONG_CLOCK_S + fault.away_s)
+        self._all_run()
+        await asyncio.to_thread(network.stop, victim)
+        network.start(victim)
+
+    async def _replace_the_certificate(self, victim: str) -> None:
+        """Start the node with a certificate that the ledger does not name: it must refuse, and say so."""
+        network, home = self._network, self._network.home(victim)
+        await asyncio.to_thread(network.stop, victim)
+        kept = {path: path.read_bytes() for path in (home.certificate, home.certificate_key)}
+        other = tls.create_identity(victim)
+        home.certificate.write_bytes(other.certificate)
+        home.certificate_key.write_bytes(other.key)
+        network.start(victim)
+        await self._ended(victim, "certificate.pem is not what")
+        for path, data in kept.items():
+            path.write_bytes(data)
+        network.start(victim)
+
+    async def _fill_the_disk(self, victim: str) -> None:
+        """Leave the node no byte: it must end, and say so; with room again it goes on."""
+        filler = self._network.home(victim).ledger.parent / "filler"
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(64 * 1024)):
+                pass
+        await self._ended(victim, "[disk-full]")
+        filler.unlink()
+        self._network.start(victim)
+
+    async def _ended(self, victim: str, why: str) -> None:
+        """Wait until a node has ended by itself, saying why. Raises Violation."""
+        give_up = time.monotonic() + _END_S
+        while self._network.pid(victim):
+            if time.monotonic() > give_up:
+                raise Violation(f"{victim} runs on, though it should say {why!r} and end")
+            await asyncio.sleep(_POLL_S)
+        said = (self._network.home(victim).log / "console").read_text(encoding="utf-8", errors="replace")
+        if why not in said or "Traceback" in said:
+            raise Violation(f"{victim} ended with other words than {why!r}: {said}")
+
+    async def _disturb_the_network(self, fault: Fault) -> None:
+        lan, victim = self._lan, fault.victim
+        if lan is None:
+            raise ValueError(f"{fault.kind} needs a network of its own for each node")
+        others = [item for item in self._network.institutions if item != victim]
+        if fault.kind == Kind.LATENCY:
+            lan.delay(victim, _LATENCY_S)
+        elif fault.kind == Kind.HALVES:
+            half = [victim, *others[: len(others) // 2]]
+            rest = [item for item in others if item not in half]
+            lan.cut(half, rest)
+            lan.cut(rest, half)
+        else:
+            lan.cut(others, [victim])
+            if fault.kind == Kind.CUT_OFF:
+                lan.cut([victim], others)
+        await asyncio.sleep(fault.away_s)
+        lan.heal()
 
     def _all_run(self) -> None:
         if ended := [item for item in self._network.institutions if not self._network.pid(item)]:
@@ -342,35 +351,3 @@ class Run:
                 replayed = replay.replay(self._genesis, replay.stored(store), scratch)
                 replay.compare(store, scratch, replayed.chain)
         self.report.blocks = len(self._checks.blocks)
-
-
-@click.command()
-@click.option("--nodes", type=click.IntRange(4, 16), default=4, show_default=True, help="How many processes.")
-@click.option("--kills", type=click.IntRange(min=1), default=20, show_default=True, help="How often kill -9.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Draws the faults.")
-def main(nodes: int, kills: int, seed: int) -> None:
-    """Break real nodes, and see that the ledger holds."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
-    institutions = [*DEFAULT_INSTITUTIONS, *(f"h{number}" for number in range(5, nodes + 1))]
-    directory = Path(tempfile.mkdtemp(prefix="koinon-faults-"))
-    network = Testnet.create(directory / "net", institutions)
-    try:
-        with network:
-            report = asyncio.run(Run(network).run(plan(seed, kills, institutions)))
-    except Exception as error:  # noqa: BLE001 - any error is a finding; a TaskGroup wraps what it saw
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        click.echo(f"violated: {type(error).__name__}: {error}", err=True)
-        click.echo(f"homes and logs: {network.dir}/nodes", err=True)
-        click.echo(f"replay: python -m testnet.faults --nodes {nodes} --kills {kills} --seed {seed}", err=True)
-        sys.exit(1)
-    except BaseException:
-        shutil.rmtree(directory)
-        raise
-    shutil.rmtree(directory)
-    click.echo("\n".join(report.lines()))
-    click.echo(f"seed {seed}: python -m testnet.faults --nodes {nodes} --kills {kills} --seed {seed}")
-
-
-if __name__ == "__main__":
-    main()
