@@ -8,7 +8,7 @@ Medical Subject Headings, by their tree numbers (https://meshb.nlm.nih.gov/treeV
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 
 from koinon.errors import InvalidInput
@@ -98,17 +98,21 @@ def check(taxonomy: Taxonomy) -> None:
 def with_wider(taxonomy: Taxonomy, codes: Collection[str]) -> list[str]:
     """These themes and every wider one, ascending. Codes that the taxonomy does not know stay alone."""
     parents = {theme.code: theme.parent for theme in taxonomy.themes}
-    found: set[str] = set()
-    for code in codes:
-        while code and code not in found:
-            found.add(code)
-            code = parents.get(code, "")
-    return sorted(found)
+    return sorted({wider for code in codes for wider in _upwards(parents, code)})
 
 
 def with_narrower(taxonomy: Taxonomy, code: str) -> list[str]:
-    """This theme and every narrower one, ascending."""
-    return [theme.code for theme in taxonomy.themes if code in with_wider(taxonomy, [theme.code])] or [code]
+    """This theme and every narrower one, ascending; of an unknown one itself."""
+    parents = {theme.code: theme.parent for theme in taxonomy.themes}
+    return sorted({code, *(below for below in parents if code in _upwards(parents, below))})
+
+
+def _upwards(parents: Mapping[str, str], code: str) -> list[str]:
+    path = []
+    while code:
+        path.append(code)
+        code = parents.get(code, "")
+    return path
 
 
 def _check_theme(theme: Theme) -> None:

@@ -19,6 +19,8 @@ from koinon import aio
 from koinon.aio.access import Access as AsyncAccess
 from koinon.aio.audit import Audit as AsyncAudit
 from koinon.aio.catalog import Catalog as AsyncCatalog
+from koinon.aio.demand import Demand as AsyncDemand
+from koinon.aio.disputes import Disputes as AsyncDisputes
 from koinon.aio.governance import Governance as AsyncGovernance
 from koinon.aio.members import Members as AsyncMembers
 from koinon.aio.points import Points as AsyncPoints
@@ -124,6 +126,10 @@ class Catalog(_Twin):
 
     search = _blocking(AsyncCatalog.search)
     show = _blocking(AsyncCatalog.show)
+    history = _blocking(AsyncCatalog.history)
+    taxonomy = _blocking(AsyncCatalog.taxonomy)
+    verify = _blocking(AsyncCatalog.verify)
+    withdraw_verification = _blocking(AsyncCatalog.withdraw_verification)
     named = _blocking(AsyncCatalog.named)
     stage = _blocking(AsyncCatalog.stage)
     publish = _blocking(AsyncCatalog.publish)
@@ -139,7 +145,31 @@ class Access(_Twin):
     tokens = _blocking(AsyncAccess.tokens)
     grant = _blocking(AsyncAccess.grant)
     deny = _blocking(AsyncAccess.deny)
+    counter = _blocking(AsyncAccess.counter)
+    accept = _blocking(AsyncAccess.accept)
+    withdraw = _blocking(AsyncAccess.withdraw)
+    show = _blocking(AsyncAccess.show)
     revoke = _blocking(AsyncAccess.revoke)
+
+
+class Demand(_Twin):
+    """``client.demand``: say what is missing from the catalog."""
+
+    post = _blocking(AsyncDemand.post)
+    list = _blocking(AsyncDemand.list)
+    show = _blocking(AsyncDemand.show)
+    withdraw = _blocking(AsyncDemand.withdraw)
+
+
+class Disputes(_Twin):
+    """``client.disputes``: over tokens and tasks."""
+
+    open = _blocking(AsyncDisputes.open)
+    answer = _blocking(AsyncDisputes.answer)
+    rule = _blocking(AsyncDisputes.rule)
+    withdraw = _blocking(AsyncDisputes.withdraw)
+    list = _blocking(AsyncDisputes.list)
+    show = _blocking(AsyncDisputes.show)
 
 
 class Tasks(_Twin):
@@ -213,7 +243,9 @@ class Client(_Twin):
         super().__init__(twin)
         self.catalog = Catalog(twin.catalog)
         self.access = Access(twin.access)
+        self.demand = Demand(twin.demand)
         self.tasks = Tasks(twin.tasks)
+        self.disputes = Disputes(twin.disputes)
         self.audit = Audit(twin.audit)
         self.points = Points(twin.points)
         self.members = Members(twin.members)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,17 @@ def read_text(path: Path, what: str, max_bytes: int) -> str:
         raise InvalidFile(
             f"the {what} {path} is not UTF-8 text (byte {error.start})", hint=f"this is not a {what}: check the path"
         ) from error
+
+
+def digest(content: bytes | str | os.PathLike[str]) -> bytes:
+    """SHA-256 of bytes, or of a file of any size. Raises InvalidFile."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).digest()
+    try:
+        with Path(content).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise InvalidFile(f"{content} cannot be read: {error.strerror}", hint="give the path of a file") from error
 
 
 def write_new(path: Path, text: str, what: str, *, private: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # What a crash loses is read from the ledger again, and damage is noticed: no need to wait for the disk.
 PRAGMA = "PRAGMA synchronous = OFF"
@@ -18,9 +18,14 @@ CREATE INDEX records_by_kind ON records (kind);
 CREATE INDEX records_by_actor ON records (actor);
 CREATE TABLE subjects (subject TEXT, idx INTEGER, PRIMARY KEY (subject, idx)) WITHOUT ROWID;
 
-CREATE TABLE datasets (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, institution TEXT NOT NULL, withdrawn INTEGER NOT NULL);
-CREATE TABLE columns (name TEXT COLLATE NOCASE, seq INTEGER, PRIMARY KEY (name, seq)) WITHOUT ROWID;
+CREATE TABLE datasets (
+    seq INTEGER PRIMARY KEY, id TEXT UNIQUE, institution TEXT NOT NULL, withdrawn INTEGER NOT NULL,
+    released_ms INTEGER NOT NULL, confirmed INTEGER NOT NULL, contested INTEGER NOT NULL, price INTEGER NOT NULL
+);
+CREATE TABLE columns (name TEXT COLLATE NOCASE, seq INTEGER, unit TEXT, PRIMARY KEY (name, seq)) WITHOUT ROWID;
 CREATE INDEX columns_by_dataset ON columns (seq);
+CREATE TABLE themes (code TEXT, seq INTEGER, PRIMARY KEY (code, seq)) WITHOUT ROWID;
+CREATE INDEX themes_by_dataset ON themes (seq);
 CREATE VIRTUAL TABLE texts USING fts5 (
     name, title, keywords, columns, description, tokenize = "unicode61 remove_diacritics 2"
 );
@@ -34,6 +39,12 @@ CREATE TABLE tokens (
 );
 CREATE INDEX tokens_by_holder ON tokens (holder, dataset);
 CREATE INDEX tokens_by_dataset ON tokens (dataset);
+CREATE TABLE demands (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, demander TEXT NOT NULL, status INTEGER NOT NULL);
+CREATE INDEX demands_by_demander ON demands (demander);
+CREATE TABLE matches (institution TEXT, seq INTEGER, PRIMARY KEY (institution, seq)) WITHOUT ROWID;
+CREATE TABLE disputes (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, about TEXT NOT NULL, status INTEGER NOT NULL);
+CREATE INDEX disputes_by_subject ON disputes (about);
+CREATE TABLE involved (institution TEXT, seq INTEGER, PRIMARY KEY (institution, seq)) WITHOUT ROWID;
 CREATE TABLE tasks (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, asker TEXT NOT NULL, status INTEGER NOT NULL);
 CREATE INDEX tasks_by_asker ON tasks (asker);
 CREATE TABLE postings (account TEXT, idx INTEGER, PRIMARY KEY (account, idx)) WITHOUT ROWID;
@@ -44,16 +55,23 @@ CREATE TABLE parties (institution TEXT, seq INTEGER, PRIMARY KEY (institution, s
 
 INSERT_RECORD = "INSERT INTO records VALUES (?, ?, ?, ?)"
 INSERT_SUBJECT = "INSERT INTO subjects VALUES (?, ?)"
-INSERT_DATASET = "INSERT INTO datasets VALUES (?, ?, ?, ?)"
-UPDATE_DATASET = "UPDATE datasets SET withdrawn = ? WHERE id = ?"
+PUT_DATASET = "INSERT OR REPLACE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 DELETE_COLUMNS = "DELETE FROM columns WHERE seq = ?"
-INSERT_COLUMN = "INSERT INTO columns VALUES (?, ?)"
+INSERT_COLUMN = "INSERT INTO columns VALUES (?, ?, ?)"
+DELETE_THEMES = "DELETE FROM themes WHERE seq = ?"
+INSERT_THEME = "INSERT INTO themes VALUES (?, ?)"
 DELETE_TEXT = "DELETE FROM texts WHERE rowid = ?"
 INSERT_TEXT = "INSERT INTO texts (rowid, name, title, keywords, columns, description) VALUES (?, ?, ?, ?, ?, ?)"
 INSERT_REQUEST = "INSERT INTO requests VALUES (?, ?, ?, ?, ?)"
 UPDATE_REQUEST = "UPDATE requests SET status = ? WHERE id = ?"
 INSERT_TOKEN = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?)"  # noqa: S105  # a capability, no password
 UPDATE_TOKEN = "UPDATE tokens SET status = ? WHERE id = ?"  # noqa: S105
+INSERT_DEMAND = "INSERT INTO demands VALUES (?, ?, ?, ?)"
+UPDATE_DEMAND = "UPDATE demands SET status = ? WHERE id = ?"
+INSERT_MATCH = "INSERT OR IGNORE INTO matches SELECT ?, seq FROM demands WHERE id = ?"
+INSERT_DISPUTE = "INSERT INTO disputes VALUES (?, ?, ?, ?)"
+UPDATE_DISPUTE = "UPDATE disputes SET status = ? WHERE id = ?"
+INSERT_INVOLVED = "INSERT INTO involved VALUES (?, ?)"
 INSERT_TASK = "INSERT INTO tasks VALUES (?, ?, ?, ?)"
 UPDATE_TASK = "UPDATE tasks SET status = ? WHERE id = ?"
 INSERT_POSTING = "INSERT INTO postings VALUES (?, ?)"
@@ -63,16 +81,23 @@ INSERT_PARTY = "INSERT INTO parties VALUES (?, ?)"
 STATEMENTS = (
     INSERT_RECORD,
     INSERT_SUBJECT,
-    INSERT_DATASET,
-    UPDATE_DATASET,
+    PUT_DATASET,
     DELETE_COLUMNS,
     INSERT_COLUMN,
+    DELETE_THEMES,
+    INSERT_THEME,
     DELETE_TEXT,
     INSERT_TEXT,
     INSERT_REQUEST,
     UPDATE_REQUEST,
     INSERT_TOKEN,
     UPDATE_TOKEN,
+    INSERT_DEMAND,
+    UPDATE_DEMAND,
+    INSERT_MATCH,
+    INSERT_DISPUTE,
+    UPDATE_DISPUTE,
+    INSERT_INVOLVED,
     INSERT_TASK,
     UPDATE_TASK,
     INSERT_PARTY,

@@ -30,8 +30,9 @@ from koinon.envelope import SignedTransaction
 from koinon.errors import Exhausted, InvalidFile, KoinonError, Unavailable
 from koinon.key_files import AskPassphrase
 from koinon.limits import MAX_GOSSIP_BYTES, MAX_POOL_TRANSACTIONS
-from koinon.v1.identity_pb2 import Genesis
+from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED, Genesis, Institution
 from koinon.v1.peer_pb2 import DeliverRequest, TransactionBatch
+from koinon.v1.services_pb2 import TransactionInfo
 from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.transaction_pb2 import Refusal
 from node import config as configs
@@ -61,6 +62,8 @@ from node.rpc.access import AccessService
 from node.rpc.audit import AuditService, EventService
 from node.rpc.catalog import CatalogService, DatasetService
 from node.rpc.governance import GovernanceService
+from node.rpc.demand import DemandService
+from node.rpc.disputes import DisputeService
 from node.rpc.members import MemberService, NodeService
 from node.rpc.meter import Meter
 from node.rpc.points import PointsService
@@ -103,7 +106,6 @@ def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
 
 
 async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, log: FilteringBoundLogger) -> None:
-    node = Node(config, genesis, credentials, log)
     gc.freeze()  # modules live as long as the node: no collection need look at them again
     gc.set_threshold(_COLLECT_AFTER)
     loop = asyncio.get_running_loop()
@@ -120,12 +122,13 @@ class Node:
     ) -> None:
         """Opens everything on disk; nothing listens yet. Raises as ``serve`` does."""
         self._config = config
-        self._credentials = credentials
         self._log = log
         self._jobs: JobService | None = None  # once started
         self._metrics_port: MetricsPort | None = None  # once listening, where it is wanted
         self._failure: KoinonError | None = None
         self._stopping = asyncio.Event()
+        self._key_change: asyncio.Task[None] | None = None
+        self._voting: asyncio.Task[list[TransactionInfo]] | None = None
         self._changes = Changes()
         self._chain_id = genesis_file.chain_id(genesis)
         self._progress = Progress(monotonic_ms())
@@ -134,6 +137,8 @@ class Node:
         self._store = TimedStore(LevelStore(config.home.ledger), self._metrics.store_write.observe)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)
+        credentials = credential_files.settle(config, credentials, self._own())
+        self._credentials = credentials
         self._validators = ValidatorHistory(self._store, genesis_file.validators(genesis))
         self._upgrades = UpgradeGuard(self._application, log)
         self._read_model = ReadModel(config.home.read_model, self._application)
@@ -159,6 +164,7 @@ class Node:
             listeners=(self, self._validators, self._upgrades),  # the last may end the node
         )
         self._validators.adopt(self._engine.chain)
+        self._add_signers()
         self._report = Report(
             config,
             self._chain_id,
@@ -187,6 +193,8 @@ class Node:
             "CatalogService": CatalogService(application, read_model),
             "DatasetService": DatasetService(self._config.institution, application, self._datasets),
             "AccessService": AccessService(read_model),
+            "DemandService": DemandService(read_model),
+            "DisputeService": DisputeService(read_model),
             "GovernanceService": GovernanceService(application),
             "QueryService": QueryService(application, read_model, self._config.institution, self._peers),
             "TaskService": TaskService(
@@ -208,8 +216,7 @@ class Node:
         """Listen, decide, serve, until ``stop``. Raises what ended the node, if not a wish."""
         log = self._log.bind(chain=self._chain_id)
         try:
-            self._upgrades.check()
-            self._upgrades.warn()
+            self._upgrades.start()
             await self._listen()
             log.info("node started", height=self._engine.chain.height, rpc=str(self._config.rpc))
             self._drive(self._engine.start)
@@ -316,7 +323,8 @@ class Node:
         self._metrics.on_block(finalized.results, finalized.records)
         if any(record.kind == "parameter.changed" for record in finalized.records):
             self._engine.heartbeat_ms = self._application.parameters().heartbeat_ms
-        if any(record.kind in _ADDRESS_KINDS for record in finalized.records):
+        changed = [record for record in finalized.records if record.kind in _MEMBER_KINDS]
+        if changed:
             self._peers.update(self._members())
         asyncio.get_running_loop().call_soon(self._drive, self._publish)
         commit = self._engine.blocks.commit(height)
@@ -380,9 +388,20 @@ class Node:
 
     def _members(self) -> list[Member]:
         return [
-            Member(item.descriptor.id, item.descriptor.peer_address, item.descriptor.tls_certificate)
+            Member(
+                item.descriptor.id,
+                item.descriptor.peer_address,
+                item.descriptor.tls_certificate,
+                item.former_tls_certificate,
+            )
             for item in self._application.institutions()
+            if item.status != MEMBER_STATUS_REMOVED
         ]
+
+    def _own(self) -> Institution | None:
+        """What the ledger says of this institution; None before it knows of it."""
+        own = self._config.institution
+        return next((item for item in self._application.institutions() if item.descriptor.id == own), None)
 
     def _reachable(self) -> list[str]:
         return [peer.institution for peer in self._peers.status() if peer.connected]

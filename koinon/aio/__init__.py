@@ -22,6 +22,8 @@ from koinon import key_files, profile, submission
 from koinon.aio.access import Access
 from koinon.aio.audit import Audit
 from koinon.aio.catalog import Catalog
+from koinon.aio.demand import Demand
+from koinon.aio.disputes import Disputes
 from koinon.aio.governance import Governance
 from koinon.aio.members import Members
 from koinon.aio.points import Points
@@ -51,7 +53,9 @@ class Client:
         self._session = session
         self.catalog = Catalog(session)
         self.access = Access(session, self.catalog)
+        self.demand = Demand(session)
         self.tasks = Tasks(session)
+        self.disputes = Disputes(session, self.access, self.tasks)
         self.audit = Audit(session)
         self.points = Points(session)
         self.members = Members(session)

@@ -8,7 +8,10 @@ from koinon.aio.catalog import Catalog
 from koinon.aio.session import DEFAULT_LIMIT, Session, collect, single
 from koinon.descriptor import DAY_MS
 from koinon.v1.access_pb2 import (
+    AcceptOffer,
     AccessRequest,
+    AccessTerms,
+    CounterOffer,
     DenyAccess,
     GrantAccess,
     RequestAccess,
@@ -16,8 +19,10 @@ from koinon.v1.access_pb2 import (
     RevokeToken,
     Token,
     TokenStatus,
+    WithdrawRequest,
 )
 from koinon.v1.catalog_pb2 import TaskOperation
+from koinon.v1.points_pb2 import Price
 from koinon.v1.services_pb2 import ListRequestsRequest, ListTokensRequest
 from koinon.v1.transaction_pb2 import Operation
 from koinon.words import number, numbers
@@ -132,6 +137,7 @@ class Access:
         ``request_id`` may be a unique beginning. Raises NotFound, InvalidInput, Refused.
         """
         request = await self._request(request_id)
+        bids = [offer.number for offer in request.offers if not offer.by_publisher]
         granted = GrantAccess(
             request_id=request.id,
             columns=sorted(columns),
@@ -139,6 +145,7 @@ class Access:
             duration_ms=days * DAY_MS,
             uses=uses,
             min_cohort=min_cohort,
+            offer=bids[-1] if bids else 0,
         )
         await self._session.submit(Operation(grant_access=granted))
         return await self._token((await self._request(request.id)).token_id)
@@ -148,6 +155,62 @@ class Access:
         request = await self._request(request_id)
         await self._session.submit(Operation(deny_access=DenyAccess(request_id=request.id, reason=reason)))
         return await self._request(request.id)
+
+    async def counter(
+        self,
+        request_id: str,
+        *,
+        columns: Collection[str] = (),
+        operations: Collection[str] = (),
+        purpose: str = "",
+        days: int = 0,
+        uses: int = 0,
+        min_cohort: int = 0,
+        price: Price | None = None,
+        note: str = "",
+    ) -> AccessRequest:
+        """Name other terms for an open request, as its requester or as the publisher; the rest stays as it is.
+
+        What is left out is taken from the last offer, or from the request where there is none. A price without a unit
+        is free. The note is public to members. Raises as ``grant``.
+        """
+        request = await self._request(request_id)
+        terms = latest_terms(request)
+        if columns:
+            terms.columns[:] = sorted(columns)
+        if operations:
+            terms.operations[:] = numbers(TaskOperation, operations, "operation")
+        terms.purpose = purpose or terms.purpose
+        terms.duration_ms = days * DAY_MS or terms.duration_ms
+        terms.uses = uses or terms.uses
+        terms.min_cohort = min_cohort or terms.min_cohort
+        if price is not None:
+            terms.price.CopyFrom(price)
+            terms.price.SetInParent()
+        offered = CounterOffer(request_id=request.id, terms=terms, note=note)
+        await self._session.submit(Operation(counter_offer=offered))
+        return await self._request(request.id)
+
+    async def accept(self, request_id: str, offer: int = 0) -> Token:
+        """Take the publisher's latest offer on one's own request; ``offer`` is the number meant, 0 the latest there is.
+
+        Raises as ``grant``.
+        """
+        request = await self._request(request_id)
+        number = offer or len(request.offers)
+        await self._session.submit(Operation(accept_offer=AcceptOffer(request_id=request.id, offer=number)))
+        return await self._token((await self._request(request.id)).token_id)
+
+    async def withdraw(self, request_id: str, reason: str = "") -> AccessRequest:
+        """End one's own open request. Raises as ``grant``."""
+        request = await self._request(request_id)
+        withdrawal = WithdrawRequest(request_id=request.id, reason=reason)
+        await self._session.submit(Operation(withdraw_request=withdrawal))
+        return await self._request(request.id)
+
+    async def show(self, request_id: str) -> AccessRequest:
+        """One request with its offers, by a unique beginning of its id. Raises NotFound, InvalidInput."""
+        return await self._request(request_id)
 
     async def revoke(self, token_id: str, reason: str) -> Token:
         """Take a token back, from the next use on; the reason is public to members. Raises as ``grant``."""
@@ -160,3 +223,19 @@ class Access:
 
     async def _token(self, prefix: str) -> Token:
         return single(await self.tokens(id_prefix=prefix, limit=2) if prefix else [], "token", prefix)
+
+
+def latest_terms(request: AccessRequest) -> AccessTerms:
+    """What was offered last on a request, by whichever side; the request's own terms before any offer."""
+    terms = AccessTerms()
+    if request.offers:
+        terms.CopyFrom(request.offers[-1].terms)
+        return terms
+    asked = request.requested
+    return AccessTerms(
+        columns=asked.columns,
+        operations=asked.operations,
+        purpose=asked.purpose,
+        duration_ms=asked.duration_ms,
+        uses=asked.uses,
+    )

@@ -13,18 +13,29 @@ import grpc
 from koinon.aio.session import DEFAULT_LIMIT, Session, collect
 from koinon.descriptor import Descriptor, Terms, check, publication
 from koinon.errors import InvalidFile, NotFound, Unavailable
+from koinon.files import digest
 from koinon.limits import MAX_CHUNK_BYTES, MAX_STAGED_BYTES
 from koinon.names import DatasetName, TableName, parse_source
 from koinon.rpc import GO_AHEAD_KEY
-from koinon.v1.catalog_pb2 import Dataset, WithdrawDataset
+from koinon.v1.catalog_pb2 import (
+    Dataset,
+    Taxonomy,
+    VerificationOutcome,
+    VerifyDataset,
+    WithdrawDataset,
+    WithdrawVerification,
+)
 from koinon.v1.services_pb2 import (
     GetDatasetRequest,
+    GetTaxonomyRequest,
+    ListVersionsRequest,
     SearchDatasetsRequest,
     StageDatasetHeader,
     StageDatasetRequest,
     StageDatasetResponse,
 )
 from koinon.v1.transaction_pb2 import Operation
+from koinon.words import number
 
 FORMATS = {".csv": "csv", ".parquet": "parquet"}
 _STAGE_S = 3600.0  # uploading and inspecting limits.MAX_STAGED_BYTES
@@ -51,18 +62,32 @@ class Catalog:
         text: str = "",
         *,
         institution: str = "",
+        theme: str = "",
         column: str = "",
+        unit: str = "",
+        max_price: int | None = None,
+        released_since_ms: int = 0,
+        min_verifications: int = 0,
         include_withdrawn: bool = False,
         limit: int = DEFAULT_LIMIT,
     ) -> list[Dataset]:
-        """Datasets whose metadata speak of ``text`` (all if empty), of this institution, with this column."""
+        """Datasets whose metadata speak of ``text`` (all if empty), and that have all that is named.
+
+        ``theme`` finds narrower ones too; ``unit`` is of ``column`` where one is named; ``max_price`` is for a task
+        over all rows, or a period; ``min_verifications`` institutions confirm the newest version, and none contests it.
+        """
         connection = self._session.connection
 
         async def page(size: int, token: str) -> tuple[Sequence[Dataset], str]:
             request = SearchDatasetsRequest(
                 text=text,
                 institution=institution,
+                theme=theme,
                 column=column,
+                unit=unit,
+                max_price=max_price,
+                released_since_ms=released_since_ms,
+                min_verifications=min_verifications,
                 include_withdrawn=include_withdrawn,
                 page_size=size,
                 page_token=token,
@@ -78,6 +103,48 @@ class Catalog:
         connection = self._session.connection
         request = GetDatasetRequest(name=name, version=version)
         return (await connection.call(connection.catalog.GetDataset, request)).dataset
+
+    async def history(self, name: str, limit: int = DEFAULT_LIMIT) -> list[Dataset]:
+        """Every version of a dataset, newest first. Raises NotFound."""
+        DatasetName.parse(name)
+        connection = self._session.connection
+
+        async def page(size: int, token: str) -> tuple[Sequence[Dataset], str]:
+            request = ListVersionsRequest(name=name, page_size=size, page_token=token)
+            response = await connection.call(connection.catalog.ListVersions, request)
+            return response.versions, response.next_page_token
+
+        return await collect(page, limit)
+
+    async def taxonomy(self) -> Taxonomy:
+        """The themes by which the members classify datasets."""
+        connection = self._session.connection
+        return (await connection.call(connection.catalog.GetTaxonomy, GetTaxonomyRequest())).taxonomy
+
+    async def verify(
+        self, name: str, *, outcome: str, method: str, evidence: bytes | str | os.PathLike[str], version: int = 0
+    ) -> Dataset:
+        """State that one's institution checked another's dataset: how, and that it is ``confirmed`` or ``contested``.
+
+        ``evidence`` is a report, whose digest alone is published: a file, or its bytes. Operators only; version 0 is
+        the newest. Raises InvalidFile, NotFound, Refused.
+        """
+        statement = VerifyDataset(
+            dataset=name,
+            version=version or (await self.show(name)).version,
+            outcome=number(VerificationOutcome, outcome, "outcome"),
+            method=method,
+            evidence_digest=digest(evidence),
+        )
+        await self._session.submit(Operation(verify_dataset=statement))
+        return await self.show(name)
+
+    async def withdraw_verification(self, name: str, reason: str, *, version: int = 0) -> Dataset:
+        """Take one's institution's statement on a dataset back. Raises NotFound, Refused."""
+        version = version or (await self.show(name)).version
+        withdrawal = WithdrawVerification(dataset=name, version=version, reason=reason)
+        await self._session.submit(Operation(withdraw_verification=withdrawal))
+        return await self.show(name, version)
 
     async def named(self, name: str) -> list[Dataset]:
         """What a query means by ``name``: one dataset, or every institution's table of that name. Raises NotFound."""

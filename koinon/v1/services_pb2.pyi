@@ -580,6 +580,7 @@ class SearchDatasetsRequest(_message.Message):
     UNIT_FIELD_NUMBER: _builtins.int
     RELEASED_SINCE_MS_FIELD_NUMBER: _builtins.int
     MIN_VERIFICATIONS_FIELD_NUMBER: _builtins.int
+    MAX_PRICE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """empty: all"""
     institution: _builtins.str
@@ -595,6 +596,8 @@ class SearchDatasetsRequest(_message.Message):
     """the newest version, at the earliest"""
     min_verifications: _builtins.int
     """so many institutions confirm the newest version, and none contests it"""
+    max_price: _builtins.int
+    """points for a task over all its rows, or for a period; 0: free"""
     def __init__(
         self,
         *,
@@ -608,12 +611,15 @@ class SearchDatasetsRequest(_message.Message):
         unit: _builtins.str = ...,
         released_since_ms: _builtins.int = ...,
         min_verifications: _builtins.int = ...,
+        max_price: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_price", b"_max_price", "max_price", b"max_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "include_withdrawn", b"include_withdrawn", "institution", b"institution", "min_verifications", b"min_verifications", "page_size", b"page_size", "page_token", b"page_token", "released_since_ms", b"released_since_ms", "text", b"text", "theme", b"theme", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_price", b"_max_price", "column", b"column", "include_withdrawn", b"include_withdrawn", "institution", b"institution", "max_price", b"max_price", "min_verifications", b"min_verifications", "page_size", b"page_size", "page_token", b"page_token", "released_since_ms", b"released_since_ms", "text", b"text", "theme", b"theme", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_price: _TypeAlias = _typing.Literal["max_price"]  # noqa: Y015
+    _WhichOneofArgType__max_price: _TypeAlias = _typing.Literal["_max_price", b"_max_price"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_price) -> _WhichOneofReturnType__max_price | None: ...
 
 Global___SearchDatasetsRequest: _TypeAlias = SearchDatasetsRequest  # noqa: Y015
 

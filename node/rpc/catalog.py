@@ -18,7 +18,7 @@ from koinon.v1.identity_pb2 import Role
 from node.application import Application
 from node.auth import require
 from node.datasets import DatasetStore
-from node.read_model import ReadModel
+from node.read_model import ReadModel, page_position
 from node.rpc.bounds import page_size
 
 Context = aio.ServicerContext[Any, Any]
@@ -37,7 +37,12 @@ class CatalogService(services_pb2_grpc.CatalogServiceServicer):
         datasets, next_page_token = self._read_model.search_datasets(
             text=request.text,
             institution=request.institution,
+            theme=request.theme,
             column=request.column,
+            unit=request.unit,
+            max_price=request.max_price if request.HasField("max_price") else None,
+            released_since_ms=request.released_since_ms,
+            min_verifications=request.min_verifications,
             include_withdrawn=request.include_withdrawn,
             page_size=page_size(request.page_size),
             page_token=request.page_token,
@@ -48,6 +53,22 @@ class CatalogService(services_pb2_grpc.CatalogServiceServicer):
         self, request: services_pb2.GetDatasetRequest, context: Context
     ) -> services_pb2.GetDatasetResponse:
         return services_pb2.GetDatasetResponse(dataset=self._application.dataset(request.name, request.version))
+
+    async def ListVersions(
+        self, request: services_pb2.ListVersionsRequest, context: Context
+    ) -> services_pb2.ListVersionsResponse:
+        newest = self._application.dataset(request.name).version
+        first = min(page_position(request.page_token) or newest, newest)
+        last = max(first - page_size(request.page_size), 0)
+        return services_pb2.ListVersionsResponse(
+            versions=[self._application.dataset(request.name, number) for number in range(first, last, -1)],
+            next_page_token=str(last) if last else "",
+        )
+
+    async def GetTaxonomy(
+        self, request: services_pb2.GetTaxonomyRequest, context: Context
+    ) -> services_pb2.GetTaxonomyResponse:
+        return services_pb2.GetTaxonomyResponse(taxonomy=self._application.taxonomy())
 
 
 class DatasetService(services_pb2_grpc.DatasetServiceServicer):

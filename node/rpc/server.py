@@ -25,6 +25,8 @@ ADD: Mapping[str, Callable[[Any, aio.Server], None]] = {
     "DatasetService": services_pb2_grpc.add_DatasetServiceServicer_to_server,
     "AccessService": services_pb2_grpc.add_AccessServiceServicer_to_server,
     "GovernanceService": services_pb2_grpc.add_GovernanceServiceServicer_to_server,
+    "DemandService": services_pb2_grpc.add_DemandServiceServicer_to_server,
+    "DisputeService": services_pb2_grpc.add_DisputeServiceServicer_to_server,
     "QueryService": services_pb2_grpc.add_QueryServiceServicer_to_server,
     "TaskService": services_pb2_grpc.add_TaskServiceServicer_to_server,
     "PointsService": services_pb2_grpc.add_PointsServiceServicer_to_server,

@@ -57,7 +57,7 @@ def test_a_counter_offer_is_taken_with_all_its_terms(consortium: Consortium) -> 
     assert (asked.status, asked.offers[0].number) == (REQUEST_STATUS_COUNTERED, 1)
     assert (asked.offers[0].by_publisher, asked.offers[0].note) == (True, "how about this")
     token = consortium.app.token(consortium.do("iu/analyst", AcceptOffer(request_id=request, offer=1)))
-    assert (token.columns, token.operations) == (["age"], [TASK_OPERATION_COUNT])
+    assert (list(token.columns), list(token.operations)) == (["age"], [TASK_OPERATION_COUNT])
     assert (token.purpose, token.uses_left, token.min_cohort, token.decided_by) == ("to count", 5, 20, "um/operator")
     assert token.expires_at_ms == consortium.time_ms + 50_000
     asked = consortium.app.request(request)

@@ -32,7 +32,7 @@ def statement(**changes: Any) -> VerifyDataset:
         "method": "recounted a sample of 100 rows on site",
         "evidence_digest": bytes(range(32)),
     }
-    return VerifyDataset(**{**usual, **changes})  # type: ignore[arg-type]
+    return VerifyDataset(**{**usual, **changes})
 
 
 @pytest.fixture

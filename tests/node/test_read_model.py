@@ -18,10 +18,26 @@ from koinon.v1.access_pb2 import (
     DenyAccess,
     RevokeToken,
 )
-from koinon.v1.catalog_pb2 import WithdrawDataset
+from koinon.v1.catalog_pb2 import (
+    VERIFICATION_OUTCOME_CONFIRMED,
+    VERIFICATION_OUTCOME_CONTESTED,
+    VerifyDataset,
+    WithdrawDataset,
+)
+from koinon.v1.demand_pb2 import DEMAND_STATUS_OPEN, WithdrawDemand
+from koinon.v1.dispute_pb2 import DISPUTE_STATUS_OPEN, REMEDY_REVOCATION, WithdrawDispute
+from koinon.v1.points_pb2 import PRICE_UNIT_ROW, Price
 from koinon.v1.task_pb2 import TASK_STATUS_COMPLETED, TASK_STATUS_SUBMITTED
 from node.read_model import ReadModel
-from tests.contracts.consortium import START_MS, Consortium, access_request, genesis, publication
+from tests.contracts.consortium import (
+    START_MS,
+    Consortium,
+    access_request,
+    claim,
+    genesis,
+    publication,
+    wanted,
+)
 
 INDO = ("case.ercp.indo_rct", "iu.ercp.indo_rct", "um.ercp.indo_rct")
 
@@ -234,3 +250,65 @@ def test_a_search_is_bounded(model: ReadModel, text: str) -> None:
 def change(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(statement)
+
+
+def test_filters_by_theme_unit_price_freshness_and_quality(consortium: Consortium, model: ReadModel) -> None:
+    since_ms = consortium.time_ms + 1
+    consortium.do("um/operator", publication("um.a.digestive", themes=["HEAL.C06"]))
+    per_row = Price(unit=PRICE_UNIT_ROW, points=2)
+    consortium.do("iu/operator", publication("iu.a.dear", themes=["HEAL", "TECH"], price=per_row))
+    consortium.do("iu/operator", publication("iu.a.doubted"))
+    for verifier, name, outcome in (
+        ("uk", "um.a.digestive", VERIFICATION_OUTCOME_CONFIRMED),
+        ("iu", "um.a.digestive", VERIFICATION_OUTCOME_CONFIRMED),
+        ("uk", "iu.a.dear", VERIFICATION_OUTCOME_CONFIRMED),
+        ("uk", "iu.a.doubted", VERIFICATION_OUTCOME_CONFIRMED),
+        ("um", "iu.a.doubted", VERIFICATION_OUTCOME_CONTESTED),
+    ):
+        statement = VerifyDataset(
+            dataset=name, version=1, outcome=outcome, method="recounted", evidence_digest=bytes(32)
+        )
+        consortium.do(f"{verifier}/operator", statement)
+    model.follow()
+    assert names(model, theme="HEAL") == ["iu.a.dear", "um.a.digestive"]
+    assert names(model, theme="HEAL.C06") == ["um.a.digestive"]
+    assert names(model, theme="ENER") == []
+    assert len(names(model, unit="a")) == 7
+    assert names(model, column="rx", unit="a") == []
+    assert set(names(model)) - set(names(model, max_price=319)) == {"iu.a.dear"}
+    assert "iu.a.dear" in names(model, max_price=320)
+    assert names(model, released_since_ms=since_ms) == ["iu.a.doubted", "iu.a.dear", "um.a.digestive"]
+    assert names(model, min_verifications=1) == ["iu.a.dear", "um.a.digestive"]
+    assert names(model, "pancreatitis", theme="HEAL", min_verifications=2) == ["um.a.digestive"]
+    consortium.publish("um.a.digestive")
+    model.follow()
+    assert names(model, min_verifications=1) == ["iu.a.dear"]  # what was verified was the version before
+    assert names(model, theme="HEAL") == ["iu.a.dear"]
+
+
+def test_demands_and_disputes_by_whom_they_concern(consortium: Consortium, model: ReadModel) -> None:
+    mine = consortium.do("um/analyst", wanted(columns=["age"]))
+    other = consortium.do("iu/analyst", wanted(columns=["weight"]))
+    consortium.publish("uk.a.new")
+    token = consortium.token(INDO[1])
+    dispute = consortium.do("um/analyst", claim(token, "iu", REMEDY_REVOCATION))
+    model.follow()
+
+    def demands(**filters: object) -> list[str]:
+        return [item.id for item in model.demands(page_size=50, **filters)[0]]  # type: ignore[arg-type]
+
+    def disputes(**filters: object) -> list[str]:
+        return [item.id for item in model.disputes(page_size=50, **filters)[0]]  # type: ignore[arg-type]
+
+    assert demands() == [other, mine]
+    assert demands(demander="um/analyst") == demands(matched_institution="uk") == demands(id_prefix=mine[:8]) == [mine]
+    assert demands(matched_institution="um") == []
+    for concerned in ("um", "iu", "case", "uk"):
+        assert disputes(institution=concerned) == [dispute]
+    assert disputes(institution="xx") == []
+    assert disputes(subject=token) == disputes(status=DISPUTE_STATUS_OPEN) == [dispute]
+    consortium.do("um/analyst", WithdrawDispute(dispute_id=dispute))
+    consortium.do("um/analyst", WithdrawDemand(demand_id=mine))
+    model.follow()
+    assert disputes(status=DISPUTE_STATUS_OPEN) == []
+    assert demands(status=DEMAND_STATUS_OPEN) == [other]
