@@ -13,7 +13,6 @@ from governance import constitution as rules
 from koinon import canonical
 from koinon import parameters as parameter_rules
 from koinon.errors import Refused
-from koinon.limits import MIN_UPGRADE_BLOCKS
 from koinon.v1.catalog_pb2 import Taxonomy
 from koinon.v1.constitution_pb2 import Constitution, MemberWeight
 from koinon.v1.governance_pb2 import (
@@ -22,20 +21,16 @@ from koinon.v1.governance_pb2 import (
     AssertConstitution,
     AssertMemberStatus,
     AssertParameter,
-    CancelUpgrade,
     Propose,
-    Protocol,
     RecoverInstitution,
     RegisterRegulator,
     ResolveDispute,
     RevokeRegulator,
-    ScheduleUpgrade,
     SetConstitution,
     SetParameter,
     SetPower,
     SetTaxonomy,
     SetWeight,
-    Upgrade,
 )
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, ROLE_REGULATOR, MemberStatus, Person
 from node.contracts import (
@@ -48,9 +43,10 @@ from node.contracts import (
     membership,
     shapes,
     tables,
+    upgrades,
 )
 from node.contracts.context import Context
-from node.contracts.transitions import CONSORTIUM, UPGRADE
+from node.contracts.transitions import CONSORTIUM
 from node.ledger.state import State
 
 USUAL_WEIGHT = 1
@@ -89,23 +85,6 @@ def weights(state: State) -> dict[str, int]:
         for member in tables.INSTITUTIONS.scan(state)
         if member.status == MEMBER_STATUS_ACTIVE
     }
-
-
-def protocol(state: State) -> Protocol:
-    """The version of the protocol that the next block follows, and what is scheduled."""
-    return tables.PROTOCOL.find(state, "") or Protocol(version=1)
-
-
-def activate_upgrade(context: Context) -> None:
-    """At the end of the last block before a scheduled upgrade: from the next one on its version holds."""
-    current = protocol(context.state)
-    if not current.HasField("next") or current.next.scheduled.height > context.height + 1:
-        return
-    upgrade, version = current.next, current.next.scheduled.version
-    detail = f"from height {upgrade.scheduled.height}"
-    context.move(UPGRADE, str(version), upgrade, "upgrade.active", detail=detail)
-    tables.UPGRADES.put(context.state, str(version), upgrade)
-    tables.PROTOCOL.put(context.state, "", Protocol(version=version, features=upgrade.scheduled.features))
 
 
 # --- members
@@ -242,48 +221,6 @@ def _record(context: Context, kind: str, what: str, related: str, detail: str) -
     context.record(kind, f"consortium:{what}", "", after, related=[related] if related else [], detail=detail)
 
 
-# --- upgrades
-
-
-def _schedule_upgrade(context: Context, action: ScheduleUpgrade) -> str:
-    state, current = context.state, protocol(context.state)
-    if current.HasField("next"):
-        raise _upgrade(f"version {current.next.scheduled.version} is scheduled already", "cancel it first")
-    if action.version <= current.version:
-        raise _upgrade(f"the ledger follows version {current.version}", "schedule a later one")
-    if action.height < context.height + MIN_UPGRADE_BLOCKS:
-        raise _upgrade(
-            f"height {action.height} is too near: this is {context.height}",
-            f"leave {MIN_UPGRADE_BLOCKS} blocks at least, and the members the time to install it",
-        )
-    key = str(action.version)
-    upgrade = tables.UPGRADES.find(state, key) or Upgrade()
-    upgrade.scheduled.CopyFrom(action)
-    detail = f"from height {action.height}; install {action.install}"
-    context.move(UPGRADE, key, upgrade, "upgrade.scheduled", detail=detail)
-    tables.UPGRADES.put(state, key, upgrade)
-    current.next.CopyFrom(upgrade)
-    tables.PROTOCOL.put(state, "", current)
-    return f"protocol: version {current.version} -> {action.version} from height {action.height} on"
-
-
-def _cancel_upgrade(context: Context, action: CancelUpgrade) -> str:
-    state, current = context.state, protocol(context.state)
-    if not current.HasField("next") or current.next.scheduled.version != action.version:
-        raise _upgrade(f"version {action.version} is not scheduled", "koinon gov constitution shows what is")
-    upgrade = current.next
-    context.move(UPGRADE, str(action.version), upgrade, "upgrade.cancelled")
-    tables.UPGRADES.put(state, str(action.version), upgrade)
-    effect = f"protocol: version {current.version} stays, {action.version} is not scheduled"
-    current.ClearField("next")
-    tables.PROTOCOL.put(state, "", current)
-    return effect
-
-
-def _upgrade(message: str, hint: str) -> Refused:
-    return Refused(message, rule="upgrade", hint=hint)
-
-
 # --- points and disputes
 
 
@@ -340,8 +277,8 @@ _APPLY: dict[str, Callable[[Context, Any], str]] = {
     "set_parameter": _set_parameter,
     "register_regulator": _register_regulator,
     "revoke_regulator": _revoke_regulator,
-    "schedule_upgrade": _schedule_upgrade,
-    "cancel_upgrade": _cancel_upgrade,
+    "schedule_upgrade": upgrades.schedule,
+    "cancel_upgrade": upgrades.cancel,
     "mint_points": _mint,
     "burn_points": _burn,
     "resolve_dispute": _resolve_dispute,

@@ -26,7 +26,7 @@ from koinon.v1.governance_pb2 import (
     Propose,
     WithdrawProposal,
 )
-from node.contracts import actions, shapes, tables
+from node.contracts import actions, shapes, tables, upgrades
 from node.contracts.context import REFUSALS, Context
 from node.contracts.transitions import PROPOSAL
 from node.ledger.state import State
@@ -124,7 +124,7 @@ def end_block(context: Context) -> None:
                 _resolve(context, proposal, actions.weights(context.state), closed=True)
             elif proposal.status == PROPOSAL_STATUS_ACCEPTED:
                 _execute(context, proposal)
-    actions.activate_upgrade(context)
+    upgrades.activate_due(context)
 
 
 def preview(context: Context, operation: Propose) -> tuple[list[str], KoinonError | None]:

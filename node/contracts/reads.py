@@ -11,11 +11,11 @@ from koinon.v1.catalog_pb2 import Dataset, Taxonomy
 from koinon.v1.constitution_pb2 import Constitution
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
-from koinon.v1.governance_pb2 import Application, GovernanceProposal, Protocol, Upgrade
+from koinon.v1.governance_pb2 import Application, GovernanceProposal, Protocol
 from koinon.v1.identity_pb2 import Institution, Parameters, Person
 from koinon.v1.points_pb2 import Account, DataUnion, Escrow, Supply, Terms, UnionMembership
 from koinon.v1.task_pb2 import SubmitTask, Task
-from node.contracts import accounts, actions, catalog, classification, settlement, tables, unions
+from node.contracts import accounts, actions, catalog, classification, settlement, tables, unions, upgrades
 from node.contracts.context import Sender, sender_of
 from node.ledger.state import State
 
@@ -164,11 +164,7 @@ class Reads:
 
     def protocol(self) -> Protocol:
         """The version of the protocol that the next block follows, and what is scheduled."""
-        return actions.protocol(self._state)
-
-    def upgrade(self, version: int) -> Upgrade:
-        """An upgrade that was scheduled, also one that is active. Raises NotFound."""
-        return tables.UPGRADES.get(self._state, str(version))
+        return upgrades.protocol(self._state)
 
     def proposals(self) -> list[GovernanceProposal]:
         """Every proposal ever made, newest first."""
