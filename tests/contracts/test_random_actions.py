@@ -25,8 +25,26 @@ from koinon.v1.access_pb2 import (
     Token,
 )
 from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, WithdrawDataset
-from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, RegisterPerson, RevokePerson
+from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, Genesis, RegisterPerson, RevokePerson
+from koinon.v1.points_pb2 import (
+    ESCROW_STATUS_FROZEN,
+    ESCROW_STATUS_HELD,
+    ESCROW_STATUS_REFUNDED,
+    PRICE_UNIT_PERIOD,
+    PRICE_UNIT_ROW,
+    PRICE_UNIT_USE,
+    Account,
+    ClaimEarnings,
+    DataUnion,
+    DefineUnion,
+    Escrow,
+    Price,
+    SetUnionMembers,
+    TransferPoints,
+    UnionMember,
+)
 from koinon.v1.task_pb2 import (
+    TASK_STATUS_RUNNING,
     TASK_STATUS_SUBMITTED,
     CancelTask,
     FailTask,
@@ -42,6 +60,7 @@ from tests.contracts.consortium import (
     accept,
     access_request,
     complete,
+    genesis,
     person,
     publication,
 )
@@ -65,6 +84,30 @@ RARELY = st.sampled_from((False, False, False, True))
 ALLOWED = {subject: {(kind, before, after) for kind, before, after in moves} for subject, moves in paths().items()}
 
 
+PRICES = st.sampled_from(
+    (
+        None,
+        Price(unit=PRICE_UNIT_USE, points=101),
+        Price(unit=PRICE_UNIT_ROW, points=1),
+        Price(unit=PRICE_UNIT_PERIOD, points=77, period_ms=400),
+        Price(unit=PRICE_UNIT_PERIOD, points=77, period_ms=400_000),
+    )
+)
+OWNERS = ("iu/operator", "iu/analyst", "um/operator", "um/analyst")
+ACCOUNTS = (*(f"person:{owner}" for owner in OWNERS), "institution:iu", "union:crew", "fund:consortium", "union:none")
+
+
+def rich() -> Genesis:
+    """A genesis in which people have points, and everybody gets a share of a price."""
+    initial = genesis()
+    initial.points.extend(Account(id=f"person:{owner}", points=1_000) for owner in ("iu/analyst", "um/analyst"))
+    shares = initial.parameters
+    shares.computing_share_bp, shares.coordinator_share_bp, shares.fund_share_bp = 1_001, 333, 500
+    shares.union_administrator_share_bp, shares.provider_weighting = 1_000, 3
+    shares.settlement_delay_ms = 10
+    return initial
+
+
 class Ledger(RuleBasedStateMachine):
     requests = Bundle("requests")
     tokens = Bundle("tokens")
@@ -72,7 +115,7 @@ class Ledger(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.consortium = Consortium()
+        self.consortium = Consortium(genesis=rich())
         self.seen = 0  # records checked
         self.states: dict[str, str] = {}  # of every subject, by its records
 
@@ -104,12 +147,39 @@ class Ledger(RuleBasedStateMachine):
     @initialize(target=tokens)
     def begin(self) -> Any:
         for name in DATASETS:
-            assert self.act(f"{name[:2]}/operator", publication(name, auto="review" not in name))
+            price = Price(unit=PRICE_UNIT_USE, points=10) if name == "iu.a.t" else None
+            assert self.act(f"{name[:2]}/operator", publication(name, auto="review" not in name, price=price))
         return multiple(*(self.consortium.token(name, uses=1) for name in ("iu.a.t", "um.a.t")))
 
-    @rule(sender=st.sampled_from(PEOPLE), name=st.sampled_from(DATASETS))
-    def publish(self, sender: str, name: str) -> None:
-        self.act(sender, publication(name, auto="review" not in name))
+    @rule(
+        sender=st.sampled_from(PEOPLE),
+        name=st.sampled_from(DATASETS),
+        price=PRICES,
+        payee=st.sampled_from(("", "union:crew")),
+    )
+    def publish(self, sender: str, name: str, price: Price | None, payee: str) -> None:
+        self.act(sender, publication(name, auto="review" not in name, price=price, payee=payee))
+
+    @rule(sender=mostly("um/analyst"), source=st.sampled_from(ACCOUNTS), to=st.sampled_from(ACCOUNTS))
+    def transfer(self, sender: str, source: str, to: str) -> None:
+        self.act(sender, TransferPoints(source=source, target=to, points=3, reason="thanks"))
+
+    @rule(owner=st.sampled_from(OWNERS), to=st.sampled_from(ACCOUNTS), points=st.sampled_from((1, 7, 100, 10**6)))
+    def spend(self, owner: str, to: str, points: int) -> None:
+        self.act(owner, TransferPoints(source=f"person:{owner}", target=to, points=points, reason="thanks"))
+
+    @rule(sender=mostly("um/operator"), administrator=st.sampled_from(("um/operator", "um/analyst", "iu/analyst")))
+    def define_union(self, sender: str, administrator: str) -> None:
+        self.act(sender, DefineUnion(name="crew", title="Crew", administrator=administrator))
+
+    @rule(sender=mostly("um/operator"), weights=st.dictionaries(st.sampled_from(OWNERS), st.integers(0, 3), min_size=1))
+    def set_union_members(self, sender: str, weights: dict[str, int]) -> None:
+        members = [UnionMember(account=f"person:{owner}", weight=weights[owner]) for owner in sorted(weights)]
+        self.act(sender, SetUnionMembers(union="crew", members=members))
+
+    @rule(sender=st.sampled_from(OWNERS))
+    def claim_earnings(self, sender: str) -> None:
+        self.act(sender, ClaimEarnings(union="crew", account=f"person:{sender}"))
 
     @rule(sender=mostly("um/operator"), name=st.sampled_from(DATASETS), really=RARELY)
     def withdraw(self, sender: str, name: str, really: bool) -> None:
@@ -185,6 +255,7 @@ class Ledger(RuleBasedStateMachine):
             committee=committee,
             result_key=bytes(32),
             threshold=1,
+            max_price=10_000,
         )
         return self.act(found[0].holder, task) or multiple()
 
@@ -238,6 +309,30 @@ class Ledger(RuleBasedStateMachine):
             assert token.uses_left + held[token.id] == token.uses_granted
 
     @invariant()
+    def points_are_conserved(self) -> None:
+        supply = self.consortium.app.supply()
+        held = [
+            escrow.points
+            for escrow in self.all("escrow", Escrow)
+            if escrow.status in (ESCROW_STATUS_HELD, ESCROW_STATUS_FROZEN)
+        ]
+        assert sum(held) == supply.escrowed
+        spendable = sum(account.points for account in self.all("account", Account))
+        assert spendable + supply.escrowed == supply.minted - supply.burned
+        for union in self.all("union", DataUnion):
+            assert self.consortium.app.account(f"union:{union.name}").points >= union.divided
+
+    @invariant()
+    def escrow_follows_its_task(self) -> None:
+        for task in self.all("task", Task):
+            escrow = self.consortium.app.escrow(task.id)
+            assert (escrow is not None) == bool(task.terms.points)
+            if escrow is None or escrow.status == ESCROW_STATUS_FROZEN or escrow.paid or escrow.planned:
+                continue
+            open_ = task.status in (TASK_STATUS_SUBMITTED, TASK_STATUS_RUNNING)
+            assert escrow.status == (ESCROW_STATUS_HELD if open_ else ESCROW_STATUS_REFUNDED), task
+
+    @invariant()
     def nothing_open_is_without_means(self) -> None:
         tokens = {token.id: token for token in self.all("token", Token)}
         for task in self.consortium.app.open_tasks():
@@ -252,7 +347,7 @@ class Ledger(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.indexes_hold_what_a_scan_finds()
-        other = Consortium(MemoryStore())
+        other = Consortium(MemoryStore(), rich())
         for block in self.consortium.blocks:
             other.replay(block)
         assert other.app.info() == self.consortium.app.info()

@@ -34,6 +34,7 @@ from koinon.v1.identity_pb2 import (
     RotateKey,
     UpdateEndpoints,
 )
+from koinon.v1.points_pb2 import ClaimEarnings, DefineUnion, SetUnionMembers, TransferPoints, UnionMember
 from koinon.v1.task_pb2 import CancelTask, FailTask
 from koinon.v1.transaction_pb2 import Operation
 from tests.contracts.consortium import (
@@ -83,6 +84,10 @@ MAY = {
     "complete_task": {"case", "iu", "um"},
     "fail_task": {"case", "iu", "um"},
     "cancel_task": {"um/analyst", "um/operator"},
+    "transfer_points": {"iu/operator"},
+    "define_union": {name for name in SENDERS if name.endswith("/operator")},
+    "set_union_members": {"iu/operator", "iu/analyst"},
+    "claim_earnings": {"um/analyst"},
 }
 
 
@@ -98,6 +103,7 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
     terms = AccessTerms(operations=ALL_OPERATIONS, purpose="to learn", duration_ms=1, uses=1)
     demand = consortium.do("um/analyst", wanted(columns=["age"]))
     dispute = consortium.do("um/analyst", claim(token, "iu", REMEDY_REVOCATION))
+    consortium.do("iu/operator", DefineUnion(name="patients", title="Patients", administrator="iu/analyst"))
     messages = [
         RegisterPerson(person=person("iu/new", ROLE_ANALYST)),
         RevokePerson(person_id="iu/analyst", reason="left"),
@@ -133,6 +139,10 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
         complete(task, "um"),
         FailTask(task_id=task, rule="deadline", reason="gave up"),
         CancelTask(task_id=task),
+        TransferPoints(source="institution:iu", target="person:iu/analyst", points=1, reason="budget"),
+        DefineUnion(name="new", title="New", administrator="iu/analyst"),
+        SetUnionMembers(union="patients", members=[UnionMember(account="person:um/analyst", weight=1)]),
+        ClaimEarnings(union="patients", account="person:um/analyst"),
     ]
     return consortium, {str(operation(message).WhichOneof("operation")): message for message in messages}
 

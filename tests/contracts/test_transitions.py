@@ -48,6 +48,7 @@ FINAL = {
     "demand": {"withdrawn", "expired"},
     "dispute": {"decided", "withdrawn"},
     "task": {"completed", "failed", "cancelled", "expired"},
+    "escrow": {"settled", "refunded"},
 }
 
 
