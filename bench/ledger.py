@@ -41,7 +41,7 @@ class Load:
     half_load_s: float = 20.0
 
 
-class _Sender:
+class Sender:
     """An institution's operator with envelopes to hand in."""
 
     def __init__(self, network: Testnet, institution: str) -> None:
@@ -104,7 +104,7 @@ def _small_dataset(name: str) -> PublishDataset:
 async def measure(network: Testnet, load: Load, say: Callable[[str], None]) -> dict[str, float]:
     """Keys ``ledger.*`` of the report."""
     async with AsyncExitStack() as stack:
-        senders = [_Sender(network, institution) for institution in network.institutions]
+        senders = [Sender(network, institution) for institution in network.institutions]
         for sender in senders:
             stack.push_async_callback(sender.connection.close)
         say(f"latency of {load.idle_samples} single transactions on an idle ledger")
@@ -121,14 +121,14 @@ async def measure(network: Testnet, load: Load, say: Callable[[str], None]) -> d
     }
 
 
-async def _timed(sender: _Sender, envelopes: Sequence[bytes]) -> float:
+async def _timed(sender: Sender, envelopes: Sequence[bytes]) -> float:
     """Milliseconds until all are final, as their sender sees it."""
     started = time.perf_counter()
     await sender.commit(envelopes)
     return (time.perf_counter() - started) * 1000
 
 
-async def _idle(sender: _Sender, load: Load) -> list[float]:
+async def _idle(sender: Sender, load: Load) -> list[float]:
     samples = []
     for signed in sender.sign(load.idle_samples):
         samples.append(await _timed(sender, [signed]))
@@ -136,10 +136,10 @@ async def _idle(sender: _Sender, load: Load) -> list[float]:
     return samples
 
 
-async def _throughput(senders: Sequence[_Sender], transactions: int) -> float:
+async def _throughput(senders: Sequence[Sender], transactions: int) -> float:
     """Committed transactions per second, from the first submission to the last commit."""
 
-    async def lane(sender: _Sender, batches: Iterable[Sequence[bytes]]) -> None:
+    async def lane(sender: Sender, batches: Iterable[Sequence[bytes]]) -> None:
         for batch in batches:
             await sender.commit(batch)
 
@@ -155,7 +155,7 @@ async def _throughput(senders: Sequence[_Sender], transactions: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-async def _half_load(senders: Sequence[_Sender], tx_per_s: float, seconds: float) -> list[float]:
+async def _half_load(senders: Sequence[Sender], tx_per_s: float, seconds: float) -> list[float]:
     """Latencies of every transaction of a steady stream: one small batch every tick, at the nodes in turn."""
     tick_s = 0.1
     size = max(1, round(tx_per_s * tick_s))

@@ -40,6 +40,9 @@ GOSSIP_DELAY_MS = 2  # envelopes that arrive together travel together
 # --- messages between nodes
 MAX_PEER_MESSAGE_BYTES = MAX_BLOCK_BYTES + 512 * 1024  # a proposal with its block, and room for framing
 MAX_SYNC_BLOCKS = 256  # per BlockResponse, which ends at MAX_BLOCK_BYTES: reading them takes milliseconds
+SNAPSHOT_CHUNK_BYTES = 1024 * 1024  # of state; the entry that passes it ends the chunk, which fits into one message
+SNAPSHOT_AUDIT_RECORDS = 256  # per chunk; a power of two, so that a chunk is a subtree of the log
+MAX_SNAPSHOT_CHUNKS = 50_000  # their digests fit into one message: 50 GB of state, or 12 million records
 PROTOCOL_VERSION = 1  # of messages between nodes; others are refused in the Hello
 MAX_PEER_QUEUE = 1_000  # messages waiting for one slow peer, of consensus and of gossip each
 MAX_PEER_BLOCKS = 8  # of those, messages with blocks: a peer that asks and does not read must not fill our memory

@@ -187,6 +187,7 @@ class Application(Reads):
 
     def finalize_block(self, block: DecidedBlock) -> Finalized:
         context = Context(
+        self.check_protocol()
             self._new_state(),
             block.height,
             block.time_ms,
@@ -366,6 +367,10 @@ def _admit(state: State, transaction: SignedTransaction, time_ms: int, latest_ms
 
     With ``latest_ms``: may a block of some time between the two?
 
+    def remember(self, envelope: bytes, transaction: SignedTransaction) -> None:
+        """Take in what ``koinon.envelope`` made of an envelope on a thread, so that it is not verified again."""
+        self._remember(envelope, transaction)
+
     Raises Refused with rule ``transaction-expired``, ``expiry-too-far`` or ``replayed-transaction``.
     """
     expires_at_ms = transaction.body.expires_at_ms
@@ -380,6 +385,12 @@ def _admit(state: State, transaction: SignedTransaction, time_ms: int, latest_ms
             f"the transaction expires {expires_at_ms - time_ms} ms after the ledger's time, more than {MAX_EXPIRY_MS}",
             rule="expiry-too-far",
             hint="compare the clock of this machine with the ledger's time; then sign it again",
+def restored_standing(initial: Genesis, height: int, time_ms: int, results_root: bytes, lthash: LtHash) -> Write:
+    """Where an application stands whose state and audit log came from a snapshot (node.restore), for its store."""
+    standing = _Standing(genesis_file.genesis_hash(initial), height, time_ms, results_root, lthash.to_bytes())
+    return _STANDING, standing.to_bytes()
+
+
         )
     if tables.SEEN.contains(state, expires_at_ms, transaction.id):
         raise _replayed(transaction.id)

@@ -9,6 +9,7 @@
     HOME/tls/{certificate.pem,key.pem}        the certificate is pinned on the ledger
     HOME/people/NAME.{key,toml}               people made by `koinon init`, with their client profiles
     HOME/data/{ledger/,wal,read.sqlite}       what the node has decided and indexed
+    HOME/data/{snapshots/,chunks/}            snapshots for others; chunks of one being fetched
     HOME/datasets/                            files served to joint computations
     HOME/outputs/                             results sealed to their askers
     HOME/log/node.log                         JSON lines
@@ -82,6 +83,26 @@ class Home:
         return self.path / "data" / "ledger"
 
     @property
+    def ledger_building(self) -> Path:
+        """A ledger that is being made from a snapshot."""
+        return self.path / "data" / "ledger.part"
+
+    @property
+    def ledger_restored(self) -> Path:
+        """One that is whole, to take the place of ``ledger`` at the next start."""
+        return self.path / "data" / "ledger.new"
+
+    @property
+    def snapshots(self) -> Path:
+        """Those cut here, for others."""
+        return self.path / "data" / "snapshots"
+
+    @property
+    def chunks(self) -> Path:
+        """Those fetched so far of another's."""
+        return self.path / "data" / "chunks"
+
+    @property
     def wal(self) -> Path:
         return self.path / "data" / "wal"
 
@@ -111,6 +132,14 @@ class JobLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerLimits:
+    """What a node keeps beside what all must keep, in blocks."""
+
+    snapshot_blocks: int = 1_000  # a snapshot for joiners is cut whenever the height is a multiple; 0: never
+    keep_blocks: int = 0  # older ones are pruned to their headers, in segments; 0: none
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything `koinon node run` is told by its home directory."""
 
@@ -122,6 +151,7 @@ class NodeConfig:
     metrics: Address | None = None  # None: off
     log_level: str = "info"
     jobs: JobLimits = JobLimits()
+    ledger: LedgerLimits = LedgerLimits()
 
     def listening(self) -> dict[str, Address]:
         """Every address that the node binds, by its name in ``[listen]``."""
@@ -130,10 +160,11 @@ class NodeConfig:
 
 
 _LEVELS = ("debug", "info", "warning", "error")
-_TOP = ("institution", "listen", "log", "jobs")
+_TOP = ("institution", "listen", "log", "jobs", "ledger")
 _LISTEN = ("rpc", "peer", "mpc", "metrics")
 _LOG = ("level",)
 _JOBS = {"memory_mb": (64, 1024 * 1024), "concurrent": (1, 64)}  # least, most
+_LEDGER = {"snapshot_blocks": (0, 1_000_000_000), "keep_blocks": (0, 1_000_000_000)}
 
 
 def load(home: Path) -> NodeConfig:
@@ -163,6 +194,7 @@ def load(home: Path) -> NodeConfig:
     listen = _table(source, document, "listen", _LISTEN)
     log = _table(source, document, "log", _LOG)
     jobs = _table(source, document, "jobs", tuple(_JOBS))
+    ledger = _table(source, document, "ledger", tuple(_LEDGER))
     level = _text(source, "log", log, "level", default="info")
     if level not in _LEVELS:
         raise _invalid(f"{source}: log.level is {level!r}", hint=f"use one of {', '.join(_LEVELS)}")
@@ -176,6 +208,9 @@ def load(home: Path) -> NodeConfig:
         log_level=level,
         jobs=JobLimits(
             **{key: _number(source, "jobs", jobs, key, *bounds) for key, bounds in _JOBS.items() if key in jobs}
+        ),
+        ledger=LedgerLimits(
+            **{key: _number(source, "ledger", ledger, key, *bounds) for key, bounds in _LEDGER.items() if key in ledger}
         ),
     )
 
@@ -200,6 +235,12 @@ level = "{config.log_level}"    # {", ".join(_LEVELS)}
 [jobs]
 memory_mb = {config.jobs.memory_mb}
 concurrent = {config.jobs.concurrent}
+
+# A snapshot for joiners every so many blocks (0: none). Older blocks than the newest keep_blocks are pruned to their
+# headers (0: all are kept whole); audit records are kept for ever.
+[ledger]
+snapshot_blocks = {config.ledger.snapshot_blocks}
+keep_blocks = {config.ledger.keep_blocks}
 """
 
 

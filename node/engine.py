@@ -191,6 +191,19 @@ class Engine:
             self._enter(self._start_height_for_transactions)
 
     def status(self) -> EngineStatus:
+    def expects(self, peer: str, response: peer_pb2.BlockResponse) -> bool:
+        """Did this node ask this peer for these blocks?"""
+        return self._neighbours.expects(peer, response)
+
+    def wait_for_snapshot(self, waiting: bool) -> None:
+        """While waiting no blocks are asked for; those that come are followed."""
+        self._neighbours.waiting = waiting
+
+    def needs_snapshot(self) -> bool:
+        """Are others ahead, and this node has no ledger yet, or nobody keeps the blocks that it lacks?"""
+        ahead = self._neighbours.highest_claim() > self.chain.height
+        return ahead and (self.chain.height == 0 or self._neighbours.nobody_keeps_next())
+
         core = self._core
         names = {member.institution for member in self.chain.validators}
 
@@ -515,9 +528,15 @@ class Engine:
                 break
             followed.append((block, self._follow(block, item.commit)))
         if followed:
-            self._store.write((), sync=True)
-            self._announce(followed, before)
-            self._neighbours.ask()
+            if self.chain.next_validators != self.chain.validators:  # whoever keeps their history looks at each change
+                self._finish(followed, before)
+                before, followed = self.chain.hashes, []
+            self._finish(followed, before)
+
+    def _finish(self, followed: Sequence[tuple[ParsedBlock, Finalized]], before: AppHashes) -> None:
+        self._store.write((), sync=True)
+        self._announce(followed, before)
+        self._neighbours.ask()
 
     def _follow(self, block: ParsedBlock, commit: pb.Commit) -> Finalized:
         """Execute a block that is decided. Raises Corrupt if it does not fit our state, which then is wrong."""

@@ -396,7 +396,7 @@ class _Link:
         match message.WhichOneof("message"):
             case "transactions":
                 return self._gossip
-            case "proposal" | "block_response":
+            case "proposal" | "block_response" | "snapshot_offer" | "chunk_response":
                 return self._blocks
             case _:
                 return self._urgent

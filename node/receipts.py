@@ -82,11 +82,10 @@ class Receipts:
 
     def signed_header(self, height: int) -> SignedHeader:
         """The header at a height, with its certificate and who could sign it."""
-        commit = self._blocks.commit(height)
-        if commit is None:
-            raise self._lacking(f"block {height}")
-        validators = self._validators.at(height).to_proto()
-        return SignedHeader(header=self._block(height).header, commit=commit, validators=validators)
+        header, commit = self._blocks.header(height), self._blocks.commit(height)
+        if header is None or commit is None:
+            raise self._lacking(f"the header of block {height}")
+        return SignedHeader(header=header, commit=commit, validators=self._validators.at(height).to_proto())
 
     def _of_record(self, kind: ReceiptKind.ValueType, index: int) -> Receipt:
         """Under the newest header, which every record before it is under."""

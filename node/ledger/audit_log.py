@@ -80,6 +80,14 @@ class AuditLog:
         assert 0 <= size <= self._size
         return self._subtree(0, size) if size else merkle.EMPTY_ROOT
 
+    def roots(self, size: int, width: int) -> list[bytes]:
+        """Roots over the records [0, width), [width, 2 * width) … of the log that had ``size``.
+
+        ``width`` is a power of two. Raises Corrupt.
+        """
+        assert 0 <= size <= self._size
+        return [self._subtree(start, min(start + width, size)) for start in range(0, size, width)]
+
     def inclusion_proof(self, index: int, size: int) -> list[bytes]:
         """That record ``index`` is in the log of ``size`` records; 0 <= index < size <= self.size. Raises Corrupt."""
         assert 0 <= index < size <= self._size

@@ -5,6 +5,7 @@ space  contents
 =====  =================================================================
 s/     state: what the contracts read and write, covered by the state commitment
 b/     blocks, by height
+h/     headers of blocks that are no longer kept whole, by height
 c/     the commit for each block, by height
 l/     audit log: records and complete subtrees
 t/     transaction index

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from koinon.errors import Corrupt, InvalidInput
 from koinon.v1.consensus_pb2 import Validator, ValidatorSetRecord
 from koinon.validators import ValidatorSet
-from node.abci import Finalized
+from node.abci import Finalized, Write
 from node.ledger.blocks import ChainState, ParsedBlock
 from node.store.kv import KeyValueStore, height_key
 
@@ -57,8 +57,7 @@ class ValidatorHistory:
     def _add(self, height: int, validators: ValidatorSet) -> None:
         if height > 1 and self.at(height) == validators:
             return
-        record = ValidatorSetRecord(validators=validators.to_proto())
-        self._store.write([(height_key(_SETS, height), record.SerializeToString(deterministic=True))], sync=False)
+        self._store.write([entry(height, validators)], sync=False)
 
     @staticmethod
     def _damaged(height: int) -> Corrupt:
@@ -66,3 +65,9 @@ class ValidatorHistory:
             f"the stored validators of height {height} are damaged",
             hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
         )
+
+
+def entry(height: int, validators: ValidatorSet) -> Write:
+    """What to write for a set that votes from this height on."""
+    record = ValidatorSetRecord(validators=validators.to_proto())
+    return height_key(_SETS, height), record.SerializeToString(deterministic=True)

@@ -1,0 +1,118 @@
+"""A ledger store made from a snapshot: built aside, compared with the signed header, put in place by a rename.
+
+A crash at any point leaves the old ledger or the new one. What was built half is thrown away; chunks that were
+fetched stay, and are used again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from koinon import genesis as genesis_file
+from koinon.v1.identity_pb2 import Genesis
+from koinon.validators import ValidatorSet
+from node.abci import AppHashes, Write
+from node.application import Application, restored_standing
+from node.config import Home
+from node.ledger import snapshot
+from node.ledger.audit_log import AuditLog
+from node.ledger.blocks import ChainState
+from node.ledger.lthash import LtHash
+from node.ledger.snapshot import InvalidSnapshot, Plan
+from node.store import validator_history
+from node.store.blocks import BlockStore
+from node.store.kv import KeyValueStore
+from node.store.leveldb import LevelStore
+
+CHAIN_KEY = b"m/chain"
+_BATCH = 2_000  # entries or records written at a time
+
+T = TypeVar("T")
+
+
+def build(genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes], store: KeyValueStore) -> ChainState:
+    """Fill an empty store with what the ledger holds after the snapshot's block. Raises InvalidSnapshot.
+
+    ``plan`` is proved (snapshot.plan); ``chunks`` are not trusted. After a failure the store is to be thrown away.
+    """
+    header = plan.head.header
+    lthash, audit_log = LtHash(), AuditLog(lambda _: None)
+    for pairs in _batches(snapshot.entries(plan, chunks)):
+        lthash.update((key, None, value) for key, value in pairs)
+        store.write(pairs, sync=False)
+    for records in _batches(snapshot.records(plan, chunks)):
+        store.write(audit_log.append(records), sync=False)
+    snapshot.compare(header, lthash.digest(), audit_log.root(), audit_log.size)
+
+    writes: list[Write] = []
+    blocks = BlockStore(store)
+    for signed in plan.signed:
+        writes += blocks.header_writes(int(signed.commit.height), signed.header, signed.commit)
+    sets = plan.validator_sets(genesis_file.validators(genesis))
+    writes += [validator_history.entry(height, validators) for height, validators in sets.items()]
+    last = plan.last.header
+    writes.append(restored_standing(genesis, plan.height, last.time_ms, header.results_root, lthash))
+    store.write(writes, sync=True)
+
+    next_validators = ValidatorSet.of(Application(store, genesis).info().validators)
+    if next_validators.hash() != header.next_validators_hash:
+        raise InvalidSnapshot("the state names other validators than the header states")
+    hashes = AppHashes(header.results_root, header.state_commitment, header.audit_root, int(header.audit_size))
+    chain = ChainState(
+        chain_id=header.chain_id,
+        height=plan.height,
+        time_ms=last.time_ms,
+        block_hash=plan.last.block_hash,
+        hashes=hashes,
+        last_validators=plan.last.validators,
+        validators=plan.head.validators,
+        next_validators=next_validators,
+    )
+    store.write([(CHAIN_KEY, chain.to_bytes())], sync=True)
+    return chain
+
+
+def build_aside(home: Home, genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes]) -> None:
+    """Build the store beside the present ledger, for ``put_in_place``. Raises InvalidSnapshot, and as a store does."""
+    shutil.rmtree(home.ledger_building, ignore_errors=True)
+    try:
+        with closing(LevelStore(home.ledger_building)) as store:
+            build(genesis, plan, chunks, store)
+    except BaseException:
+        shutil.rmtree(home.ledger_building, ignore_errors=True)
+        raise
+    shutil.rmtree(home.ledger_restored, ignore_errors=True)
+    _rename(home.ledger_building, home.ledger_restored)
+
+
+def put_in_place(home: Home) -> bool:
+    """Before a ledger is opened: replace it by a restored one, if there is one; returns whether there was."""
+    shutil.rmtree(home.ledger_building, ignore_errors=True)
+    if not home.ledger_restored.exists():
+        return False
+    shutil.rmtree(home.ledger, ignore_errors=True)  # a crash here is no loss: the restored one is whole
+    _rename(home.ledger_restored, home.ledger)
+    shutil.rmtree(home.chunks, ignore_errors=True)
+    return True
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Atomic, and on disk once this returns."""
+    source.rename(target)
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch

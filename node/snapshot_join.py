@@ -1,0 +1,251 @@
+"""Fetching a snapshot from several peers, none of whom is trusted. Pure.
+
+1. *Seek*: ask all for their newest snapshot. An offer counts when its headers lead there from the genesis
+   (node.ledger.snapshot); whoever offers what does not hold is disbelieved.
+2. *Choose* what most peers offer, the newest of these: correct members cut the same bytes at the same height, so a
+   forged manifest stands alone.
+3. *Fetch* chunks from all who offer it, a few of each at a time. A chunk that is not what the manifest names is
+   dropped, its sender disbelieved, and the chunk asked of another; so it is when it does not come in time. Chunks are
+   kept by digest, so that a restart, or another snapshot, begins with those that are there.
+4. *Complete*: node.restore compares everything with the signed header. If it differs, the manifest was forged:
+   ``reject`` disbelieves all who offered it, and seeks again.
+
+If nobody offers anything, the node fetches blocks instead. Memory: one offer per peer, and chunks in flight.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from koinon.errors import Corrupt
+from koinon.v1 import peer_pb2
+from koinon.v1.identity_pb2 import Genesis
+from koinon.v1.snapshot_pb2 import ChunkRequest, ChunkResponse, SnapshotOffer, SnapshotRequest
+from node.ledger import snapshot
+from node.ledger.snapshot import InvalidSnapshot, Plan
+from node.ports import Log, Transport
+
+_SEEK_INTERVALS = 4  # to wait for offers, unless all who hear us have answered
+_PATIENCE_INTERVALS = 20  # to wait for a chunk: those in flight take three seconds at 10 Mbit/s
+_CHUNKS_IN_FLIGHT = 4  # per peer; a peer's queue takes eight messages of this size
+_CHUNKS_PER_INTERVAL = 16  # asked of one peer: it sends twice as many
+
+
+class Chunks(Protocol):
+    """Where fetched chunks are kept, by digest. May lose them, and may return what was not put: it is checked."""
+
+    def get(self, digest: bytes) -> bytes | None: ...
+
+    def put(self, digest: bytes, data: bytes) -> None: ...
+
+
+class Phase(Enum):
+    """Where a joiner stands."""
+
+    IDLE = "idle"
+    SEEKING = "seeking"
+    FETCHING = "fetching"
+    COMPLETE = "complete"
+
+
+@dataclass(slots=True)
+class _Fetch:
+    plan: Plan
+    sources: set[str]
+    missing: set[int]  # chunks neither here nor asked for
+    asked: dict[int, tuple[str, int]] = field(default_factory=dict)  # chunk: of whom, and intervals since
+
+
+class Joiner:
+    """One node's search for a snapshot."""
+
+    def __init__(self, genesis: Genesis, transport: Transport, chunks: Chunks, log: Log) -> None:
+        self._genesis = genesis
+        self._transport = transport
+        self._chunks = chunks
+        self._log = log
+        self._plans: dict[str, Plan] = {}  # by peer: what it offers, proved
+        self._answered: set[str] = set()
+        self._liars: set[str] = set()
+        self._asks: Counter[str] = Counter()  # by peer, in this interval
+        self._intervals = 0
+        self._fetch: _Fetch | None = None
+        self.phase = Phase.IDLE
+
+    # --- 1. seek
+
+    def seek(self) -> None:
+        """Begin, or begin again."""
+        self.phase, self._fetch, self._intervals = Phase.SEEKING, None, 0
+        self._plans.clear()
+        self._answered.clear()
+        self._transport.broadcast(peer_pb2.DeliverRequest(snapshot_request=SnapshotRequest()))
+
+    def on_offer(self, peer: str, offer: SnapshotOffer) -> None:
+        """What a peer offers; nothing of it is trusted."""
+        if self.phase is not Phase.SEEKING or peer in self._answered:
+            return
+        self._answered.add(peer)
+        if not offer.manifest or peer in self._liars:
+            return
+        try:
+            self._plans[peer] = snapshot.plan(self._genesis, offer)
+        except Corrupt as error:
+            self._disbelieve(peer, error)
+
+    def interval_ended(self, reachable: int) -> None:
+        """Called a few times a second; ``reachable`` is how many peers hear us."""
+        self._asks.clear()
+        match self.phase:
+            case Phase.SEEKING:
+                self._intervals += 1
+                if self._intervals > _SEEK_INTERVALS or (self._answered and len(self._answered) >= reachable):
+                    self._choose()
+            case Phase.FETCHING:
+                self._give_up_on_late()
+            case _:
+                pass
+
+    def _give_up_on_late(self) -> None:
+        """Whoever did not send a chunk in time no longer is a source."""
+        fetch, late = self._fetch, set()
+        assert fetch is not None
+        for index, (peer, intervals) in fetch.asked.items():
+            fetch.asked[index] = peer, intervals + 1
+            if intervals >= _PATIENCE_INTERVALS:
+                late.add(peer)
+        for peer in sorted(late):
+            self._lost(peer)
+        if self._fetch is fetch:  # else all were late
+            self._ask()
+
+    # --- 2. choose
+
+    def _choose(self) -> None:
+        """The snapshot that most offer, the newest of these; none at all ends the search."""
+        if not self._plans:
+            self.phase = Phase.IDLE
+            return
+        offered = Counter(plan.manifest for plan in self._plans.values())
+        chosen = max(self._plans.values(), key=lambda plan: (offered[plan.manifest], plan.height, plan.manifest))
+        sources = {peer for peer, plan in self._plans.items() if plan.manifest == chosen.manifest}
+        missing = {index for index in range(len(chosen.digests)) if not self._is_here(chosen, index)}
+        self._fetch = _Fetch(chosen, sources, missing)
+        self.phase = Phase.FETCHING
+        self._log.info(
+            "snapshot chosen",
+            height=chosen.height,
+            chunks=len(chosen.digests),
+            missing=len(missing),
+            peers=sorted(sources),
+        )
+        self._ask()
+
+    def _is_here(self, plan: Plan, index: int) -> bool:
+        data = self._chunks.get(plan.digests[index])
+        if data is None:
+            return False
+        try:
+            plan.check(index, data)
+        except Corrupt:
+            return False
+        return True
+
+    # --- 3. fetch
+
+    def _ask(self) -> None:
+        fetch = self._fetch
+        assert fetch is not None
+        if not fetch.missing and not fetch.asked:
+            self.phase = Phase.COMPLETE
+            return
+        flying = Counter(peer for peer, _ in fetch.asked.values())
+        for index in sorted(fetch.missing):
+            able = [
+                peer
+                for peer in fetch.sources
+                if flying[peer] < _CHUNKS_IN_FLIGHT and self._asks[peer] < _CHUNKS_PER_INTERVAL
+            ]
+            if not able:
+                break
+            peer = min(able, key=lambda name: (flying[name], name))
+            flying[peer] += 1
+            self._asks[peer] += 1
+            fetch.missing.remove(index)
+            fetch.asked[index] = peer, 0
+            request = ChunkRequest(height=fetch.plan.height, index=index)
+            self._transport.send(peer, peer_pb2.DeliverRequest(chunk_request=request))
+
+    def on_chunk(self, peer: str, response: ChunkResponse) -> None:
+        """A chunk, if it was asked for."""
+        fetch = self._fetch
+        if fetch is None or response.height != fetch.plan.height:
+            return
+        asked = fetch.asked.get(response.index)
+        if asked is None or asked[0] != peer:
+            return
+        if not response.chunk:  # it cut a newer one meanwhile
+            self._lost(peer)
+            return
+        try:
+            fetch.plan.check(response.index, response.chunk)
+        except Corrupt as error:
+            self._disbelieve(peer, error)
+            self._lost(peer)
+            return
+        del fetch.asked[response.index]
+        self._chunks.put(fetch.plan.digests[response.index], response.chunk)
+        self._ask()
+
+    def _lost(self, peer: str) -> None:
+        """This peer no longer is a source: ask the others for what it was asked; without any, begin again."""
+        fetch = self._fetch
+        if fetch is None:
+            return
+        fetch.sources.discard(peer)
+        for index in [index for index, (name, _) in fetch.asked.items() if name == peer]:
+            del fetch.asked[index]
+            fetch.missing.add(index)
+        if fetch.sources:
+            self._ask()
+        else:
+            self.seek()
+
+    # --- 4. complete
+
+    @property
+    def plan(self) -> Plan:
+        """The snapshot chosen; there is one while fetching and when complete."""
+        assert self._fetch is not None
+        return self._fetch.plan
+
+    def chunk(self, index: int) -> bytes:
+        """A chunk that was fetched; to be checked again. Raises InvalidSnapshot where it is gone."""
+        data = self._chunks.get(self.plan.digests[index])
+        if data is None:
+            raise InvalidSnapshot(f"chunk {index} is no longer on the disk", hint="nothing: it is fetched again")
+        return data
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Chunks that are here, and how many there are; (0, 0) before one is chosen."""
+        fetch = self._fetch
+        if fetch is None:
+            return 0, 0
+        count = len(fetch.plan.digests)
+        return count - len(fetch.missing) - len(fetch.asked), count
+
+    def reject(self, error: Corrupt) -> None:
+        """The whole is not what the header states: whoever offered it made it up."""
+        manifest = self.plan.manifest
+        for peer in [peer for peer, plan in self._plans.items() if plan.manifest == manifest]:
+            self._disbelieve(peer, error)
+        self.seek()
+
+    def _disbelieve(self, peer: str, error: Corrupt) -> None:
+        self._log.warning("snapshot dropped", sender=peer, rule=error.rule, reason=error.message)
+        self._liars.add(peer)
+        self._plans.pop(peer, None)

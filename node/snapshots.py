@@ -1,0 +1,291 @@
+"""Snapshots of one node: cut for others, fetched and restored where this node needs one.
+
+In ABCI 2.0's names: ``offer`` answers list_snapshots, ``chunk`` load_snapshot_chunk; offer_snapshot and
+apply_snapshot_chunk are node.snapshot_join. Cutting reads a consistent view of the store, taken at the block, on a thread,
+so that consensus waits for none of it. Of the state a copy is written, since it changes; records of the audit log
+never do, and are served from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from koinon import canonical
+from koinon.errors import Corrupt, KoinonError, Unavailable
+from koinon.limits import SNAPSHOT_AUDIT_RECORDS
+from koinon.v1.identity_pb2 import Genesis
+from koinon.v1.peer_pb2 import DeliverRequest
+from koinon.v1.snapshot_pb2 import ChunkRequest, ChunkResponse, SnapshotManifest, SnapshotOffer
+from node import restore
+from node.application import Application
+from node.config import Home
+from node.engine import Engine
+from node.snapshot_join import Joiner, Phase
+from node.ledger import snapshot
+from node.ledger.snapshot import InvalidSnapshot
+from node.ports import Log, Transport
+from node.receipts import Receipts
+from node.store.kv import KeyValueStore
+from node.store.validator_history import ValidatorHistory
+
+INTERVAL_S = 0.25
+MESSAGES = ("snapshot_request", "snapshot_offer", "chunk_request", "chunk_response")
+"""Kinds of messages between nodes that are about snapshots."""
+
+_ANSWERS_PER_INTERVAL = 32  # chunks to one peer: up to 128 MB/s are read for it
+_PAUSE_INTERVALS = 40  # after a search in vain
+_KEPT = 2  # snapshots: whoever began to fetch one can finish while the next is offered
+_MANIFEST = "manifest"
+
+
+class ChunkFiles:
+    """Chunks in a directory, one file each, by digest. A damaged file is a missing chunk: its reader checks it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, digest: bytes) -> bytes | None:
+        try:
+            return (self._path / digest.hex()).read_bytes()
+        except OSError:
+            return None
+
+    def put(self, digest: bytes, data: bytes) -> None:
+        """Raises Unavailable."""
+        file = self._path / digest.hex()
+        part = file.with_suffix(".part")
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+            part.replace(file)
+        except OSError as error:
+            raise Unavailable(
+                f"a chunk of a snapshot cannot be written: {error.strerror}", rule="disk-error", hint="check the disk"
+            ) from error
+
+
+class Cutter:
+    """The snapshots that this node offers."""
+
+    def __init__(self, path: Path, store: KeyValueStore, application: Application) -> None:
+        self._path = path
+        self._store = store
+        self._application = application
+        self._manifests: dict[int, bytes] = self._load()
+        shutil.rmtree(path / "part", ignore_errors=True)
+
+    def _load(self) -> dict[int, bytes]:
+        """Those that are on the disk, whole, by height."""
+        found = {}
+        for file in self._path.glob(f"*/{_MANIFEST}"):
+            if file.parent.name.isascii() and file.parent.name.isdigit():
+                found[int(file.parent.name)] = file.read_bytes()
+        return found
+
+    def cut(self, height: int) -> Callable[[], None]:
+        """Fix what the store holds now, after this block; the returned function does the work, on any thread."""
+        state = self._store.scan(b"s/")
+        audit_log = self._application.audit_log
+        size = audit_log.size
+
+        def work() -> None:
+            part, target = self._path / "part", self._path / str(height)
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            digests = list(_write_chunks(part, snapshot.state_chunks(state)))
+            manifest = SnapshotManifest(
+                height=height,
+                state_chunks=digests,
+                audit_size=size,
+                audit_chunks=audit_log.roots(size, SNAPSHOT_AUDIT_RECORDS),
+            ).SerializeToString(deterministic=True)
+            (part / _MANIFEST).write_bytes(manifest)
+            shutil.rmtree(target, ignore_errors=True)
+            part.rename(target)
+            self._manifests[height] = manifest
+            for old in sorted(self._manifests)[:-_KEPT]:
+                del self._manifests[old]
+                shutil.rmtree(self._path / str(old), ignore_errors=True)
+
+        return work
+
+    def newest(self, below: int) -> tuple[int, bytes] | None:
+        """Height and manifest of the newest snapshot below a height."""
+        heights = [height for height in self._manifests if height < below]
+        return (max(heights), self._manifests[max(heights)]) if heights else None
+
+    def chunk(self, height: int, index: int) -> bytes:
+        """A chunk of a snapshot that is kept; empty where it is not. Raises Corrupt."""
+        if height not in self._manifests:
+            return b""
+        manifest = SnapshotManifest.FromString(self._manifests[height])
+        states = len(manifest.state_chunks)
+        if index < states:
+            return ChunkFiles(self._path / str(height)).get(manifest.state_chunks[index]) or b""
+        if index >= states + len(manifest.audit_chunks):
+            return b""
+        return snapshot.audit_chunk(self._application.audit_log.record, index - states, int(manifest.audit_size))
+
+
+def _write_chunks(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    files = ChunkFiles(path)
+    for data in chunks:
+        digest = canonical.snapshot_chunk(data)
+        files.put(digest, data)
+        yield digest
+
+
+class Snapshots:
+    """Both sides of one node. Everything but cutting and restoring happens on the event loop."""
+
+    def __init__(
+        self,
+        home: Home,
+        genesis: Genesis,
+        every_blocks: int,
+        *,
+        store: KeyValueStore,
+        application: Application,
+        engine: Engine,
+        receipts: Receipts,
+        validators: ValidatorHistory,
+        transport: Transport,
+        reachable: Callable[[], int],
+        log: Log,
+    ) -> None:
+        """``every_blocks``: how often to cut one; 0 for never."""
+        self._home = home
+        self._genesis = genesis
+        self._every_blocks = every_blocks
+        self._application = application
+        self._engine = engine
+        self._receipts = receipts
+        self._validators = validators
+        self._transport = transport
+        self._reachable = reachable
+        self._log = log
+        self._cutter = Cutter(home.snapshots, store, application)
+        self._joiner = Joiner(genesis, transport, ChunkFiles(home.chunks), log)
+        self._pause = 0  # intervals, after a search in vain; meanwhile blocks are fetched
+        self._answers: Counter[str] = Counter()  # by peer, in this interval
+        self._cutting: asyncio.Task[None] | None = None
+        engine.wait_for_snapshot(engine.chain.height == 0)
+
+    # --- cutting
+
+    def on_committed(self, height: int) -> None:
+        """A block is on disk and visible: is it time for a snapshot?"""
+        if (
+            self._every_blocks
+            and height % self._every_blocks == 0
+            and height == self._engine.chain.height  # else blocks behind it are visible too
+            and self._cutting is None
+        ):
+            self._cutting = asyncio.create_task(self._cut(height), name="cut a snapshot")
+
+    async def _cut(self, height: int) -> None:
+        try:
+            await asyncio.to_thread(self._cutter.cut(height))
+            self._log.info("snapshot cut", height=height)
+        except (OSError, KoinonError) as error:
+            self._log.warning("snapshot not cut", height=height, reason=str(error))
+        finally:
+            self._cutting = None
+
+    async def stop(self) -> None:
+        """Wait for what is under way."""
+        if self._cutting is not None:
+            await asyncio.wait([self._cutting])
+
+    # --- both sides of the conversation
+
+    def received(self, peer: str, message: DeliverRequest) -> None:
+        """A message about snapshots from an authenticated member; its content is not trusted."""
+        match message.WhichOneof("message"):
+            case "snapshot_request":
+                if self._may_answer(peer):
+                    self._transport.send(peer, DeliverRequest(snapshot_offer=self._offer()))
+            case "chunk_request":
+                if self._may_answer(peer):
+                    self._transport.send(peer, DeliverRequest(chunk_response=self._chunk(message.chunk_request)))
+            case "snapshot_offer":
+                self._joiner.on_offer(peer, message.snapshot_offer)
+            case "chunk_response":
+                self._joiner.on_chunk(peer, message.chunk_response)
+            case _:
+                pass
+
+    def _may_answer(self, peer: str) -> bool:
+        self._answers[peer] += 1
+        return self._answers[peer] <= _ANSWERS_PER_INTERVAL
+
+    def _offer(self) -> SnapshotOffer:
+        found = self._cutter.newest(self._engine.chain.height)
+        if found is None:
+            return SnapshotOffer()
+        height, manifest = found
+        try:
+            return SnapshotOffer(
+                manifest=manifest,
+                validator_changes=[self._receipts.signed_header(end) for end in self._validators.last_heights(height)],
+                last=self._receipts.signed_header(height),
+                head=self._receipts.signed_header(height + 1),
+            )
+        except KoinonError as error:
+            self._log.warning("snapshot not offered", height=height, reason=error.message)
+            return SnapshotOffer()
+
+    def _chunk(self, request: ChunkRequest) -> ChunkResponse:
+        try:
+            data = self._cutter.chunk(int(request.height), request.index)
+        except KoinonError as error:
+            self._log.warning("snapshot damaged", height=request.height, reason=error.message)
+            data = b""
+        return ChunkResponse(height=request.height, index=request.index, chunk=data)
+
+    # --- joining
+
+    def newest(self) -> int:
+        """Height of the newest snapshot that this node offers; 0 when there is none."""
+        found = self._cutter.newest(self._engine.chain.height)
+        return found[0] if found else 0
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Of a snapshot being fetched: chunks that are here, and how many there are."""
+        return self._joiner.progress
+
+    def interval_ended(self) -> bool:
+        """Called every INTERVAL_S; returns whether a snapshot is here, and ``restore`` is to be called."""
+        self._answers.clear()
+        joiner, engine = self._joiner, self._engine
+        before = joiner.phase
+        if before is Phase.IDLE:
+            self._pause = max(0, self._pause - 1)
+            engine.wait_for_snapshot(engine.chain.height == 0 and not self._pause)
+            if engine.needs_snapshot() and not self._pause:
+                joiner.seek()
+        elif before is not Phase.COMPLETE:
+            engine.wait_for_snapshot(True)
+            joiner.interval_ended(self._reachable())
+            if joiner.phase is Phase.IDLE:
+                self._pause = _PAUSE_INTERVALS
+                engine.wait_for_snapshot(False)
+        return joiner.phase is Phase.COMPLETE
+
+    async def restore(self) -> bool:
+        """Make a ledger of what was fetched, to be put in place at the next start; False where it was forged."""
+        plan = self._joiner.plan
+        try:
+            await asyncio.to_thread(restore.build_aside, self._home, self._genesis, plan, self._joiner.chunk)
+        except (InvalidSnapshot, Corrupt) as error:
+            self._joiner.reject(error)
+            return False
+        self._log.info(
+            "snapshot restored", height=plan.height, records=int(plan.head.header.audit_size), chunks=len(plan.digests)
+        )
+        return True

@@ -1,0 +1,414 @@
+"""Snapshots: all members cut the same, a joiner believes nothing but the genesis, and nothing is ever half applied."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from koinon import canonical
+from koinon.errors import Corrupt
+from koinon.v1.peer_pb2 import DeliverRequest
+from koinon.v1.snapshot_pb2 import ChunkResponse, SnapshotManifest, SnapshotOffer, StateChunk
+from node import receipts, restore
+from node.application import Application
+from node.config import Home
+from node.snapshot_join import Joiner, Phase
+from node.ledger import blocks, snapshot
+from node.ledger.blocks import ChainState
+from node.ledger.snapshot import InvalidSnapshot
+from node.snapshots import ChunkFiles, Cutter
+from node.store.blocks import BlockStore
+from node.store.leveldb import LevelStore
+from node.store.memory import MemoryStore
+from node.store.validator_history import ValidatorHistory
+from tests.contracts.consortium import publication
+from tests.node.recorded_ledger import RecordedLedger
+
+PEERS = ("case", "iu", "uk")
+
+
+class Silence:
+    def info(self, event: str, **fields: object) -> None: ...
+
+    def warning(self, event: str, **fields: object) -> None: ...
+
+
+class Server:
+    """One member's ledger, and what it offers."""
+
+    def __init__(self, path: Path) -> None:
+        self.ledger = RecordedLedger(MemoryStore())
+        self.cutter = Cutter(path, self.ledger.store, self.ledger.app)
+        self.height = 0
+
+    def cut(self) -> None:
+        self.height = self.ledger.chain.height
+        self.cutter.cut(self.height)()
+
+    def offer(self) -> SnapshotOffer:
+        found = self.cutter.newest(self.ledger.chain.height)
+        if found is None:
+            return SnapshotOffer()
+        height, manifest = found
+        ledger = self.ledger
+        signed = receipts.Receipts(ledger.app, ledger.blocks, ledger.validators, ledger.genesis).signed_header
+        return SnapshotOffer(
+            manifest=manifest,
+            validator_changes=[signed(end) for end in ledger.validators.last_heights(height)],
+            last=signed(height),
+            head=signed(height + 1),
+        )
+
+    def answer(self, message: DeliverRequest) -> DeliverRequest | None:
+        match message.WhichOneof("message"):
+            case "snapshot_request":
+                return DeliverRequest(snapshot_offer=self.offer())
+            case "chunk_request":
+                asked = message.chunk_request
+                data = self.cutter.chunk(asked.height, asked.index)
+                return DeliverRequest(chunk_response=ChunkResponse(height=asked.height, index=asked.index, chunk=data))
+            case _:
+                return None
+
+
+Bend = Callable[[DeliverRequest], DeliverRequest | None]
+"""What a faulty peer makes of its answers; None for silence."""
+
+
+@dataclass
+class Net:
+    """A joiner and its peers; messages travel when ``run`` is called."""
+
+    server: Server
+    chunks: dict[bytes, bytes] = field(default_factory=dict)
+    bends: dict[str, Bend] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    queue: deque[tuple[str, DeliverRequest]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.joiner = Joiner(self.server.ledger.genesis, self, self, Silence())
+
+    def get(self, digest: bytes) -> bytes | None:
+        return self.chunks.get(digest)
+
+    def put(self, digest: bytes, data: bytes) -> None:
+        self.chunks[digest] = data
+
+    def send(self, institution: str, message: DeliverRequest) -> None:
+        self.asked.append(institution)
+        self.queue.append((institution, message))
+
+    def broadcast(self, message: DeliverRequest) -> None:
+        for peer in PEERS:
+            self.send(peer, message)
+
+    def run(self, intervals: int = 200) -> Phase:
+        self.joiner.seek()
+        for _ in range(intervals):
+            while self.queue:
+                peer, message = self.queue.popleft()
+                answer = self.server.answer(message)
+                if answer is not None and peer in self.bends:
+                    answer = self.bends[peer](answer)
+                if answer is not None and answer.HasField("snapshot_offer"):
+                    self.joiner.on_offer(peer, answer.snapshot_offer)
+                elif answer is not None:
+                    self.joiner.on_chunk(peer, answer.chunk_response)
+            if self.joiner.phase in (Phase.COMPLETE, Phase.IDLE):
+                break
+            self.joiner.interval_ended(len(PEERS))
+        return self.joiner.phase
+
+    def restore(self) -> tuple[MemoryStore, ChainState]:
+        store = MemoryStore()
+        return store, restore.build(self.server.ledger.genesis, self.joiner.plan, self.joiner.chunk, store)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A ledger of some blocks, several chunks of each kind, and a snapshot in its midst."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "SNAPSHOT_CHUNK_BYTES", 2_000)
+        server = Server(tmp_path_factory.mktemp("snapshots"))
+        ledger = server.ledger
+        ledger.tell()
+        for number in range(3):
+            names = [f"um.bulk.t{number}x{i}" for i in range(150)]
+            ledger.decide(*(ledger.envelope("um/operator", publication(name)) for name in names))
+        ledger.decide()
+        server.cut()
+        ledger.decide(ledger.envelope("uk/operator", publication("uk.ercp.later")))
+        ledger.decide()
+    return server
+
+
+def test_a_joiner_restores_what_the_others_have(server: Server) -> None:
+    net = Net(server)
+    assert net.run() is Phase.COMPLETE
+    assert set(net.asked) == set(PEERS)
+    store, chain = net.restore()
+    plan = net.joiner.plan
+    assert len(plan.state_digests) > 10
+    assert len(plan.audit_roots) > 1
+    assert chain.height == server.height
+    app = Application(store, server.ledger.genesis)
+    assert (app.info().height, app.info().hashes) == (chain.height, chain.hashes)
+    assert BlockStore(store).height() == chain.height
+    assert BlockStore(store).first() == chain.height + 1
+    assert app.audit_log.root_at(100) == server.ledger.app.audit_log.root_at(100)
+
+
+def test_it_goes_on_from_there_and_comes_to_the_same_state(server: Server) -> None:
+    net = Net(server)
+    net.run()
+    store, chain = net.restore()
+    app = Application(store, server.ledger.genesis)
+    for height in range(chain.height + 1, server.ledger.chain.height + 1):
+        data, commit = server.ledger.blocks.block(height), server.ledger.blocks.commit(height)
+        assert data is not None
+        assert commit is not None
+        block = blocks.parse(data)
+        blocks.verify(chain, block)
+        finalized = app.finalize_block(block.decided())
+        store.write([*finalized.writes, *BlockStore(store).writes(height, data, commit)], sync=True)
+        app.commit()
+        chain = chain.after(block, finalized)
+    assert chain == server.ledger.chain
+    assert dict(store.scan(b"s/")) == dict(server.ledger.store.scan(b"s/"))
+    assert dict(store.scan(b"l/")) == dict(server.ledger.store.scan(b"l/"))
+
+
+def test_a_node_that_joined_by_snapshot_gives_receipts(server: Server) -> None:
+    net = Net(server)
+    net.run()
+    store, chain = net.restore()
+    ledger = server.ledger
+    app = Application(store, ledger.genesis)
+    history = ValidatorHistory(store, chain.validators)
+    history.adopt(chain)
+    made = receipts.Receipts(app, BlockStore(store), history, ledger.genesis)
+    assert made.record(5).record == ledger.app.audit_log.record(5)
+
+
+def test_all_who_cut_at_one_height_have_the_same_bytes(server: Server, tmp_path: Path) -> None:
+    other = Cutter(tmp_path, server.ledger.store, server.ledger.app)
+    height = server.ledger.chain.height
+    again = Cutter(tmp_path / "again", server.ledger.store, server.ledger.app)
+    other.cut(height)()
+    again.cut(height)()
+    assert other.newest(height + 1) == again.newest(height + 1)
+
+
+def test_a_snapshot_survives_a_restart_and_only_the_newest_two_are_kept(server: Server, tmp_path: Path) -> None:
+    cutter = Cutter(tmp_path, server.ledger.store, server.ledger.app)
+    for height in (3, 4, 5):
+        cutter.cut(height)()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
+    (tmp_path / "part").mkdir()
+    again = Cutter(tmp_path, server.ledger.store, server.ledger.app)
+    found = again.newest(100)
+    assert found is not None
+    assert found[0] == 5
+    assert again.chunk(5, 0)
+    assert again.chunk(3, 0) == b""
+    assert not (tmp_path / "part").exists()
+
+
+def test_what_is_cut_is_what_the_store_held_at_that_block(tmp_path: Path) -> None:
+    """Blocks that are executed while the thread works leave no trace in the snapshot."""
+    one, two = Server(tmp_path / "one"), Server(tmp_path / "two")
+    for each in (one, two):
+        each.ledger.tell()
+    work = one.cutter.cut(one.ledger.chain.height)
+    two.cut()
+    one.ledger.decide(one.ledger.envelope("uk/operator", publication("uk.ercp.later")))
+    work()
+    assert one.cutter.newest(100) == two.cutter.newest(100)
+
+
+# --- liars
+
+_rng = Random(5)
+
+
+def _edit_chunk(message: DeliverRequest) -> DeliverRequest:
+    if message.HasField("chunk_response"):
+        data = bytearray(message.chunk_response.chunk)
+        data[_rng.randrange(len(data))] ^= 1 << _rng.randrange(8)
+        message.chunk_response.chunk = bytes(data)
+    return message
+
+
+def _truncate_chunk(message: DeliverRequest) -> DeliverRequest:
+    if message.HasField("chunk_response"):
+        message.chunk_response.chunk = message.chunk_response.chunk[:-1]
+    return message
+
+
+def _keep_no_chunk(message: DeliverRequest) -> DeliverRequest:
+    if message.HasField("chunk_response"):
+        message.chunk_response.chunk = b""
+    return message
+
+
+def _no_chunk(message: DeliverRequest) -> DeliverRequest | None:
+    return None if message.HasField("chunk_response") else message
+
+
+def _no_answer(message: DeliverRequest) -> None:
+    return None
+
+
+def _forge_manifest(message: DeliverRequest) -> DeliverRequest:
+    """Digests of a state that the liar would like to be true."""
+    if message.HasField("snapshot_offer"):
+        manifest = SnapshotManifest.FromString(message.snapshot_offer.manifest)
+        manifest.state_chunks[0] = hashlib.sha256(b"mine").digest()
+        message.snapshot_offer.manifest = manifest.SerializeToString(deterministic=True)
+    return message
+
+
+def _forge_audit(message: DeliverRequest) -> DeliverRequest:
+    if message.HasField("snapshot_offer"):
+        manifest = SnapshotManifest.FromString(message.snapshot_offer.manifest)
+        manifest.audit_chunks[0] = hashlib.sha256(b"mine").digest()
+        message.snapshot_offer.manifest = manifest.SerializeToString(deterministic=True)
+    return message
+
+
+def _forge_header(message: DeliverRequest) -> DeliverRequest:
+    if message.HasField("snapshot_offer"):
+        message.snapshot_offer.head.header = message.snapshot_offer.head.header[:-1] + b"x"
+    return message
+
+
+def _too_few_signatures(message: DeliverRequest) -> DeliverRequest:
+    if message.HasField("snapshot_offer"):
+        del message.snapshot_offer.head.commit.signatures[1:]
+    return message
+
+
+def _garbage(message: DeliverRequest) -> DeliverRequest:
+    if message.HasField("snapshot_offer"):
+        message.snapshot_offer.manifest = b"\xff" * 100
+    return message
+
+
+BENDS = {
+    "edited chunk": _edit_chunk,
+    "truncated chunk": _truncate_chunk,
+    "chunk not kept": _keep_no_chunk,
+    "no chunk": _no_chunk,
+    "no answer": _no_answer,
+    "forged state": _forge_manifest,
+    "forged audit log": _forge_audit,
+    "forged header": _forge_header,
+    "too few signatures": _too_few_signatures,
+    "garbage": _garbage,
+}
+
+
+@pytest.mark.parametrize("bend", BENDS.values(), ids=BENDS)
+@pytest.mark.parametrize("liars", [("case",), ("case", "iu")], ids=["one", "two"])
+def test_one_honest_peer_is_enough(server: Server, bend: Bend, liars: tuple[str, ...]) -> None:
+    net = Net(server, bends=dict.fromkeys(liars, bend))
+    for _ in range(3):
+        assert net.run() is Phase.COMPLETE
+        try:
+            _, chain = net.restore()
+        except Corrupt as error:
+            net.joiner.reject(error)
+        else:
+            assert chain.height == server.height
+            return
+    pytest.fail("never restored")
+
+
+def test_a_state_that_its_manifest_names_and_the_header_does_not_is_never_applied(server: Server) -> None:
+    """The liar serves a false state consistently: found when all is there, and nobody who offered it is asked again."""
+    offer = server.offer()
+    manifest = SnapshotManifest.FromString(offer.manifest)
+    chunk = StateChunk.FromString(server.cutter.chunk(server.height, 0))
+    chunk.entries[0].value += b"more"
+    false = chunk.SerializeToString(deterministic=True)
+    manifest.state_chunks[0] = canonical.snapshot_chunk(false)
+    forged = manifest.SerializeToString(deterministic=True)
+
+    def bend(message: DeliverRequest) -> DeliverRequest:
+        if message.HasField("snapshot_offer"):
+            message.snapshot_offer.manifest = forged
+        elif message.chunk_response.index == 0:
+            message.chunk_response.chunk = false
+        return message
+
+    net = Net(server, bends=dict.fromkeys(("case", "iu"), bend))
+    assert net.run() is Phase.COMPLETE
+    assert net.joiner.plan.manifest == forged
+    with pytest.raises(InvalidSnapshot, match="state do not make up the commitment") as refused:
+        net.restore()
+    net.joiner.reject(refused.value)
+    net.asked.clear()
+    assert net.run() is Phase.COMPLETE
+    assert net.joiner.plan.manifest == offer.manifest
+    net.restore()
+
+
+def test_without_any_snapshot_the_search_ends(server: Server, tmp_path: Path) -> None:
+    empty = Server(tmp_path)
+    empty.ledger.tell()
+    assert Net(empty).run() is Phase.IDLE
+    assert Net(server, bends=dict.fromkeys(PEERS, _no_answer)).run() is Phase.IDLE
+
+
+def test_a_restart_fetches_only_what_is_missing_and_not_what_was_damaged(server: Server) -> None:
+    first = Net(server)
+    first.run()
+    chunks = dict(first.chunks)
+    lost, damaged = list(chunks)[:2]
+    del chunks[lost]
+    chunks[damaged] = chunks[damaged][:-1]
+    again = Net(server, chunks=chunks)
+    assert again.run() is Phase.COMPLETE
+    assert len(again.asked) == len(PEERS) + 2
+    again.restore()
+
+
+# --- on a disk
+
+
+def test_a_restored_ledger_takes_the_place_of_the_old_one_whole_or_not_at_all(server: Server, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    net = Net(server)
+    net.run()
+    store = LevelStore(home.ledger)
+    store.write([(b"old", b"1")], sync=True)
+    store.close()
+    genesis, plan = server.ledger.genesis, net.joiner.plan
+
+    def lost(index: int) -> bytes:
+        if index == len(plan.digests) - 1:
+            raise InvalidSnapshot("gone")
+        return net.joiner.chunk(index)
+
+    with pytest.raises(InvalidSnapshot):
+        restore.build_aside(home, genesis, plan, lost)
+    assert not restore.put_in_place(home)
+    home.ledger_building.mkdir()  # as a crash leaves it
+    assert not restore.put_in_place(home)
+    assert not home.ledger_building.exists()
+
+    restore.build_aside(home, genesis, plan, net.joiner.chunk)
+    ChunkFiles(home.chunks).put(bytes(32), b"x")
+    assert restore.put_in_place(home)
+    assert not home.chunks.exists()
+    store = LevelStore(home.ledger)
+    assert store.get(b"old") is None
+    assert Application(store, genesis).info().height == server.height
+    store.close()
+    assert not restore.put_in_place(home)
