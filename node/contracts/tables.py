@@ -166,6 +166,9 @@ class CountedIndex(Index):
     def entries(self, state: State) -> Iterator[list[str]]:
         return (parts for parts in super().entries(state) if len(parts) > 1)
 
+    def under(self, state: State, *parts: str) -> Iterator[str]:
+        return super().under(state, *parts) if self.count(state, parts[0]) else iter(())  # a read is less than a scan
+
     def count(self, state: State, first: str) -> int:
         data = state.get(self._prefix + first.encode())
         return 0 if data is None else int.from_bytes(data, "big")
