@@ -35,6 +35,7 @@ from koinon.limits import (
     MAX_REFUSAL,
 )
 from koinon.v1.audit_pb2 import AuditRecord
+from koinon.v1.governance_pb2 import Propose
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.services_pb2 import TransactionInfo
 from koinon.v1.transaction_pb2 import (
@@ -44,7 +45,7 @@ from koinon.v1.transaction_pb2 import (
     TransactionResult,
 )
 from node.abci import AppHashes, AppInfo, DecidedBlock, Finalized, Write
-from node.contracts import genesis, keys, membership, tables
+from node.contracts import genesis, governance, keys, membership, tables, upgrades
 from node.contracts.context import REFUSALS, THE_LEDGER, Context, sender_of
 from node.contracts.operations import end_block, execute, record_evidence
 from node.contracts.reads import Reads
@@ -112,11 +113,11 @@ class Application(Reads):
         self._verified_bytes = 0
         self.audit_log = AuditLog(store.get)
         data = store.get(_STANDING)
-        if data is None:
+        if data is None and next(store.scan(tables.STATE), None) is None:
             self._lthash = LtHash()
             self._found(initial)
             return
-        standing = _Standing.from_bytes(data)
+        standing = _Standing.from_bytes(data or b"")
         if standing.genesis_hash != self._genesis_hash:
             raise InvalidFile(
                 "the ledger on this disk started from another genesis file",
@@ -186,8 +187,8 @@ class Application(Reads):
         return None
 
     def finalize_block(self, block: DecidedBlock) -> Finalized:
-        context = Context(
         self.check_protocol()
+        context = Context(
             self._new_state(),
             block.height,
             block.time_ms,
@@ -260,6 +261,24 @@ class Application(Reads):
             height=height,
             created=result.created,
         )
+
+    def check_protocol(self) -> None:
+        """Does this node know the protocol of the next block? Raises Unavailable with rule ``upgrade-needed``."""
+        upgrades.check(self._state, self._standing.height + 1)
+
+    def preview(self, proposal: Propose) -> tuple[list[str], Refusal | None]:
+        """What executing a proposal of valid form in the next block would change, or why it would fail."""
+        context = Context(
+            self._new_state(),
+            self._standing.height + 1,
+            self._standing.time_ms,
+            self.audit_log.size,
+            self.parameters(),
+            validators=self._validators,
+            chain_id=self.chain_id,
+        )
+        effects, error = governance.preview(context, proposal)
+        return effects, None if error is None else _refusal(error)
 
     def record(self, index: int) -> AuditRecord | None:
         """An audit record; None beyond the end. Proofs come from ``audit_log``."""
@@ -348,6 +367,10 @@ class Application(Reads):
         """Verify an envelope, unless it was verified before. Raises InvalidTransaction."""
         return self._verified.get(envelope) or verify(self.chain_id, envelope)
 
+    def remember(self, envelope: bytes, transaction: SignedTransaction) -> None:
+        """Take in what ``koinon.envelope`` made of an envelope on a thread, so that it is not verified again."""
+        self._remember(envelope, transaction)
+
     def _remember(self, envelope: bytes, transaction: SignedTransaction) -> None:
         """So that no signature is verified twice between pool and block; within the bounds of a pool."""
         if envelope in self._verified:
@@ -362,14 +385,16 @@ class Application(Reads):
             self._verified_bytes -= len(envelope)
 
 
+def restored_standing(initial: Genesis, height: int, time_ms: int, results_root: bytes, lthash: LtHash) -> Write:
+    """Where an application stands whose state and audit log came from a snapshot (node.restore), for its store."""
+    standing = _Standing(genesis_file.genesis_hash(initial), height, time_ms, results_root, lthash.to_bytes())
+    return _STANDING, standing.to_bytes()
+
+
 def _admit(state: State, transaction: SignedTransaction, time_ms: int, latest_ms: int | None = None) -> None:
     """May a block of this time hold the transaction, if its sender may send it?
 
     With ``latest_ms``: may a block of some time between the two?
-
-    def remember(self, envelope: bytes, transaction: SignedTransaction) -> None:
-        """Take in what ``koinon.envelope`` made of an envelope on a thread, so that it is not verified again."""
-        self._remember(envelope, transaction)
 
     Raises Refused with rule ``transaction-expired``, ``expiry-too-far`` or ``replayed-transaction``.
     """
@@ -385,12 +410,6 @@ def _admit(state: State, transaction: SignedTransaction, time_ms: int, latest_ms
             f"the transaction expires {expires_at_ms - time_ms} ms after the ledger's time, more than {MAX_EXPIRY_MS}",
             rule="expiry-too-far",
             hint="compare the clock of this machine with the ledger's time; then sign it again",
-def restored_standing(initial: Genesis, height: int, time_ms: int, results_root: bytes, lthash: LtHash) -> Write:
-    """Where an application stands whose state and audit log came from a snapshot (node.restore), for its store."""
-    standing = _Standing(genesis_file.genesis_hash(initial), height, time_ms, results_root, lthash.to_bytes())
-    return _STANDING, standing.to_bytes()
-
-
         )
     if tables.SEEN.contains(state, expires_at_ms, transaction.id):
         raise _replayed(transaction.id)

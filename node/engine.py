@@ -113,6 +113,7 @@ class Engine:
     ) -> None:
         """Open the chain. Raises Corrupt if store, application and journal contradict one another."""
         self._config = config
+        self.heartbeat_ms = config.heartbeat_ms  # set anew when the members change it
         self._transport = transport
         self._timers = timers
         self._store = store
@@ -190,7 +191,6 @@ class Engine:
         if not self._busy:  # else the end of the height looks at the pool itself
             self._enter(self._start_height_for_transactions)
 
-    def status(self) -> EngineStatus:
     def expects(self, peer: str, response: peer_pb2.BlockResponse) -> bool:
         """Did this node ask this peer for these blocks?"""
         return self._neighbours.expects(peer, response)
@@ -204,6 +204,7 @@ class Engine:
         ahead = self._neighbours.highest_claim() > self.chain.height
         return ahead and (self.chain.height == 0 or self._neighbours.nobody_keeps_next())
 
+    def status(self) -> EngineStatus:
         core = self._core
         names = {member.institution for member in self.chain.validators}
 
@@ -418,7 +419,7 @@ class Engine:
 
     def _schedule_starts(self, *, proof: bool) -> None:
         height = self.chain.height + 1
-        self._timers.schedule(self._config.heartbeat_ms, Wake(Alarm.HEARTBEAT, height))
+        self._timers.schedule(self.heartbeat_ms, Wake(Alarm.HEARTBEAT, height))
         if proof:
             self._timers.schedule(self._config.proof_delay_ms, Wake(Alarm.PROOF, height))
 
@@ -527,10 +528,10 @@ class Engine:
                 self._neighbours.lied(answer.peer)
                 break
             followed.append((block, self._follow(block, item.commit)))
-        if followed:
             if self.chain.next_validators != self.chain.validators:  # whoever keeps their history looks at each change
                 self._finish(followed, before)
                 before, followed = self.chain.hashes, []
+        if followed:
             self._finish(followed, before)
 
     def _finish(self, followed: Sequence[tuple[ParsedBlock, Finalized]], before: AppHashes) -> None:

@@ -116,7 +116,7 @@ class JobService:
         self._outputs = OutputStore(outputs)
         self._reachable = reachable
         self._institution = institution
-        self._node_key = node_key
+        self.node_key = node_key  # set anew when it is rotated
         self._chain_id = chain_id
         self._limits = limits
         self._log = log
@@ -256,7 +256,7 @@ class JobService:
         )
         digest = canonical.output_digest(task.id, party, outcome.sealed)
         output = SealedOutput(
-            task_id=task.id, party=party, sealed=outcome.sealed, signature=self._node_key.sign(digest)
+            task_id=task.id, party=party, sealed=outcome.sealed, signature=self.node_key.sign(digest)
         )
         await asyncio.to_thread(self._outputs.save, output)
         return output
@@ -298,7 +298,7 @@ class JobService:
                 rule="committee",
             )
         expected = task_for(plan)
-        expected.result_key = task.submitted.result_key
+        expected.result_key, expected.max_price = task.submitted.result_key, task.submitted.max_price
         if expected != task.submitted:
             raise Refused(f"{self._institution} compiles the query to another plan", rule="plan-mismatch")
         return plan
@@ -338,7 +338,7 @@ class JobService:
         while not self._is_over(task_id) and not done(self._part(self._ledger.task(task_id))):
             expires_at_ms = self._ledger.time_ms + _EXPIRY_MS
             data = envelope.sign(
-                self._chain_id, [operation], self._node_key, expires_at_ms, secrets.token_bytes(NONCE_BYTES)
+                self._chain_id, [operation], self.node_key, expires_at_ms, secrets.token_bytes(NONCE_BYTES)
             )
             (info,) = await self._submit([data])
             if info.refusal.rule == "pool-full":

@@ -23,7 +23,7 @@ import grpc
 from grpc import aio
 from structlog.typing import FilteringBoundLogger
 
-from koinon.errors import NotFound, Unavailable
+from koinon.errors import InvalidFile, NotFound, Unavailable
 from koinon.limits import (
     MAX_PEER_BLOCKS,
     MAX_PEER_MESSAGE_BYTES,
@@ -48,6 +48,12 @@ class Member:
     institution: str
     address: str  # host:port
     certificate: bytes  # DER
+    former: bytes = b""  # DER; accepted beside it while its node may not have changed to the new one
+
+    @property
+    def roots(self) -> bytes:
+        """Whom TLS lets in as this member, PEM. Raises InvalidFile."""
+        return b"".join(tls.der_to_pem(der) for der in (self.certificate, self.former) if der)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +178,17 @@ class Peers:
 
         A member that moves learns of it from us, at its old address: that link lives until the new one does.
         """
-        roots = b"".join(tls.der_to_pem(member.certificate) for member in members)
+        members = [member for member in members if self._is_sound(member)]
+        roots = b"".join(member.roots for member in members)
         if roots != self._roots:
             self._roots = roots
             self._roots_changed.set()
-        self._by_fingerprint = {tls.fingerprint(member.certificate): member.institution for member in members}
+        self._by_fingerprint = {
+            tls.fingerprint(der): member.institution
+            for member in members
+            for der in (member.certificate, member.former)
+            if der
+        }
         wanted = {member.institution: member for member in members if member.institution != self._institution}
         for institution, link in list(self._links.items()):
             if wanted.get(institution) != link.member:
@@ -198,6 +210,14 @@ class Peers:
                     self.traffic,
                     self._log.bind(peer=institution),
                 )
+
+    def _is_sound(self, member: Member) -> bool:
+        """The ledger checks the outermost form of a certificate only: who has none is not let in."""
+        try:
+            return bool(member.roots)
+        except InvalidFile as error:
+            self._log.warning("member has no certificate", peer=member.institution, reason=error.message)
+            return False
 
     def _connected(self, institution: str) -> None:
         self._leave(institution)
@@ -363,7 +383,7 @@ class _Link:
         self.connected = False
         self.channel = aio.secure_channel(
             member.address,
-            grpc.ssl_channel_credentials(tls.der_to_pem(member.certificate), identity.key, identity.certificate),
+            grpc.ssl_channel_credentials(member.roots, identity.key, identity.certificate),
             options=(
                 ("grpc.ssl_target_name_override", tls_name(member.institution)),
                 ("grpc.max_receive_message_length", MAX_PEER_MESSAGE_BYTES),

@@ -23,7 +23,6 @@ class Report:
         self,
         config: NodeConfig,
         chain_id: str,
-        heartbeat_ms: int,
         engine: Engine,
         pool: Pool,
         peers: Peers,
@@ -31,7 +30,6 @@ class Report:
     ) -> None:
         self._config = config
         self._chain_id = chain_id
-        self._heartbeat_ms = heartbeat_ms
         self._engine = engine
         self._pool = pool
         self._peers = peers
@@ -96,7 +94,7 @@ class Report:
             quiet_ms=now_ms - progress.committed_at_ms,
             deciding_ms=now_ms - progress.height_at_ms if engine.deciding else 0,
             round_ms=now_ms - progress.round_at_ms if engine.deciding else 0,
-            heartbeat_ms=self._heartbeat_ms,
+            heartbeat_ms=self._engine.heartbeat_ms,
             pending_transactions=len(self._pool),
             quorum=chain.validators.quorum,
             reachable_power=sum(item.power for item in standings if item.connected),

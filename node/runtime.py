@@ -37,7 +37,7 @@ from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.transaction_pb2 import Refusal
 from node import config as configs
 from node import credentials as credential_files
-from node import listening, logging, tls
+from node import listening, logging, restore, taking_part, tls
 from node.abci import Finalized
 from node.application import Application
 from node.auth import Gate
@@ -47,6 +47,7 @@ from node.consensus.events import Step, Timer
 from node.credentials import Credentials
 from node.datasets import DatasetStore
 from node.engine import Engine, EngineConfig
+from node.fetched import FetchedBlocks
 from node.ledger.blocks import ParsedBlock
 from node.metering import TimedStore, TimedWal
 from node.metrics import Metrics
@@ -55,21 +56,23 @@ from node.peers import Member, Peers
 from node.pool import Pool
 from node.ports import Wake
 from node.progress import Progress
+from node.pruning import Upkeep
 from node.read_model import ReadModel
 from node.receipts import Receipts
 from node.report import Report, monotonic_ms
 from node.rpc.access import AccessService
 from node.rpc.audit import AuditService, EventService
 from node.rpc.catalog import CatalogService, DatasetService
-from node.rpc.governance import GovernanceService
 from node.rpc.demand import DemandService
 from node.rpc.disputes import DisputeService
+from node.rpc.governance import GovernanceService
 from node.rpc.members import MemberService, NodeService
 from node.rpc.meter import Meter
 from node.rpc.points import PointsService
 from node.rpc.server import RpcServer
 from node.rpc.tasks import QueryService, TaskService
 from node.rpc.transactions import TransactionService
+from node.snapshots import INTERVAL_S, MESSAGES, Snapshots
 from node.store.leveldb import LevelStore
 from node.store.validator_history import ValidatorHistory
 from node.store.wal import FileWal
@@ -83,8 +86,9 @@ _GRACE_S = 1.0  # for calls under way when the node is told to stop
 _COLLECT_AFTER = (
     50_000  # containers made and not freed: after every 700, Python's way, it takes a twentieth of all time
 )
-_ADDRESS_KINDS = ("institution.joined", "institution.moved")
-"""Audit records after which the ledger's addresses of members are read again."""
+_BEGIN_VOTING_S = 10.0  # between two attempts
+_MEMBER_KINDS = ("institution.joined", "institution.moved", "institution.removed", "key.rotated", "key.revoked")
+"""Audit records after which the ledger's addresses and certificates of members are read again."""
 
 
 def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
@@ -109,9 +113,14 @@ async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, l
     gc.freeze()  # modules live as long as the node: no collection need look at them again
     gc.set_threshold(_COLLECT_AFTER)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, node.stop)
-    await node.run()
+    again = True
+    while again:
+        if restore.put_in_place(config.home):
+            log.info("ledger replaced", reason="a snapshot was restored")
+        node = Node(config, genesis, credentials, log)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, node.stop)
+        again = await node.run()
 
 
 class Node:
@@ -134,7 +143,10 @@ class Node:
         self._progress = Progress(monotonic_ms())
         self._metrics = Metrics()
         self._metrics.watch_home(config.home)
-        self._store = TimedStore(LevelStore(config.home.ledger), self._metrics.store_write.observe)
+        self._restored = False  # is another ledger to be put in place of this one?
+        self._again = False  # or is it to begin again with another certificate?
+        self._level = LevelStore(config.home.ledger)
+        self._store = TimedStore(self._level, self._metrics.store_write.observe)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)
         credentials = credential_files.settle(config, credentials, self._own())
@@ -173,6 +185,26 @@ class Node:
             self._peers,
             self._progress,
         )
+        self._receipts = Receipts(self._application, self._engine.blocks, self._validators, genesis)
+        self._snapshots = Snapshots(
+            config.home,
+            genesis,
+            config.ledger.snapshot_blocks,
+            store=self._store,
+            application=self._application,
+            engine=self._engine,
+            receipts=self._receipts,
+            validators=self._validators,
+            transport=self._peers,
+            reachable=lambda: len(self._reachable()),
+            log=log,
+        )
+        self._upkeep = Upkeep(self._engine.blocks, self._store, self._level, config.ledger.keep_blocks, log)
+        self._fetched = FetchedBlocks(
+            self._chain_id,
+            self._application.remember,
+            lambda peer, message: self._drive(lambda: self._engine.on_message(peer, message)),
+        )
         self._rpc = RpcServer(
             credentials.identity,
             Gate(self._chain_id, tls.pem_to_der(credentials.identity.certificate), self._application, log),
@@ -204,16 +236,62 @@ class Node:
             "AuditService": AuditService(
                 application,
                 read_model,
-                Receipts(application, self._engine.blocks, self._validators, genesis),
+                self._receipts,
                 changes,
             ),
             "EventService": EventService(application, changes),
         }
 
+    def _add_signers(self) -> None:
+        """Validator keys that the ledger names for heights to come, beside the one in use."""
+        credentials, chain = self._credentials, self._engine.chain
+        if credentials.next_validator is not None:
+            self._engine.add_signer(credentials.next_validator)
+        own = chain.validators.member(self._config.institution)
+        if own is not None and own.public_key != credentials.validator.public_key:
+            former = credential_files.former_validator(self._config.home, own.public_key, credentials.ask)
+            if former is not None:
+                self._engine.add_signer(former)
+
+    async def _take_up_keys(self) -> None:
+        """The ledger names other keys of ours: use those that wait in the home, all but the certificate at once."""
+        member, before = self._own(), self._credentials
+        try:
+            self._credentials = await asyncio.to_thread(credential_files.settle, self._config, before, member)
+        except KoinonError as error:
+            self._log.error("keys not taken up", rule=error.rule, reason=error.message, hint=error.hint)
+            return
+        self._engine.add_signer(self._credentials.validator)
+        if self._jobs is not None:
+            self._jobs.node_key = self._credentials.node
+        self._log.info("keys taken up", validator=self._credentials.validator.public_key.hex())
+        if self._credentials.identity != before.identity:  # clients and peers are to see the new certificate
+            self._again = True
+            self._stopping.set()
+
+    async def _take_part(self) -> None:
+        """While the members approved power that this node does not have yet: say that it has caught up."""
+        while True:
+            ready = self._begin_voting()
+            await asyncio.sleep(_BEGIN_VOTING_S if ready else _SAMPLE_S)
+
+    def _begin_voting(self) -> bool:
+        member, status = self._own(), self._engine.status()
+        if member is None or not taking_part.is_ready(member, status, self._credentials.validator.public_key):
+            return False
+        application = self._application
+        data = taking_part.begin(self._chain_id, self._credentials.node, status.height, application.time_ms)
+        self._voting = asyncio.create_task(self._pool.submit([data]), name="submit")
+        self._log.info("caught up", height=status.height, power=member.approved_power)
+        return True
+
     # --- life cycle
 
-    async def run(self) -> None:
-        """Listen, decide, serve, until ``stop``. Raises what ended the node, if not a wish."""
+    async def run(self) -> bool:
+        """Listen, decide, serve, until ``stop``; returns whether to start again, on another ledger or certificate.
+
+        Raises what ended the node, if not a wish.
+        """
         log = self._log.bind(chain=self._chain_id)
         try:
             self._upgrades.start()
@@ -223,8 +301,15 @@ class Node:
             await self._rpc.set_serving(True)
             starting = asyncio.create_task(self._start_jobs(), name="start jobs")
             sampling = asyncio.create_task(self._sample(), name="sample metrics")
+            beginning = asyncio.create_task(self._take_part(), name="take part")
+            syncing = asyncio.create_task(self._keep_up(), name="snapshots and pruning")
             await self._stopping.wait()
             sampling.cancel()
+            beginning.cancel()
+            syncing.cancel()
+            self._fetched.close()
+            await self._snapshots.stop()
+            await self._upkeep.stop()
             await self._rpc.stop(_GRACE_S)
             await self._peers.stop()
             await starting
@@ -240,6 +325,7 @@ class Node:
         if self._failure is not None:
             raise self._failure
         log.info("node stopped", height=self._engine.chain.height)
+        return self._restored or self._again
 
     def stop(self) -> None:
         """End ``run`` in order."""
@@ -251,6 +337,19 @@ class Node:
             workers = self._jobs.running if self._jobs is not None else 0
             self._metrics.sample(self._report.status(), self._peers.traffic, self._pool.refusals, workers)
             await asyncio.sleep(_SAMPLE_S)
+
+    async def _keep_up(self) -> None:
+        """Take part in snapshots, and prune."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            try:
+                if self._snapshots.interval_ended() and await self._snapshots.restore():
+                    self._restored = True
+                    self._stopping.set()
+                    return
+                await self._upkeep.step(self._snapshots.newest())
+            except KoinonError as error:
+                self._fail(error)
 
     async def _listen(self) -> None:
         try:
@@ -326,6 +425,9 @@ class Node:
         changed = [record for record in finalized.records if record.kind in _MEMBER_KINDS]
         if changed:
             self._peers.update(self._members())
+        if any(record.subject == f"institution:{self._config.institution}" for record in changed):
+            self._key_change = asyncio.create_task(self._take_up_keys(), name="take up keys")
+        self._snapshots.on_committed(height)
         asyncio.get_running_loop().call_soon(self._drive, self._publish)
         commit = self._engine.blocks.commit(height)
         self._log.info(
@@ -359,6 +461,12 @@ class Node:
         kind = message.WhichOneof("message")
         if kind == "transactions":
             self._pool.receive(message.transactions.envelopes)
+            return
+        if kind in MESSAGES:
+            self._drive(lambda: self._snapshots.received(institution, message))
+            return
+        if kind == "block_response" and self._engine.expects(institution, message.block_response):
+            self._fetched.put(institution, message)
             return
         if kind == "votes" and message.votes.votes and message.votes.votes[0].institution == institution:
             self._progress.heard_vote(institution, message.votes.votes[0].time_ms - self.now_ms())

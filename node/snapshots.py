@@ -1,9 +1,9 @@
 """Snapshots of one node: cut for others, fetched and restored where this node needs one.
 
 In ABCI 2.0's names: ``offer`` answers list_snapshots, ``chunk`` load_snapshot_chunk; offer_snapshot and
-apply_snapshot_chunk are node.snapshot_join. Cutting reads a consistent view of the store, taken at the block, on a thread,
-so that consensus waits for none of it. Of the state a copy is written, since it changes; records of the audit log
-never do, and are served from the store.
+apply_snapshot_chunk are node.snapshot_join. Cutting reads a consistent view of the store, taken at the block, on a
+thread, so that consensus waits for none of it. Of the state a copy is written, since it changes; records of the audit
+log never do, and are served from the store.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from node import restore
 from node.application import Application
 from node.config import Home
 from node.engine import Engine
-from node.snapshot_join import Joiner, Phase
 from node.ledger import snapshot
 from node.ledger.snapshot import InvalidSnapshot
 from node.ports import Log, Transport
 from node.receipts import Receipts
+from node.snapshot_join import Joiner, Phase
 from node.store.kv import KeyValueStore
 from node.store.validator_history import ValidatorHistory
 

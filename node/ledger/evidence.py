@@ -16,7 +16,6 @@ from koinon.v1 import consensus_pb2 as pb
 from koinon.validators import ValidatorSet
 from node.consensus.messages import Proposal, Vote
 
-
 KeyAt = Callable[[str, int], bytes | None]
 """With which key an institution voted at a height, if it did."""
 

@@ -18,10 +18,10 @@ from koinon.v1.snapshot_pb2 import ChunkResponse, SnapshotManifest, SnapshotOffe
 from node import receipts, restore
 from node.application import Application
 from node.config import Home
-from node.snapshot_join import Joiner, Phase
 from node.ledger import blocks, snapshot
 from node.ledger.blocks import ChainState
 from node.ledger.snapshot import InvalidSnapshot
+from node.snapshot_join import Joiner, Phase
 from node.snapshots import ChunkFiles, Cutter
 from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore

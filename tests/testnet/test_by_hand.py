@@ -171,7 +171,7 @@ def test_another_members_key_is_noticed(home: Home, consortium: dict[str, Home])
     shutil.copy(home.key("validator"), home.key("node"))
     code, said = refused(home)
     assert code == 2
-    assert said[0] == f"error: {home.key('node')} is not what the genesis names for iu [wrong-institution]"
+    assert said[0] == f"error: {home.key('node')} is not what the ledger names for iu [wrong-institution]"
 
 
 def test_a_wrong_passphrase_is_named(consortium: dict[str, Home], tmp_path: Path) -> None:
