@@ -1,8 +1,8 @@
 """Who may do what: the one table.
 
 An operation is allowed when one of its permissions fits: the sender holds the role, and stands in the
-relation to the subject. A regulator appears for its own key only, because reading is open to every member and
-everything here writes.
+relation to the subject. A regulator appears for its own key, and for saying what it reads: reading itself is
+no operation, and everything else here writes.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     "accept_task": (_PARTY,),
     "complete_task": (_PARTY,),
     "fail_task": (_PARTY,),
+    "record_reading": (Permission(ROLE_REGULATOR, Relation.MEMBER),),
     "cancel_task": (_CONCERNED, _OPERATOR),  # the asker, or its own institution
     "propose": (_MEMBER,),
     "cast_ballot": (_MEMBER,),  # its own institution's

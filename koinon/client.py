@@ -187,6 +187,10 @@ class Audit(_Twin):
     """``client.audit``: read the trail, take proofs from it, follow it live."""
 
     list = _blocking(AsyncAudit.list)
+    stats = _blocking(AsyncAudit.stats)
+    prove = _blocking(AsyncAudit.prove)
+    case = _blocking(AsyncAudit.case)
+    missing = _blocking(AsyncAudit.missing)
     receipt = _blocking(AsyncAudit.receipt)
     verify = _blocking(AsyncAudit.verify)
     header = _blocking(AsyncAudit.header)

@@ -38,10 +38,7 @@ def render(message: Message, format_name: str) -> str:
 
 def parse(text: str, message_type: type[AnyMessage], format_name: str, what: str) -> AnyMessage:
     """The message of a JSON text from anywhere; ``what`` names it for a person. Raises InvalidFile."""
-    try:
-        data = json.loads(text, object_pairs_hook=_refuse_repeated, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidFile(f"the {what} is not JSON: {error}", hint=_hint(what)) from error
+    data = load(text, what)
     if not isinstance(data, dict) or data.pop("format", None) != format_name:
         raise InvalidFile(f'the {what} does not say "format": "{format_name}"', hint=_hint(what))
     message = message_type()
@@ -60,6 +57,14 @@ def read(table: dict[str, Json], message_type: type[AnyMessage], what: str, hint
     except _Problem as problem:
         raise InvalidFile(f"the {what} does not fit: {problem}", hint=hint) from None
     return message
+
+
+def load(text: str, what: str) -> Json:
+    """What a JSON text from anywhere says, if it says everything once. Raises InvalidFile."""
+    try:
+        return json.loads(text, object_pairs_hook=_refuse_repeated, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidFile(f"the {what} is not JSON: {error}", hint=_hint(what)) from error
 
 
 class _Problem(Exception):

@@ -157,3 +157,14 @@ RECEIPT_WAIT_MS = 10_000  # the block that proves a record follows within a hear
 MAX_CALLS = 1_000  # being served at once by one node, long polls included
 MAX_TICKETS_REMEMBERED = 1_000  # verified tickets, so that a burst of calls costs one verification
 MAX_ERROR_TEXT = 1_000  # characters of a message or hint in gRPC's trailing metadata (8 KiB in all)
+
+# --- the audit trail
+MAX_FILTER_DIMENSIONS = 8  # that must all fit
+MAX_FILTER_VALUES = 32  # of one dimension, of which one must fit
+MAX_FILTER_TEXT = 4_000  # characters of all values: they are on the ledger where a regulator reads
+MAX_FILTER_MATCHES = 1_000  # values that a beginning may stand for, in one filter
+MAX_GROUPS_COUNTED = 10_000  # of one answer: people of a large consortium, days of a decade
+MAX_PROVED_RECORDS = 500  # per ProveRecords: a page of records, each with its path, stays below a megabyte
+MAX_CASE_RECORDS = 50_000  # of one case file: what a browser still opens
+MAX_CASE_BYTES = 256 * 1024 * 1024  # the same with receipts
+READING_MS = 60 * 60 * 1000  # how long a recorded reading lasts: pages and receipts of one question come within it

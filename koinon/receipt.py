@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -56,6 +57,7 @@ from koinon.v1.audit_pb2 import (
     RECEIPT_KIND_TRANSACTION,
     RECEIPT_KIND_UNSPECIFIED,
     AuditRecord,
+    ProvedRecords,
     Receipt,
     ReceiptKind,
     SignedHeader,
@@ -125,6 +127,14 @@ class VerifiedToken:
         return self.granted.subject.removeprefix("token:")
 
 
+@dataclass(frozen=True, slots=True)
+class VerifiedRecords:
+    """Records of one log, ascending, that were proved under one head."""
+
+    records: tuple[AuditRecord, ...]
+    proof: Proof
+
+
 Verified = VerifiedRecord | VerifiedTransaction | VerifiedToken
 
 
@@ -148,46 +158,54 @@ def parse(text: str) -> Receipt:
     return json_form.parse(text, Receipt, FORMAT, "receipt")
 
 
+def verify_records(proved: ProvedRecords, genesis: Genesis) -> VerifiedRecords:
+    """Prove records from anywhere that share a head, trusting a valid genesis alone: each as ``verify`` would.
+
+    Raises Corrupt, naming the step that failed.
+    """
+    chain_id = _check_chain(proved.genesis_hash, genesis)
+    head, proof = _verify_head(chain_id, genesis, proved.validator_changes, proved.head)
+    _check_size(proved.tree_size, head)
+    records = tuple(_verify_record(5, 6, item.record, item.index, item.path, head) for item in proved.records)
+    if any(before.index >= after.index for before, after in pairwise(records)):
+        raise _failed(5, "the records are not in the order of the log, or one is there twice")
+    return VerifiedRecords(records, proof)
+
+
+def single(proved: ProvedRecords, position: int) -> Receipt:
+    """The receipt of one of several records, to be handed on alone."""
+    item = proved.records[position]
+    return Receipt(
+        kind=RECEIPT_KIND_RECORD,
+        genesis_hash=proved.genesis_hash,
+        head=proved.head,
+        validator_changes=proved.validator_changes,
+        tree_size=proved.tree_size,
+        record=item.record,
+        index=item.index,
+        path=item.path,
+    )
+
+
 def verify(receipt: Receipt, genesis: Genesis) -> Verified:
     """Prove a receipt from anywhere, trusting a valid genesis alone. Raises Corrupt, naming the step that failed."""
     # 1. this chain, this kind
-    chain_id = genesis_file.chain_id(genesis)
-    if receipt.genesis_hash != genesis_file.genesis_hash(genesis).hex():
-        raise Corrupt(
-            f"step 1: the receipt is not for the chain {chain_id}",
-            rule="invalid-receipt",
-            hint="use the genesis file of the network that issued it",
-        )
+    chain_id = _check_chain(receipt.genesis_hash, genesis)
     if receipt.kind not in _FOREIGN:
         raise _failed(1, f"receipts of kind {receipt.kind} are not known to this version")
     present = {field.name for field, _ in receipt.ListFields()}
     if foreign := present.intersection(_FOREIGN[receipt.kind]):
         raise _failed(1, f"a receipt of its kind holds no {min(foreign)!r}")
 
-    # 2. from the first validators to those of the head
-    trusted = light_client.root(genesis)
-    for change in receipt.validator_changes:
-        trusted = _advance(2, trusted, change)
-        if trusted.header.next_validators_hash == trusted.header.validators_hash:
-            raise _failed(2, f"block {trusted.height} changes no validators")
-
-    # 3. the head
-    head = _advance(3, trusted, receipt.head)
-    proof = Proof(
-        chain_id=chain_id,
-        height=head.height,
-        block_hash=head.block_hash,
-        time_ms=head.header.time_ms,
-        signers=head.signers,
-        validator_changes=len(receipt.validator_changes),
-    )
+    # 2. and 3. from the first validators to the head
+    head, proof = _verify_head(chain_id, genesis, receipt.validator_changes, receipt.head)
     match receipt.kind:
         case ReceiptKind.RECEIPT_KIND_TRANSACTION:
-            return _verify_transaction(receipt, head.header, proof)
+            return _verify_transaction(receipt, head, proof)
         case ReceiptKind.RECEIPT_KIND_TOKEN:
-            return _verify_token(receipt, head.header, proof)
+            return _verify_token(receipt, head, proof)
         case _:
-            return VerifiedRecord(_verify_first_record(receipt, head.header), head.header.audit_size, proof)
+            return VerifiedRecord(_verify_first_record(receipt, head), head.audit_size, proof)
 
 
 # --- records and tokens
@@ -195,8 +213,7 @@ def verify(receipt: Receipt, genesis: Genesis) -> Verified:
 
 def _verify_first_record(receipt: Receipt, head: Header) -> AuditRecord:
     """Steps 4 to 6."""
-    if receipt.tree_size != head.audit_size:
-        raise _failed(4, f"the log had {head.audit_size} records at block {head.height}, not {receipt.tree_size}")
+    _check_size(receipt.tree_size, head)
     return _verify_record(5, 6, receipt.record, receipt.index, receipt.path, head)
 
 
@@ -270,6 +287,48 @@ def _verify_transaction(receipt: Receipt, head: Header, proof: Proof) -> Verifie
 
 
 # --- every kind
+
+
+def _check_chain(claimed: str, genesis: Genesis) -> str:
+    """Step 1: the id of the chain, which is the one claimed."""
+    chain_id = genesis_file.chain_id(genesis)
+    if claimed != genesis_file.genesis_hash(genesis).hex():
+        raise Corrupt(
+            f"step 1: the receipt is not for the chain {chain_id}",
+            rule="invalid-receipt",
+            hint="use the genesis file of the network that issued it",
+        )
+    return chain_id
+
+
+def _verify_head(
+    chain_id: str, genesis: Genesis, changes: Sequence[SignedHeader], signed: SignedHeader
+) -> tuple[Header, Proof]:
+    """Steps 2 and 3."""
+    # 2. from the first validators to those of the head
+    trusted = light_client.root(genesis)
+    for change in changes:
+        trusted = _advance(2, trusted, change)
+        if trusted.header.next_validators_hash == trusted.header.validators_hash:
+            raise _failed(2, f"block {trusted.height} changes no validators")
+
+    # 3. the head
+    head = _advance(3, trusted, signed)
+    proof = Proof(
+        chain_id=chain_id,
+        height=head.height,
+        block_hash=head.block_hash,
+        time_ms=head.header.time_ms,
+        signers=head.signers,
+        validator_changes=len(changes),
+    )
+    return head.header, proof
+
+
+def _check_size(claimed: int, head: Header) -> None:
+    """Step 4."""
+    if claimed != head.audit_size:
+        raise _failed(4, f"the log had {head.audit_size} records at block {head.height}, not {claimed}")
 
 
 def _advance(step: int, trusted: TrustedHeader, signed: SignedHeader) -> TrustedHeader:

@@ -67,6 +67,8 @@ RULES: dict[str, str] = {
     "condition": "a precondition of the proposal does not hold",
     "upgrade": "an upgrade leads to a later version, at a height that is far enough ahead, one at a time",
     "upgrade-needed": "the ledger goes on with a version of the protocol that this node does not know",
+    "invalid-credential": "a credential, its proof or its evidence does not hold",
+    "unrecorded-reading": "what a regulator reads is on the ledger first: by whom, what, and what for",
     # --- planner
     "unsupported-query": "the SQL says something that a joint query cannot",
     "unknown-column": "a dataset has no column of that name",

@@ -1,4 +1,4 @@
-"""An index over the ledger for people: full-text search of the catalog, the audit trail by subject, lists by status.
+"""An index over the ledger for people: full-text search of the catalog, the audit trail by dimension, lists by status.
 
 Off the consensus path, and nothing but an index: SQLite says *which* datasets, records, requests, tokens or
 tasks answer a question, and the ledger says what they are. It follows the audit log record by record,
@@ -13,15 +13,20 @@ from __future__ import annotations
 import errno
 import json
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from governance import taxonomy
+from koinon import trail
 from koinon.errors import Exhausted, InvalidInput, KoinonError, NotFound, Unavailable
 from koinon.limits import MAX_SEARCH_TERMS, MAX_TITLE
+from koinon.trail import Dimension
 from koinon.v1.access_pb2 import AccessRequest, Token
-from koinon.v1.audit_pb2 import AuditRecord
+from koinon.v1.audit_pb2 import AuditRecord, RecordFilter
 from koinon.v1.catalog_pb2 import (
     DATASET_STATUS_WITHDRAWN,
     VERIFICATION_OUTCOME_CONFIRMED,
@@ -32,15 +37,17 @@ from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
 from koinon.v1.points_pb2 import PRICE_UNIT_ROW
 from koinon.v1.task_pb2 import Task
+from node import audit_index
 from node import read_schema as schema
 from node.application import Application
+from node.audit_index import CHUNK, AuditIndex, Counts, OpenChunk
 
-_CHUNK_RECORDS = 2_000  # followed in one SQLite transaction
 _LARGEST = 2**63 - 1  # of SQLite's integers
+_CHUNK_RECORDS = 2_000  # followed in one SQLite transaction
 
 T = TypeVar("T")
 Value = str | int
-_Rows = dict[str, list[tuple[Value, ...]]]
+_Rows = dict[str, list[tuple[Value | bytes, ...]]]
 
 
 class ReadModel:
@@ -55,6 +62,8 @@ class ReadModel:
         self._path = path
         self._ledger = ledger
         self._next_index = 0  # first record not taken in
+        self._open_chunk = OpenChunk(0)
+        self._purpose = lru_cache(maxsize=10_000)(self._purpose_of)
         self._database = self._connect()
         try:
             known = self._resume()
@@ -68,15 +77,21 @@ class ReadModel:
     def close(self) -> None:
         self._database.close()
 
+    @property
+    def size(self) -> int:
+        """How many records are taken in."""
+        return self._next_index
+
     # --- following the ledger
 
     def follow(self) -> None:
         """Take in what was committed since the last call; cheap when nothing was. Raises Unavailable."""
         size = self._ledger.audit_log.size
         try:
-            while self._next_index < size:
-                self._take(range(self._next_index, min(size, self._next_index + _CHUNK_RECORDS)))
+            while (first := self._next_index) < size:
+                self._take(range(first, min(size, first + _CHUNK_RECORDS, (first // CHUNK + 1) * CHUNK)))
         except sqlite3.Error as error:
+            self._reopen_chunk()  # it may hold what the file does not
             raise self._unavailable(error) from error
 
     def rebuild(self) -> None:
@@ -92,7 +107,7 @@ class ReadModel:
                 database.execute("INSERT INTO standing VALUES (?, 0)", (self._ledger.chain_id,))
         except (sqlite3.Error, OSError) as error:
             raise self._unavailable(error) from error
-        self._next_index = 0
+        self._next_index, self._open_chunk = 0, OpenChunk(0)
         self.follow()
 
     def _connect(self) -> sqlite3.Connection:
@@ -110,16 +125,25 @@ class ReadModel:
         if execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             return False
         chain, self._next_index = execute("SELECT chain, next_index FROM standing").fetchone()
-        return bool(chain == self._ledger.chain_id and self._next_index <= self._ledger.audit_log.size)
+        if chain != self._ledger.chain_id or self._next_index > self._ledger.audit_log.size:
+            return False
+        self._reopen_chunk()
+        return True
+
+    def _reopen_chunk(self) -> None:
+        """The part of the audit index that is in no file."""
+        self._open_chunk = OpenChunk(self._next_index // CHUNK)
+        for index in range(self._open_chunk.number * CHUNK, self._next_index):
+            self._open_chunk.add(index % CHUNK, self.dimensions(self._record(index)))
 
     def _take(self, indices: range) -> None:
         """Take in some records, and the present state of whatever they are about."""
         rows: _Rows = {statement: [] for statement in schema.STATEMENTS}
         first: dict[str, AuditRecord] = {}
+        found: list[set[Dimension]] = []
         for index in indices:
             record = self._record(index)
-            rows[schema.INSERT_RECORD].append((index, record.time_ms, record.kind, record.actor))
-            rows[schema.INSERT_SUBJECT] += [(subject, index) for subject in {record.subject, *record.related}]
+            found.append(self.dimensions(record))
             rows[schema.INSERT_POSTING] += [(account, index) for account in {item.account for item in record.postings}]
             first.setdefault(record.subject, record)
         for subject, record in first.items():
@@ -155,11 +179,34 @@ class ReadModel:
                         rows[schema.INSERT_PARTY] += [(party, record.index) for party in task.submitted.committee]
                     else:
                         rows[schema.UPDATE_TASK].append((task.status, name))
+        chunk = self._open_chunk
+        complete = indices.stop % CHUNK == 0
+        for index, dimensions in zip(indices, found, strict=True):
+            chunk.add(index % CHUNK, dimensions)
+        if complete:
+            rows[audit_index.INSERT] += chunk.rows()
         with self._database as database:
             for statement, values in rows.items():
                 database.executemany(statement, values)
             database.execute("UPDATE standing SET next_index = ?", (indices.stop,))
         self._next_index = indices.stop
+        if complete:
+            self._open_chunk = OpenChunk(chunk.number + 1)
+
+    def dimensions(self, record: AuditRecord) -> set[Dimension]:
+        """Everything a record can be found by."""
+        found = trail.dimensions(record)
+        for kind, name in tuple(found):
+            if kind in ("request", "token") and (purpose := self._purpose(kind, name)):
+                found.add(("purpose", purpose))
+        return found
+
+    def _purpose_of(self, kind: str, name: str) -> str:
+        """What a request or token is for; it never changes."""
+        try:
+            return self._ledger.token(name).purpose if kind == "token" else self._ledger.request(name).requested.purpose
+        except NotFound:
+            return ""
 
     def _add_dataset(self, rows: _Rows, name: str, index: int, new: bool) -> None:
         """A dataset's present descriptor in place of any earlier one."""
@@ -355,36 +402,47 @@ class ReadModel:
             raise InvalidInput(f"several tasks begin with {prefix!a}", hint="give more digits of the id")
         return str(rows[0][0])
 
-    def records(
-        self,
-        *,
-        subject: str = "",
-        actor: str = "",
-        kind: str = "",
-        from_index: int = 0,
-        since_ms: int = 0,
-        until_ms: int = 0,
-        limit: int,
-    ) -> tuple[list[AuditRecord], int]:
-        """Audit records, ascending, and the index to go on from, or 0.
+    def records(self, wanted: RecordFilter, *, limit: int, newest_first: bool = False) -> tuple[list[AuditRecord], int]:
+        """Audit records that fit a checked filter, in order, and the index to go on from, or 0.
 
-        ``subject`` also finds records that name it among the others concerned; ``kind`` is exact, or a prefix
-        ending in '.'; ``since_ms`` is included, ``until_ms`` (0: no end) is not.
+        That is the next page's ``from_index``, or its ``until_index`` where the newest come first.
         """
-        source = "SELECT idx FROM records"
-        where = _Where()
-        if subject:
-            source = "SELECT idx FROM subjects JOIN records USING (idx)"
-            where.add("subject = ?", subject)
-        if kind.endswith("."):
-            where.add("kind >= ? AND kind < ?", kind, kind[:-1] + "/")  # '/' follows '.'
-            kind = ""
-        where.equal(actor=actor, kind=kind)
-        where.add("idx >= ? AND time_ms >= ?", min(from_index, _LARGEST), since_ms)
-        if until_ms:
-            where.add("time_ms < ?", until_ms)
-        rows = self._select(source, where, "ORDER BY idx LIMIT ?", limit + 1)
-        return [self._record(index) for (index,) in rows[:limit]], rows[limit][0] if len(rows) > limit else 0
+        first, end = self._range(wanted)
+        try:
+            index = AuditIndex(self._database, self._open_chunk, self._next_index)
+            indices, following = index.page(wanted.dimensions, first, end, limit, newest_first=newest_first)
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        return [self._record(index) for index in indices], following
+
+    def counter(self, wanted: RecordFilter, by: str) -> Callable[[], Counts]:
+        """Counts the records that fit a checked filter by a dimension, as of now; to be called on another thread.
+
+        What it returns raises InvalidInput or Unavailable.
+        """
+        first, end = self._range(wanted)
+        names = {by, *(item.dimension for item in wanted.dimensions)}
+        open_chunk, size = self._open_chunk.copy(names), self._next_index
+
+        def count() -> Counts:
+            try:
+                with closing(self._connect()) as database:
+                    return AuditIndex(database, open_chunk, size).count(wanted.dimensions, first, end, by)
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from error
+
+        return count
+
+    def _range(self, wanted: RecordFilter) -> tuple[int, int]:
+        """The places in the log that a filter allows: time only grows there."""
+        size = self._next_index
+        first = max(wanted.from_index, self._first_at(wanted.since_ms))
+        end = min(wanted.until_index or size, self._first_at(wanted.until_ms) if wanted.until_ms else size)
+        return min(first, size), end
+
+    def _first_at(self, time_ms: int) -> int:
+        """The first record of this time or later."""
+        return bisect_left(range(self._next_index), time_ms, key=lambda index: self._record(index).time_ms)
 
     def statement(self, account: str, *, page_size: int, page_token: str = "") -> tuple[list[AuditRecord], str]:
         """Records that moved points of an account, newest first, and the token of the next page."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 3
+from node import audit_index
+
+SCHEMA_VERSION = 4
 
 # What a crash loses is read from the ledger again, and damage is noticed: no need to wait for the disk.
 PRAGMA = "PRAGMA synchronous = OFF"
@@ -13,11 +15,7 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 CREATE TABLE standing (chain TEXT NOT NULL, next_index INTEGER NOT NULL);
 
-CREATE TABLE records (idx INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, kind TEXT NOT NULL, actor TEXT NOT NULL);
-CREATE INDEX records_by_kind ON records (kind);
-CREATE INDEX records_by_actor ON records (actor);
-CREATE TABLE subjects (subject TEXT, idx INTEGER, PRIMARY KEY (subject, idx)) WITHOUT ROWID;
-
+{audit_index.SCHEMA}
 CREATE TABLE datasets (
     seq INTEGER PRIMARY KEY, id TEXT UNIQUE, institution TEXT NOT NULL, withdrawn INTEGER NOT NULL,
     released_ms INTEGER NOT NULL, confirmed INTEGER NOT NULL, contested INTEGER NOT NULL, price INTEGER NOT NULL
@@ -53,8 +51,6 @@ CREATE TABLE parties (institution TEXT, seq INTEGER, PRIMARY KEY (institution, s
 # In every table of entities, seq is the index of the record that made the entity: unique, ascending in time,
 # the same however often the index is built; pages are stable because they continue after a seq.
 
-INSERT_RECORD = "INSERT INTO records VALUES (?, ?, ?, ?)"
-INSERT_SUBJECT = "INSERT INTO subjects VALUES (?, ?)"
 PUT_DATASET = "INSERT OR REPLACE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 DELETE_COLUMNS = "DELETE FROM columns WHERE seq = ?"
 INSERT_COLUMN = "INSERT INTO columns VALUES (?, ?, ?)"
@@ -79,8 +75,7 @@ INSERT_PARTY = "INSERT INTO parties VALUES (?, ?)"
 
 # In the order in which they are executed for some records: what is replaced goes first.
 STATEMENTS = (
-    INSERT_RECORD,
-    INSERT_SUBJECT,
+    audit_index.INSERT,
     PUT_DATASET,
     DELETE_COLUMNS,
     INSERT_COLUMN,

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from koinon import envelope, merkle
 from koinon import genesis as genesis_file
 from koinon import receipt as receipts
-from koinon.errors import Corrupt, Unavailable
+from koinon.errors import Corrupt, InvalidInput, Unavailable
 from koinon.v1.audit_pb2 import (
     RECEIPT_KIND_RECORD,
     RECEIPT_KIND_TOKEN,
     RECEIPT_KIND_TRANSACTION,
+    ProvedRecords,
     Receipt,
     ReceiptKind,
     RecordProof,
@@ -43,6 +44,26 @@ class Receipts:
     def record(self, index: int) -> Receipt:
         """For the record at an index that the newest header covers."""
         return self._verified(self._of_record(RECEIPT_KIND_RECORD, index))
+
+    def records(self, indices: Sequence[int], height: int) -> ProvedRecords:
+        """For several records, ascending, under the header of ``height``, which covers them; 0 is the newest."""
+        head = self.signed_header(height or self._blocks.height())
+        size = Header.FromString(head.header).audit_size
+        if indices and indices[-1] >= size:
+            raise InvalidInput(
+                f"block {head.commit.height} covers {size} records, not number {indices[-1]}",
+                hint="name a later block, or none",
+            )
+        log = self._application.audit_log
+        proved = ProvedRecords(head=head, tree_size=size)
+        for index in indices:
+            proved.records.add(record=self._leaf(index), index=index, path=log.inclusion_proof(index, size))
+        self._lead(proved)
+        try:
+            receipts.verify_records(proved, self._genesis)
+        except Corrupt as error:
+            raise self._lacking(f"what proves it ({error.message})") from error
+        return proved
 
     def token(self, granted: int, end: int | None) -> Receipt:
         """For a token, by the index of the record that granted it, and of the one that ended it, if one did."""
@@ -98,14 +119,18 @@ class Receipts:
 
     def _verified(self, receipt: Receipt) -> Receipt:
         """With the way to its head, and seen to hold."""
-        receipt.genesis_hash = genesis_file.genesis_hash(self._genesis).hex()
-        last_heights = self._validators.last_heights(receipt.head.commit.height)
-        receipt.validator_changes.extend(self.signed_header(height) for height in last_heights)
+        self._lead(receipt)
         try:
             receipts.verify(receipt, self._genesis)
         except Corrupt as error:
             raise self._lacking(f"what proves it ({error.message})") from error
         return receipt
+
+    def _lead(self, proof: Receipt | ProvedRecords) -> None:
+        """The way from the genesis to its head."""
+        proof.genesis_hash = genesis_file.genesis_hash(self._genesis).hex()
+        last_heights = self._validators.last_heights(proof.head.commit.height)
+        proof.validator_changes.extend(self.signed_header(height) for height in last_heights)
 
     def _leaf(self, index: int) -> bytes:
         data = self._application.audit_log.record(index)

@@ -61,16 +61,18 @@ from node.read_model import ReadModel
 from node.receipts import Receipts
 from node.report import Report, monotonic_ms
 from node.rpc.access import AccessService
-from node.rpc.audit import AuditService, EventService
+from node.rpc.audit import AuditService
 from node.rpc.catalog import CatalogService, DatasetService
 from node.rpc.demand import DemandService
 from node.rpc.disputes import DisputeService
+from node.rpc.events import EventService
 from node.rpc.governance import GovernanceService
 from node.rpc.members import MemberService, NodeService
 from node.rpc.meter import Meter
 from node.rpc.points import PointsService
 from node.rpc.server import RpcServer
 from node.rpc.tasks import QueryService, TaskService
+from node.rpc.trail import Trail
 from node.rpc.transactions import TransactionService
 from node.snapshots import INTERVAL_S, MESSAGES, Snapshots
 from node.store.leveldb import LevelStore
@@ -218,6 +220,7 @@ class Node:
     def _services(self, genesis: Genesis) -> dict[str, object]:
         """What the client port offers, by the names of services.proto."""
         application, read_model, changes = self._application, self._read_model, self._changes
+        visible = Trail(application, read_model)
         return {
             "NodeService": NodeService(self._report),
             "TransactionService": TransactionService(self._pool, application, changes),
@@ -236,10 +239,11 @@ class Node:
             "AuditService": AuditService(
                 application,
                 read_model,
+                visible,
                 self._receipts,
                 changes,
             ),
-            "EventService": EventService(application, changes),
+            "EventService": EventService(read_model, visible, changes),
         }
 
     def _add_signers(self) -> None:

@@ -42,6 +42,31 @@ RECEIPT_KIND_TRANSACTION: ReceiptKind.ValueType  # 2
 RECEIPT_KIND_TOKEN: ReceiptKind.ValueType  # 3
 Global___ReceiptKind: _TypeAlias = ReceiptKind  # noqa: Y015
 
+class _ReadingKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReadingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReadingKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    READING_KIND_UNSPECIFIED: _ReadingKind.ValueType  # 0
+    READING_KIND_LIST: _ReadingKind.ValueType  # 1
+    READING_KIND_STATS: _ReadingKind.ValueType  # 2
+    READING_KIND_WATCH: _ReadingKind.ValueType  # 3
+    READING_KIND_RECEIPT: _ReadingKind.ValueType  # 4
+    READING_KIND_CASE: _ReadingKind.ValueType  # 5
+    READING_KIND_EXPORT: _ReadingKind.ValueType  # 6
+
+class ReadingKind(_ReadingKind, metaclass=_ReadingKindEnumTypeWrapper): ...
+
+READING_KIND_UNSPECIFIED: ReadingKind.ValueType  # 0
+READING_KIND_LIST: ReadingKind.ValueType  # 1
+READING_KIND_STATS: ReadingKind.ValueType  # 2
+READING_KIND_WATCH: ReadingKind.ValueType  # 3
+READING_KIND_RECEIPT: ReadingKind.ValueType  # 4
+READING_KIND_CASE: ReadingKind.ValueType  # 5
+READING_KIND_EXPORT: ReadingKind.ValueType  # 6
+Global___ReadingKind: _TypeAlias = ReadingKind  # noqa: Y015
+
 @_typing.final
 class AuditRecord(_message.Message):
     """Its exact bytes are the leaf."""
@@ -288,3 +313,208 @@ class TransactionProof(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TransactionProof: _TypeAlias = TransactionProof  # noqa: Y015
+
+@_typing.final
+class DimensionFilter(_message.Message):
+    """One dimension of records (koinon.trail), and the values that fit: any of them. A value that ends in "*" is a beginning."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    dimension: _builtins.str
+    """e.g. "kind", "dataset", "day" """
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ascending"""
+
+    def __init__(
+        self,
+        *,
+        dimension: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DimensionFilter: _TypeAlias = DimensionFilter  # noqa: Y015
+
+@_typing.final
+class RecordFilter(_message.Message):
+    """Which records: every dimension must fit, within a range of time and of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    FROM_INDEX_FIELD_NUMBER: _builtins.int
+    UNTIL_INDEX_FIELD_NUMBER: _builtins.int
+    since_ms: _builtins.int
+    """block time, included"""
+    until_ms: _builtins.int
+    """not included; 0: no end"""
+    from_index: _builtins.int
+    """included"""
+    until_index: _builtins.int
+    """not included; 0: no end"""
+    @_builtins.property
+    def dimensions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DimensionFilter]:
+        """ascending, each once"""
+
+    def __init__(
+        self,
+        *,
+        dimensions: _abc.Iterable[Global___DimensionFilter] | None = ...,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        from_index: _builtins.int = ...,
+        until_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "from_index", b"from_index", "since_ms", b"since_ms", "until_index", b"until_index", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordFilter: _TypeAlias = RecordFilter  # noqa: Y015
+
+@_typing.final
+class RecordReading(_message.Message):
+    """A regulator says what it is about to read, and why. Its node answers after this is on the ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    kind: Global___ReadingKind.ValueType
+    purpose: _builtins.str
+    """seen by those concerned; may be empty"""
+    @_builtins.property
+    def filter(self) -> Global___RecordFilter: ...
+    def __init__(
+        self,
+        *,
+        kind: Global___ReadingKind.ValueType = ...,
+        filter: Global___RecordFilter | None = ...,
+        purpose: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "kind", b"kind", "purpose", b"purpose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordReading: _TypeAlias = RecordReading  # noqa: Y015
+
+@_typing.final
+class Reading(_message.Message):
+    """On the ledger until it expires; its audit record stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    READER_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    reader: _builtins.str
+    """person id"""
+    expires_at_ms: _builtins.int
+    """block time until which the node answers"""
+    @_builtins.property
+    def recorded(self) -> Global___RecordReading: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        recorded: Global___RecordReading | None = ...,
+        reader: _builtins.str = ...,
+        expires_at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recorded", b"recorded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at_ms", b"expires_at_ms", "id", b"id", "reader", b"reader", "recorded", b"recorded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reading: _TypeAlias = Reading  # noqa: Y015
+
+@_typing.final
+class ProvedRecords(_message.Message):
+    """Records of one log under one head: each is a receipt together with what the others share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENESIS_HASH_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    VALIDATOR_CHANGES_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    genesis_hash: _builtins.str
+    """hex, for a helpful message; never trusted"""
+    tree_size: _builtins.int
+    @_builtins.property
+    def head(self) -> Global___SignedHeader:
+        """commits to the root at tree_size"""
+
+    @_builtins.property
+    def validator_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedHeader]:
+        """as in Receipt"""
+
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordProof]:
+        """ascending by index"""
+
+    def __init__(
+        self,
+        *,
+        genesis_hash: _builtins.str = ...,
+        head: Global___SignedHeader | None = ...,
+        validator_changes: _abc.Iterable[Global___SignedHeader] | None = ...,
+        tree_size: _builtins.int = ...,
+        records: _abc.Iterable[Global___RecordProof] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["genesis_hash", b"genesis_hash", "head", b"head", "records", b"records", "tree_size", b"tree_size", "validator_changes", b"validator_changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProvedRecords: _TypeAlias = ProvedRecords  # noqa: Y015
+
+@_typing.final
+class CaseFile(_message.Message):
+    """Everything that concerns one subject, to be taken away (koinon.case, docs/regulator.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    PROVED_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """e.g. "task:4f…" """
+    @_builtins.property
+    def scope(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """subjects whose records are gathered, ascending: the subject, and for a task what it used"""
+
+    @_builtins.property
+    def proved(self) -> Global___ProvedRecords: ...
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        scope: _abc.Iterable[_builtins.str] | None = ...,
+        proved: Global___ProvedRecords | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proved", b"proved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proved", b"proved", "scope", b"scope", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaseFile: _TypeAlias = CaseFile  # noqa: Y015

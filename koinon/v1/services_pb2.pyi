@@ -1581,36 +1581,29 @@ Global___FetchOutputsResponse: _TypeAlias = FetchOutputsResponse  # noqa: Y015
 class ListRecordsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    SUBJECT_FIELD_NUMBER: _builtins.int
-    ACTOR_FIELD_NUMBER: _builtins.int
-    KIND_FIELD_NUMBER: _builtins.int
-    FROM_INDEX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
-    SINCE_MS_FIELD_NUMBER: _builtins.int
-    UNTIL_MS_FIELD_NUMBER: _builtins.int
-    subject: _builtins.str
-    """subject or related, e.g. "dataset:um.ercp.indo_rct"; empty: any"""
-    actor: _builtins.str
-    kind: _builtins.str
-    """exact, or a prefix ending in "." """
-    from_index: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
+    READING_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    since_ms: _builtins.int
-    until_ms: _builtins.int
+    newest_first: _builtins.bool
+    reading_id: _builtins.str
+    """of a regulator: a reading on the ledger that covers the filter"""
+    @_builtins.property
+    def filter(self) -> _audit_pb2.RecordFilter:
+        """of the next page: the same with another from_index, or until_index"""
+
     def __init__(
         self,
         *,
-        subject: _builtins.str = ...,
-        actor: _builtins.str = ...,
-        kind: _builtins.str = ...,
-        from_index: _builtins.int = ...,
         page_size: _builtins.int = ...,
-        since_ms: _builtins.int = ...,
-        until_ms: _builtins.int = ...,
+        filter: _audit_pb2.RecordFilter | None = ...,
+        newest_first: _builtins.bool = ...,
+        reading_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "from_index", b"from_index", "kind", b"kind", "page_size", b"page_size", "since_ms", b"since_ms", "subject", b"subject", "until_ms", b"until_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "newest_first", b"newest_first", "page_size", b"page_size", "reading_id", b"reading_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1623,10 +1616,10 @@ class ListRecordsResponse(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     NEXT_INDEX_FIELD_NUMBER: _builtins.int
     next_index: _builtins.int
-    """0: no more"""
+    """from_index of the next page, or its until_index; 0: no more"""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.AuditRecord]:
-        """ascending by index"""
+        """ascending by index, or descending"""
 
     def __init__(
         self,
@@ -1643,26 +1636,161 @@ class ListRecordsResponse(_message.Message):
 Global___ListRecordsResponse: _TypeAlias = ListRecordsResponse  # noqa: Y015
 
 @_typing.final
+class CountRecordsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    READING_ID_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """a dimension"""
+    limit: _builtins.int
+    """groups"""
+    reading_id: _builtins.str
+    @_builtins.property
+    def filter(self) -> _audit_pb2.RecordFilter: ...
+    def __init__(
+        self,
+        *,
+        filter: _audit_pb2.RecordFilter | None = ...,
+        by: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        reading_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "filter", b"filter", "limit", b"limit", "reading_id", b"reading_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountRecordsRequest: _TypeAlias = CountRecordsRequest  # noqa: Y015
+
+@_typing.final
+class CountRecordsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    records: _builtins.int
+    """that fit the filter"""
+    values: _builtins.int
+    """groups in all"""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordGroup]:
+        """the largest first; days ascending. A record may be in several"""
+
+    def __init__(
+        self,
+        *,
+        records: _builtins.int = ...,
+        groups: _abc.Iterable[Global___RecordGroup] | None = ...,
+        values: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "records", b"records", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountRecordsResponse: _TypeAlias = CountRecordsResponse  # noqa: Y015
+
+@_typing.final
+class RecordGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    records: _builtins.int
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordGroup: _TypeAlias = RecordGroup  # noqa: Y015
+
+@_typing.final
+class ProveRecordsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDICES_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    READING_ID_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """of the head, which is after all of them; 0: the newest"""
+    reading_id: _builtins.str
+    @_builtins.property
+    def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """ascending"""
+
+    def __init__(
+        self,
+        *,
+        indices: _abc.Iterable[_builtins.int] | None = ...,
+        height: _builtins.int = ...,
+        reading_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "indices", b"indices", "reading_id", b"reading_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveRecordsRequest: _TypeAlias = ProveRecordsRequest  # noqa: Y015
+
+@_typing.final
+class ProveRecordsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def proved(self) -> _audit_pb2.ProvedRecords: ...
+    def __init__(
+        self,
+        *,
+        proved: _audit_pb2.ProvedRecords | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proved", b"proved"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proved", b"proved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveRecordsResponse: _TypeAlias = ProveRecordsResponse  # noqa: Y015
+
+@_typing.final
 class GetReceiptRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     TRANSACTION_ID_FIELD_NUMBER: _builtins.int
     TOKEN_ID_FIELD_NUMBER: _builtins.int
+    READING_ID_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """of an audit record"""
     transaction_id: _builtins.bytes
     token_id: _builtins.str
+    reading_id: _builtins.str
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         transaction_id: _builtins.bytes = ...,
         token_id: _builtins.str = ...,
+        reading_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "subject", b"subject", "token_id", b"token_id", "transaction_id", b"transaction_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "subject", b"subject", "token_id", b"token_id", "transaction_id", b"transaction_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "reading_id", b"reading_id", "subject", b"subject", "token_id", b"token_id", "transaction_id", b"transaction_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["index", "transaction_id", "token_id"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
@@ -1786,23 +1914,24 @@ class SubscribeRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    FROM_INDEX_FIELD_NUMBER: _builtins.int
-    KIND_FIELD_NUMBER: _builtins.int
-    SUBJECT_FIELD_NUMBER: _builtins.int
-    from_index: _builtins.int
-    kind: _builtins.str
-    """as in ListRecords"""
-    subject: _builtins.str
+    FILTER_FIELD_NUMBER: _builtins.int
+    NEW_ONLY_FIELD_NUMBER: _builtins.int
+    READING_ID_FIELD_NUMBER: _builtins.int
+    new_only: _builtins.bool
+    """from the present end of the log on"""
+    reading_id: _builtins.str
+    @_builtins.property
+    def filter(self) -> _audit_pb2.RecordFilter: ...
     def __init__(
         self,
         *,
-        from_index: _builtins.int = ...,
-        kind: _builtins.str = ...,
-        subject: _builtins.str = ...,
+        filter: _audit_pb2.RecordFilter | None = ...,
+        new_only: _builtins.bool = ...,
+        reading_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_index", b"from_index", "kind", b"kind", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "new_only", b"new_only", "reading_id", b"reading_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1359,6 +1359,16 @@ class AuditServiceStub:
                 request_serializer=koinon_dot_v1_dot_services__pb2.ListRecordsRequest.SerializeToString,
                 response_deserializer=koinon_dot_v1_dot_services__pb2.ListRecordsResponse.FromString,
                 _registered_method=True)
+        self.CountRecords = channel.unary_unary(
+                '/koinon.v1.AuditService/CountRecords',
+                request_serializer=koinon_dot_v1_dot_services__pb2.CountRecordsRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.CountRecordsResponse.FromString,
+                _registered_method=True)
+        self.ProveRecords = channel.unary_unary(
+                '/koinon.v1.AuditService/ProveRecords',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ProveRecordsRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ProveRecordsResponse.FromString,
+                _registered_method=True)
         self.GetReceipt = channel.unary_unary(
                 '/koinon.v1.AuditService/GetReceipt',
                 request_serializer=koinon_dot_v1_dot_services__pb2.GetReceiptRequest.SerializeToString,
@@ -1380,6 +1390,18 @@ class AuditServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def ListRecords(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountRecords(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProveRecords(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1410,6 +1432,16 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListRecords,
                     request_deserializer=koinon_dot_v1_dot_services__pb2.ListRecordsRequest.FromString,
                     response_serializer=koinon_dot_v1_dot_services__pb2.ListRecordsResponse.SerializeToString,
+            ),
+            'CountRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountRecords,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.CountRecordsRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.CountRecordsResponse.SerializeToString,
+            ),
+            'ProveRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveRecords,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ProveRecordsRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ProveRecordsResponse.SerializeToString,
             ),
             'GetReceipt': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReceipt,
@@ -1454,6 +1486,60 @@ class AuditService:
             '/koinon.v1.AuditService/ListRecords',
             koinon_dot_v1_dot_services__pb2.ListRecordsRequest.SerializeToString,
             koinon_dot_v1_dot_services__pb2.ListRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.AuditService/CountRecords',
+            koinon_dot_v1_dot_services__pb2.CountRecordsRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.CountRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.AuditService/ProveRecords',
+            koinon_dot_v1_dot_services__pb2.ProveRecordsRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ProveRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -402,6 +402,8 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListRecords: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListRecordsRequest, _services_pb2.ListRecordsResponse]
+    CountRecords: _grpc.UnaryUnaryMultiCallable[_services_pb2.CountRecordsRequest, _services_pb2.CountRecordsResponse]
+    ProveRecords: _grpc.UnaryUnaryMultiCallable[_services_pb2.ProveRecordsRequest, _services_pb2.ProveRecordsResponse]
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetReceiptRequest, _services_pb2.GetReceiptResponse]
     GetSignedHeader: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetSignedHeaderRequest, _services_pb2.GetSignedHeaderResponse]
     GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_services_pb2.GetConsistencyProofRequest, _services_pb2.GetConsistencyProofResponse]
@@ -410,6 +412,8 @@ class AuditServiceStub:
 class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListRecords: _aio.UnaryUnaryMultiCallable[_services_pb2.ListRecordsRequest, _services_pb2.ListRecordsResponse]  # type: ignore[assignment]
+    CountRecords: _aio.UnaryUnaryMultiCallable[_services_pb2.CountRecordsRequest, _services_pb2.CountRecordsResponse]  # type: ignore[assignment]
+    ProveRecords: _aio.UnaryUnaryMultiCallable[_services_pb2.ProveRecordsRequest, _services_pb2.ProveRecordsResponse]  # type: ignore[assignment]
     GetReceipt: _aio.UnaryUnaryMultiCallable[_services_pb2.GetReceiptRequest, _services_pb2.GetReceiptResponse]  # type: ignore[assignment]
     GetSignedHeader: _aio.UnaryUnaryMultiCallable[_services_pb2.GetSignedHeaderRequest, _services_pb2.GetSignedHeaderResponse]  # type: ignore[assignment]
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_services_pb2.GetConsistencyProofRequest, _services_pb2.GetConsistencyProofResponse]  # type: ignore[assignment]
@@ -421,6 +425,20 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _services_pb2.ListRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_services_pb2.ListRecordsResponse, _abc.Awaitable[_services_pb2.ListRecordsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CountRecords(
+        self,
+        request: _services_pb2.CountRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.CountRecordsResponse, _abc.Awaitable[_services_pb2.CountRecordsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ProveRecords(
+        self,
+        request: _services_pb2.ProveRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ProveRecordsResponse, _abc.Awaitable[_services_pb2.ProveRecordsResponse]]: ...
 
     @_abc_1.abstractmethod
     def GetReceipt(

@@ -20,6 +20,7 @@ from node.contracts import (
     identity,
     membership,
     negotiation,
+    readings,
     rotation,
     tables,
     tasks,
@@ -69,6 +70,7 @@ HANDLERS: dict[str, Handler] = {
     "define_union": unions.define,
     "set_union_members": unions.set_members,
     "claim_earnings": unions.claim,
+    "record_reading": readings.record,
 }
 """By the name of the operation in ``Operation``'s oneof; every row has one in governance.permissions."""
 
@@ -126,4 +128,5 @@ def end_block(context: Context) -> None:
     disputes.expire_due(context)
     governance.end_block(context)
     accounts.settle_due(context)
+    readings.forget_due(context)
     tables.SEEN.pop_due(context.state, context.time_ms)

@@ -7,6 +7,7 @@ from itertools import islice
 from koinon.errors import NotFound
 from koinon.names import PersonId, TableName
 from koinon.v1.access_pb2 import AccessRequest, Token
+from koinon.v1.audit_pb2 import Reading
 from koinon.v1.catalog_pb2 import Dataset, Taxonomy
 from koinon.v1.constitution_pb2 import Constitution
 from koinon.v1.demand_pb2 import Demand
@@ -105,6 +106,10 @@ class Reads:
     def task(self, task_id: str) -> Task:
         """Raises NotFound."""
         return tables.TASKS.get(self._state, task_id)
+
+    def reading(self, reading_id: str) -> Reading:
+        """What a regulator is about to read. Raises NotFound."""
+        return tables.READINGS.get(self._state, reading_id)
 
     def open_tasks(self) -> list[Task]:
         """Submitted and running ones, by deadline."""

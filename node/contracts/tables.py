@@ -32,6 +32,8 @@ tasks                       id                                                  
 open tasks by asker         asker, id                                                (none)
 open tasks by token         token, id                                                (none)
 task deadlines              time, id                                                 (none)
+readings                    id                                                       Reading
+reading expiries            time, id                                                 (none)
 seen transactions           expiry, id                                               (none)
 evidence                    institution, height, round, kind                         (none)
 accounts                    account                                                  Account
@@ -68,6 +70,7 @@ from google.protobuf.message import Message
 
 from koinon.errors import NotFound
 from koinon.v1.access_pb2 import AccessRequest, Token
+from koinon.v1.audit_pb2 import Reading
 from koinon.v1.catalog_pb2 import Dataset, Taxonomy
 from koinon.v1.constitution_pb2 import Constitution, MemberWeight
 from koinon.v1.demand_pb2 import Demand
@@ -273,6 +276,8 @@ TASKS = Table("task", Task, "task")
 ASKER_TASKS = Index("asker-task")
 TOKEN_TASKS = Index("token-task")
 TASK_DEADLINES = Schedule("task-deadline")
+READINGS = Table("reading", Reading, "reading")
+READING_EXPIRIES = Schedule("reading-expiry")
 SEEN = Schedule("seen")
 EVIDENCE = Index("evidence")
 ACCOUNTS = Table("account", Account, "account")

@@ -284,6 +284,9 @@ CONSORTIUM = Machine(
     {},
 )
 
+# What a regulator read. It has no later: the entry is forgotten, the record stays.
+READING = Machine("reading", {"audit.read": {"": "recorded"}}, {})
+
 MACHINES: tuple[Machine, ...] = (
     INSTITUTION,
     PERSON,
@@ -301,4 +304,5 @@ MACHINES: tuple[Machine, ...] = (
     APPLICATION,
     UPGRADE,
     CONSORTIUM,
+    READING,
 )

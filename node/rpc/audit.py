@@ -1,89 +1,29 @@
-"""AuditService and EventService: the trail of records, its proofs, and what is new in it.
-
-Who reads what: regulators and operators see every record. Others see the records they caused and those
-that concern them: about themselves, or about a request, token or task of theirs.
-"""
+"""AuditService: the trail of records by any dimension, counted, and proofs of it. Who sees what: node.rpc.trail."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from grpc import aio
 
-from koinon.errors import Exhausted, InvalidInput, NotFound, PermissionRefused, Unauthenticated, Unavailable
-from koinon.limits import MAX_SUBSCRIPTIONS, RECEIPT_WAIT_MS
+from koinon import trail
+from koinon.errors import InvalidInput, NotFound, PermissionRefused, Unavailable
+from koinon.limits import MAX_PROVED_RECORDS, RECEIPT_WAIT_MS
 from koinon.receipt import TOKEN_ENDS
 from koinon.v1 import services_pb2, services_pb2_grpc
 from koinon.v1.audit_pb2 import AuditRecord, Receipt
 from koinon.v1.identity_pb2 import Role
-from koinon.v1.transaction_pb2 import Envelope
 from node.application import Application
-from node.auth import Caller, caller
+from node.auth import caller, require
 from node.changes import Changes
 from node.read_model import ReadModel
 from node.receipts import Receipts
-from node.rpc.bounds import page_size
+from node.rpc.bounds import group_limit, page_size
+from node.rpc.trail import Trail
 
 Context = aio.ServicerContext[Any, Any]
-
-_TURN = 256  # records looked at before the loop, and consensus with it, gets its turn
-
-
-class Trail:
-    """The audit log as one caller may see it."""
-
-    def __init__(self, application: Application) -> None:
-        self._application = application
-
-    def may_see(self, who: Caller, record: AuditRecord) -> bool:
-        if who.is_any(Role.ROLE_REGULATOR, Role.ROLE_OPERATOR):
-            return True
-        return record.actor == who.person or any(
-            self._is_of(who.person, subject) for subject in (record.subject, *record.related)
-        )
-
-    def may_see_transaction(self, who: Caller, envelope: bytes) -> bool:
-        """``envelope`` is from a block."""
-        if who.is_any(Role.ROLE_REGULATOR, Role.ROLE_OPERATOR):
-            return True
-        try:
-            return self._application.sender(Envelope.FromString(envelope).public_key).id == who.person
-        except Unauthenticated:  # revoked since, or never known
-            return False
-
-    def record(self, index: int) -> AuditRecord:
-        """Raises NotFound."""
-        record = self._application.record(index)
-        if record is None:
-            raise NotFound(
-                f"the audit log has no record {index}",
-                hint=f"its last one is {self._application.audit_log.size - 1}; koinon audit list shows them",
-            )
-        return record
-
-    def records_from(self, index: int) -> Iterator[AuditRecord]:
-        """Every record from ``index`` to the present end."""
-        while index < self._application.audit_log.size:
-            yield self.record(index)
-            index += 1
-
-    def _is_of(self, person: str, subject: str) -> bool:
-        kind, _, name = subject.partition(":")
-        try:
-            match kind:
-                case "person":
-                    return name == person
-                case "request":
-                    return self._application.request(name).requester == person
-                case "token":
-                    return self._application.token(name).holder == person
-                case "task":
-                    return self._application.task(name).asker == person
-        except NotFound:
-            pass
-        return False
 
 
 class AuditService(services_pb2_grpc.AuditServiceServicer):
@@ -93,11 +33,12 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
         self,
         application: Application,
         read_model: ReadModel,
+        visible: Trail,
         receipts: Receipts,
         changes: Changes,
     ) -> None:
         self._application = application
-        self._trail = Trail(application)
+        self._trail = visible
         self._read_model = read_model
         self._receipts = receipts
         self._changes = changes
@@ -106,30 +47,53 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
         self, request: services_pb2.ListRecordsRequest, context: Context
     ) -> services_pb2.ListRecordsResponse:
         who = caller()
+        trail.check(request.filter)
+        self._trail.admit(who, request.filter, request.reading_id)
         records, next_index = self._read_model.records(
-            subject=request.subject,
-            actor=request.actor,
-            kind=request.kind,
-            from_index=request.from_index,
-            since_ms=request.since_ms,
-            until_ms=request.until_ms,
-            limit=page_size(request.page_size),
+            request.filter, limit=page_size(request.page_size), newest_first=request.newest_first
         )
         return services_pb2.ListRecordsResponse(
             records=[record for record in records if self._trail.may_see(who, record)], next_index=next_index
         )
+
+    async def CountRecords(
+        self, request: services_pb2.CountRecordsRequest, context: Context
+    ) -> services_pb2.CountRecordsResponse:
+        who = require(Role.ROLE_REGULATOR, Role.ROLE_OPERATOR, what="count records that concern others")
+        trail.check(request.filter)
+        self._trail.admit(who, request.filter, request.reading_id)
+        limit = group_limit(request.limit)
+        counts = await asyncio.to_thread(self._read_model.counter(request.filter, request.by))
+        groups = sorted(counts.groups.items(), key=_by_day if request.by == "day" else _by_size)
+        return services_pb2.CountRecordsResponse(
+            records=counts.records,
+            groups=[services_pb2.RecordGroup(value=value, records=count) for value, count in groups[:limit]],
+            values=len(groups),
+        )
+
+    async def ProveRecords(
+        self, request: services_pb2.ProveRecordsRequest, context: Context
+    ) -> services_pb2.ProveRecordsResponse:
+        indices = list(request.indices)
+        if not 1 <= len(indices) <= MAX_PROVED_RECORDS or indices != sorted(set(indices)):
+            raise InvalidInput(
+                f"{len(indices)} records are to be proved, or they are not in ascending order",
+                hint=f"ask for 1 to {MAX_PROVED_RECORDS}, ascending, each once",
+            )
+        await self._check([self._record(index) for index in indices], request.reading_id)
+        return services_pb2.ProveRecordsResponse(proved=self._receipts.records(indices, request.height))
 
     async def GetReceipt(
         self, request: services_pb2.GetReceiptRequest, context: Context
     ) -> services_pb2.GetReceiptResponse:
         match request.WhichOneof("subject"):
             case "transaction_id":
-                receipt = await self._of_transaction(request.transaction_id)
+                receipt = await self._of_transaction(request.transaction_id, request.reading_id)
             case "token_id":
-                receipt = await self._of_token(request.token_id)
+                receipt = await self._of_token(request.token_id, request.reading_id)
             case _:
-                record = self._trail.record(request.index)
-                await self._check(record)
+                record = self._record(request.index)
+                await self._check([record], request.reading_id)
                 receipt = self._receipts.record(record.index)
         return services_pb2.GetReceiptResponse(receipt=receipt)
 
@@ -157,8 +121,9 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
             second_root=log.root_at(request.second_size),
         )
 
-    async def _of_transaction(self, transaction_id: bytes) -> Receipt:
-        """Raises NotFound, PermissionRefused or Unavailable."""
+    async def _of_transaction(self, transaction_id: bytes, reading_id: str) -> Receipt:
+        """Raises NotFound, PermissionRefused, Refused or Unavailable."""
+        self._trail.admit(caller(), trail.make(f"transaction:{transaction_id.hex()}"), reading_id)
         info = self._application.transaction(transaction_id)
         if info is None:
             raise NotFound(
@@ -175,26 +140,31 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
             )
         return receipt
 
-    async def _of_token(self, token_id: str) -> Receipt:
-        """Raises NotFound, PermissionRefused or Unavailable."""
+    async def _of_token(self, token_id: str, reading_id: str) -> Receipt:
+        """Raises NotFound, PermissionRefused, Refused or Unavailable."""
         subject = f"token:{self._application.token(token_id).id}"
         records = [
             record
             for kind in ("token.granted", *TOKEN_ENDS)
-            for record in self._read_model.records(subject=subject, kind=kind, limit=1)[0]
+            for record in self._read_model.records(trail.make(subject, kind=kind), limit=1)[0]
         ]
-        await self._check(*records)
+        await self._check(records, reading_id)
         return self._receipts.token(records[0].index, records[1].index if len(records) > 1 else None)
 
-    async def _check(self, *records: AuditRecord) -> None:
-        """May the caller see these? Then waits for a header over them. Raises PermissionRefused, Unavailable."""
-        for record in records:
-            if not self._trail.may_see(caller(), record):
-                raise PermissionRefused(
-                    f"record {record.index} does not concern {caller().person}",
-                    hint="regulators and operators see every record",
-                )
+    async def _check(self, records: Sequence[AuditRecord], reading_id: str) -> None:
+        """May the caller see these? Then waits for a header over them. Raises PermissionRefused, Refused, Unavailable."""
+        self._trail.admit_records(caller(), records, reading_id)
         await self._wait_for_header(max(record.height for record in records))
+
+    def _record(self, index: int) -> AuditRecord:
+        """Raises NotFound."""
+        record = self._application.record(index)
+        if record is None:
+            raise NotFound(
+                f"the audit log has no record {index}",
+                hint=f"its last one is {self._application.audit_log.size - 1}; koinon audit list shows them",
+            )
+        return record
 
     async def _wait_for_header(self, height: int) -> None:
         """What block h did is under the header of block h + 1. Raises Unavailable."""
@@ -205,37 +175,9 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
             )
 
 
-class EventService(services_pb2_grpc.EventServiceServicer):
-    """New records as they come. The log itself is the queue: a slow reader costs no memory."""
-
-    def __init__(self, application: Application, changes: Changes) -> None:
-        self._trail = Trail(application)
-        self._changes = changes
-        self._open = 0
-
-    async def Subscribe(
-        self, request: services_pb2.SubscribeRequest, context: Context
-    ) -> AsyncIterator[services_pb2.SubscribeResponse]:
-        if self._open >= MAX_SUBSCRIPTIONS:
-            raise Exhausted(
-                f"this node already serves {MAX_SUBSCRIPTIONS} subscriptions", hint="close some, or ask another node"
-            )
-        who = caller()
-        index = request.from_index
-        self._open += 1
-        try:
-            while True:
-                for record in self._trail.records_from(index):
-                    index = record.index + 1
-                    if index % _TURN == 0:  # a filter that nothing passes would hold it up for the whole log
-                        await asyncio.sleep(0)
-                    if _matches(record, request) and self._trail.may_see(who, record):
-                        yield services_pb2.SubscribeResponse(record=record)
-                await self._changes.next()
-        finally:
-            self._open -= 1
+def _by_day(group: tuple[str, int]) -> str:
+    return group[0]
 
 
-def _matches(record: AuditRecord, wanted: services_pb2.SubscribeRequest) -> bool:
-    kind_fits = record.kind.startswith(wanted.kind) if wanted.kind.endswith(".") else wanted.kind in ("", record.kind)
-    return kind_fits and wanted.subject in ("", record.subject, *record.related)
+def _by_size(group: tuple[str, int]) -> tuple[int, str]:
+    return -group[1], group[0]

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from koinon.errors import InvalidInput
-from koinon.limits import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, MAX_WAIT_MS
+from koinon.limits import DEFAULT_PAGE_SIZE, MAX_GROUPS_COUNTED, MAX_PAGE_SIZE, MAX_WAIT_MS
 
 
 def page_size(asked: int) -> int:
     """Items per page; 0 asks for the usual number. Raises InvalidInput."""
     if asked > MAX_PAGE_SIZE:
         raise InvalidInput(f"a page of {asked} items is too large", hint=f"ask for at most {MAX_PAGE_SIZE} at a time")
+    return asked or DEFAULT_PAGE_SIZE
+
+
+def group_limit(asked: int) -> int:
+    """Groups of a count; 0 asks for the usual number. Raises InvalidInput."""
+    if asked > MAX_GROUPS_COUNTED:
+        raise InvalidInput(f"{asked} groups are too many", hint=f"ask for at most {MAX_GROUPS_COUNTED}")
     return asked or DEFAULT_PAGE_SIZE
 
 

@@ -15,6 +15,7 @@ from koinon.v1.access_pb2 import (
     RevokeToken,
     WithdrawRequest,
 )
+from koinon.v1.audit_pb2 import READING_KIND_LIST, RecordReading
 from koinon.v1.catalog_pb2 import (
     VERIFICATION_OUTCOME_CONFIRMED,
     VerifyDataset,
@@ -88,6 +89,7 @@ MAY = {
     "define_union": {name for name in SENDERS if name.endswith("/operator")},
     "set_union_members": {"iu/operator", "iu/analyst"},
     "claim_earnings": {"um/analyst"},
+    "record_reading": {name for name in SENDERS if name.endswith("/regulator")},
 }
 
 
@@ -143,6 +145,7 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
         DefineUnion(name="new", title="New", administrator="iu/analyst"),
         SetUnionMembers(union="patients", members=[UnionMember(account="person:um/analyst", weight=1)]),
         ClaimEarnings(union="patients", account="person:um/analyst"),
+        RecordReading(kind=READING_KIND_LIST),
     ]
     return consortium, {str(operation(message).WhichOneof("operation")): message for message in messages}
 

@@ -10,6 +10,7 @@ from node.contracts.transitions import MACHINES, TASK, Machine
 
 # What may ever happen to a subject: event, from, to. Written out again, so that a change is deliberate.
 PATHS = """
+reading: audit.read -recorded
 institution: institution.joined -active, institution.joined removed-active, institution.moved active-active,
   institution.empowered active-active, institution.suspended active-suspended, institution.readmitted suspended-active,
   institution.removed active-removed, institution.removed suspended-removed, institution.spared active-active,

@@ -63,7 +63,7 @@ def test_pages_are_followed_to_the_limit(node: FakeNode, client: Client) -> None
 
 def test_an_empty_page_is_not_the_end_but_a_repeated_one_is(node: FakeNode, client: Client) -> None:
     def records(request: services.ListRecordsRequest) -> services.ListRecordsResponse:
-        if request.from_index < 5:
+        if request.filter.from_index < 5:
             return services.ListRecordsResponse(next_index=5)
         return services.ListRecordsResponse(records=[AuditRecord(index=5)], next_index=5)
 
@@ -75,9 +75,9 @@ def test_watch_gives_records_as_they_come(node: FakeNode, client: Client) -> Non
     more = threading.Event()
 
     def subscribe(request: services.SubscribeRequest) -> Any:
-        yield services.SubscribeResponse(record=AuditRecord(index=request.from_index))
+        yield services.SubscribeResponse(record=AuditRecord(index=request.filter.from_index))
         more.wait(10)
-        yield services.SubscribeResponse(record=AuditRecord(index=request.from_index + 1))
+        yield services.SubscribeResponse(record=AuditRecord(index=request.filter.from_index + 1))
 
     node.answers["EventService/Subscribe"] = subscribe
     records = client.audit.watch(from_index=4)

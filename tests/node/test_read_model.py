@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from koinon import trail
 from koinon.errors import InvalidInput, NotFound, Unavailable
 from koinon.v1.access_pb2 import (
     REQUEST_STATUS_DENIED,
@@ -168,8 +169,8 @@ def test_records_by_subject_actor_kind_and_time(consortium: Consortium, model: R
     token = consortium.token(INDO[2])
     consortium.do("um/analyst", consortium.submission({INDO[2]: token}))
     model.follow()
-    trail, _ = model.records(subject=f"dataset:{INDO[2]}", limit=50)
-    assert [record.kind for record in trail] == [
+    found, _ = model.records(trail.make(f"dataset:{INDO[2]}"), limit=50)
+    assert [record.kind for record in found] == [
         "dataset.published",
         "access.requested",
         "access.granted",
@@ -177,26 +178,26 @@ def test_records_by_subject_actor_kind_and_time(consortium: Consortium, model: R
         "task.submitted",
         "token.used",
     ]
-    assert [r.kind for r in model.records(actor="um/analyst", kind="token.", limit=50)[0]] == [
+    assert [r.kind for r in model.records(trail.make(actor="um/analyst", kind="token."), limit=50)[0]] == [
         "token.granted",
         "token.used",
     ]
-    assert {r.kind for r in model.records(kind="institution.joined", limit=50)[0]} == {"institution.joined"}
-    joined, _ = model.records(until_ms=START_MS + 1, limit=50)
+    assert {r.kind for r in model.records(trail.make(kind="institution.joined"), limit=50)[0]} == {"institution.joined"}
+    joined, _ = model.records(trail.make(until_ms=START_MS + 1), limit=50)
     assert {record.height for record in joined} == {0}
-    later, _ = model.records(since_ms=trail[-1].time_ms, limit=50)
-    assert [record.index for record in later] == [trail[-2].index, trail[-1].index]
+    later, _ = model.records(trail.make(since_ms=found[-1].time_ms), limit=50)
+    assert [record.index for record in later] == [found[-2].index, found[-1].index]
 
 
 def test_records_are_paged_by_index(model: ReadModel, consortium: Consortium) -> None:
     collected, index = list[int](), 0
     while True:
-        records, index = model.records(from_index=index, limit=7)
+        records, index = model.records(trail.make(from_index=index), limit=7)
         collected += [record.index for record in records]
         if index == 0:
             break
     assert collected == list(range(consortium.app.audit_log.size))
-    assert model.records(from_index=2**64 - 1, limit=5) == ([], 0)
+    assert model.records(trail.make(from_index=2**64 - 1), limit=5) == ([], 0)
 
 
 @pytest.mark.parametrize("damage", ["none", "gone", "garbage", "other version", "other ledger", "ahead"])
@@ -216,7 +217,7 @@ def test_a_lost_or_foreign_index_is_made_again(consortium: Consortium, tmp_path:
     consortium.publish("um.later.one")
     model = ReadModel(path, consortium.app)
     assert len(names(model, include_withdrawn=True)) == 6
-    assert model.records(limit=500)[0][-1].index == consortium.app.audit_log.size - 1
+    assert model.records(trail.ANYTHING, limit=500)[0][-1].index == consortium.app.audit_log.size - 1
     model.close()
 
 
@@ -229,9 +230,9 @@ def test_rebuilding_changes_no_answer(consortium: Consortium, model: ReadModel) 
     token = consortium.token(INDO[0])
     consortium.do("case/operator", RevokeToken(token_id=token, reason="audit"))
     model.follow()
-    before = (names(model, "trial"), model.records(limit=500), model.tokens(page_size=9))
+    before = (names(model, "trial"), model.records(trail.ANYTHING, limit=500), model.tokens(page_size=9))
     model.rebuild()
-    assert (names(model, "trial"), model.records(limit=500), model.tokens(page_size=9)) == before
+    assert (names(model, "trial"), model.records(trail.ANYTHING, limit=500), model.tokens(page_size=9)) == before
 
 
 @pytest.mark.parametrize("token", ["x", "-1", "1.5", "²", "9" * 30])

@@ -1,0 +1,62 @@
+"""EventService: new records as they come. The log itself is the queue: a slow reader costs no memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+
+from koinon import trail
+from koinon.errors import Exhausted
+from koinon.limits import MAX_SUBSCRIPTIONS
+from koinon.v1 import services_pb2, services_pb2_grpc
+from koinon.v1.audit_pb2 import RecordFilter
+from node.auth import caller
+from node.changes import Changes
+from node.read_model import ReadModel
+from node.rpc.trail import Trail
+
+Context = aio.ServicerContext[Any, Any]
+
+_TURN = 256  # records sent or passed over before the loop, and consensus with it, gets its turn
+
+
+class EventService(services_pb2_grpc.EventServiceServicer):
+    """Follows the audit trail. A regulator's stream is recorded once, when it opens."""
+
+    def __init__(self, read_model: ReadModel, visible: Trail, changes: Changes) -> None:
+        self._read_model = read_model
+        self._trail = visible
+        self._changes = changes
+        self._open = 0
+
+    async def Subscribe(
+        self, request: services_pb2.SubscribeRequest, context: Context
+    ) -> AsyncIterator[services_pb2.SubscribeResponse]:
+        if self._open >= MAX_SUBSCRIPTIONS:
+            raise Exhausted(
+                f"this node already serves {MAX_SUBSCRIPTIONS} subscriptions", hint="close some, or ask another node"
+            )
+        trail.check(request.filter)
+        who = caller()
+        self._trail.admit(who, request.filter, request.reading_id)
+        rest = RecordFilter()
+        rest.CopyFrom(request.filter)
+        if request.new_only:
+            rest.from_index = max(rest.from_index, self._read_model.size)
+        self._open += 1
+        try:
+            while not (rest.until_index and rest.from_index >= rest.until_index):
+                size = self._read_model.size
+                records, following = self._read_model.records(rest, limit=_TURN)
+                for record in records:
+                    if self._trail.may_see(who, record):
+                        yield services_pb2.SubscribeResponse(record=record)
+                rest.from_index = following or max(rest.from_index, size)
+                await asyncio.sleep(0)
+                if not following and self._read_model.size == size:
+                    await self._changes.next()
+        finally:
+            self._open -= 1
