@@ -5,6 +5,7 @@ A descriptor is a TOML file beside the data; only ``title`` is required::
     title = "Indomethacin against post-ERCP pancreatitis"
     description = "Randomised trial, one row per patient."
     keywords = ["ercp", "pancreatitis"]
+    themes = ["HEAL.C06"]            # codes of the consortium's taxonomy: koinon catalog themes
     license = "CC-BY-4.0"
     citation = "N Engl J Med 2012;366:1414-22"
 
@@ -58,6 +59,7 @@ class Descriptor:
     license: str = ""
     citation: str = ""
     columns: Mapping[str, ColumnNote] = field(default_factory=dict)
+    themes: tuple[str, ...] = ()
 
     def with_codelists(self, names: Collection[str]) -> Descriptor:
         """The same, publishing the values of these columns too."""
@@ -80,6 +82,7 @@ class Terms:
     row_count_step: int = DEFAULT_ROW_COUNT_STEP  # the published row count is rounded down to a multiple
     price: str = prices.FREE  # or "100/use", "2/row", "500/30d"
     payee: str = ""  # the account that the data earns for: a data union's, or by default the institution's
+    auto_institutions: tuple[str, ...] = ()  # whose people need not wait for a review
 
 
 def parse(text: str) -> Descriptor:
@@ -88,19 +91,15 @@ def parse(text: str) -> Descriptor:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidFile(f"the descriptor is not TOML: {error}", hint="correct that line") from error
-    _only(table, ("title", "description", "keywords", "license", "citation", "columns"), "the descriptor")
-    keywords = table.get("keywords", [])
-    if not isinstance(keywords, list) or not all(isinstance(word, str) for word in keywords):
-        raise InvalidFile(
-            "keywords in the descriptor must be a list of texts", hint='write keywords = ["ercp", "trial"]'
-        )
+    _only(table, ("title", "description", "keywords", "themes", "license", "citation", "columns"), "the descriptor")
     columns = table.get("columns", {})
     if not isinstance(columns, dict):
         raise InvalidFile("columns in the descriptor must be tables", hint="write [columns.NAME]")
     return Descriptor(
         title=_text(table, "title"),
         description=_text(table, "description"),
-        keywords=tuple(keywords),
+        keywords=_texts(table, "keywords", '["ercp", "trial"]'),
+        themes=_texts(table, "themes", '["HEAL"]'),
         license=_text(table, "license"),
         citation=_text(table, "citation"),
         columns={name: _note(name, value) for name, value in columns.items()},
@@ -139,6 +138,13 @@ def _note(name: str, table: object) -> ColumnNote:
             hint='write codelist = ["0_no", "1_yes"]',
         )
     return ColumnNote(_text(table, "unit"), _text(table, "description"), codelist)
+
+
+def _texts(table: Mapping[str, object], name: str, example: str) -> tuple[str, ...]:
+    values = table.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(word, str) for word in values):
+        raise InvalidFile(f"{name} in the descriptor must be a list of texts", hint=f"write {name} = {example}")
+    return tuple(values)
 
 
 def _text(table: Mapping[str, object], name: str) -> str:
@@ -209,10 +215,12 @@ def publication(name: str, staged: StageDatasetResponse, descriptor: Descriptor,
             min_cohort=terms.min_cohort,
             max_uses=terms.max_uses,
             max_duration_ms=terms.max_duration_ms,
+            auto_institutions=sorted(terms.auto_institutions),
         ),
         commitment=staged.commitment,
         license=descriptor.license,
         citation=descriptor.citation,
+        themes=sorted(descriptor.themes),
         price=prices.parse(terms.price),
         payee=terms.payee,
     )

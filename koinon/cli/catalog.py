@@ -12,12 +12,20 @@ from koinon import descriptor as descriptors
 from koinon import prices
 from koinon.cli import output
 from koinon.cli.app import invocation
-from koinon.cli.arguments import comma_list, limit_option, operations_option
+from koinon.cli.arguments import comma_list, limit_option, moment, operations_option
 from koinon.descriptor import ALL_OPERATIONS, DAY_MS, Descriptor, Terms
 from koinon.display import duration, plain, printable, when
 from koinon.files import read_text
 from koinon.limits import MAX_DESCRIPTOR_BYTES
-from koinon.v1.catalog_pb2 import AccessMode, ColumnType, Dataset, DatasetStatus, PublishDataset, TaskOperation
+from koinon.v1.catalog_pb2 import (
+    AccessMode,
+    ColumnType,
+    Dataset,
+    DatasetStatus,
+    PublishDataset,
+    TaskOperation,
+    VerificationOutcome,
+)
 from koinon.v1.services_pb2 import StageDatasetResponse
 from koinon.words import word
 
@@ -32,38 +40,63 @@ def catalog() -> None:
 @catalog.command()
 @click.argument("text", default="")
 @click.option("--institution", default="", metavar="ID", help="Only what this institution publishes.")
+@click.option("--theme", default="", metavar="CODE", help="Only of this theme or a narrower one.")
 @click.option("--column", default="", metavar="NAME", help="Only datasets with this column.")
+@click.option("--unit", default="", metavar="UCUM", help="Only with a column in this unit.")
+@click.option("--max-price", type=click.IntRange(min=0), default=None, help="Points for a task over all rows; 0: free.")
+@click.option("--since", type=moment, default="", metavar="DATE", help="Only what was released since, UTC.")
+@click.option("--verified", type=click.IntRange(min=0), default=0, help="Confirmed by so many, contested by none.")
 @click.option("--withdrawn", is_flag=True, help="Withdrawn datasets too.")
 @limit_option(100)
-def search(text: str, institution: str, column: str, withdrawn: bool, limit: int) -> None:
+def search(
+    text: str,
+    institution: str,
+    theme: str,
+    column: str,
+    unit: str,
+    max_price: int | None,
+    since: int,
+    verified: int,
+    withdrawn: bool,
+    limit: int,
+) -> None:
     """Search titles, descriptions, keywords and columns for TEXT; everything without it.
 
     \b
     Examples:
       koinon catalog search pancreatitis
-      koinon catalog search --institution um --column age
+      koinon catalog search --theme HEAL --column age --verified 1 --max-price 100
     """
     found = invocation().client.catalog.search(
-        text, institution=institution, column=column, include_withdrawn=withdrawn, limit=limit
+        text,
+        institution=institution,
+        theme=theme,
+        column=column,
+        unit=unit,
+        max_price=max_price,
+        released_since_ms=since,
+        min_verifications=verified,
+        include_withdrawn=withdrawn,
+        limit=limit,
     )
     if invocation().json:
         output.show_json([plain(dataset) for dataset in found])
         return
+    priced = any(dataset.published.HasField("price") for dataset in found)
     rows = [
         (
             dataset.published.name,
             dataset.published.title,
             _row_count(dataset.published),
-            prices.text(dataset.published.price),
             word(AccessMode, dataset.published.policy.mode),
             word(DatasetStatus, dataset.status),
             when(dataset.released_at_ms),
+            *((prices.text(dataset.published.price),) if priced else ()),
         )
         for dataset in found
     ]
-    output.show(
-        output.table(("Dataset", "Title", "Rows", "Price", "Access", "Status", "Released"), rows, right=("Rows",))
-    )
+    headings = ("Dataset", "Title", "Rows", "Access", "Status", "Released", *(("Price",) if priced else ()))
+    output.show(output.table(headings, rows, right=("Rows",)))
     output.say(f"{len(found)} dataset{'' if len(found) == 1 else 's'}")
 
 
@@ -85,6 +118,7 @@ def show(name: str, version: int | None) -> None:
 @click.option("--title", default="", help="One line, public to the members.")
 @click.option("--description", default="", help="A paragraph, public to the members.")
 @click.option("--keywords", type=comma_list, default="", metavar="LIST", help="Separated by commas.")
+@click.option("--themes", type=comma_list, default="", metavar="LIST", help="Codes of koinon catalog themes.")
 @click.option("--license", "license_", default="", metavar="TEXT", help="E.g. CC-BY-4.0.")
 @click.option("--citation", default="", metavar="TEXT", help="How to cite it.")
 @click.option(
@@ -127,6 +161,9 @@ def show(name: str, version: int | None) -> None:
 )
 @click.option("--price", default=_DEFAULTS.price, show_default=True, help="Points: 100/use, 2/row, or 500/30d.")
 @click.option("--payee", default="", metavar="ACCOUNT", help="union:NAME that it earns for.  [default: yours]")
+@click.option(
+    "--auto-for", type=comma_list, default="", metavar="LIST", help="Institutions that need not wait for a review."
+)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def publish(
     file: Path,
@@ -134,6 +171,7 @@ def publish(
     title: str,
     description: str,
     keywords: tuple[str, ...],
+    themes: tuple[str, ...],
     license_: str,
     citation: str,
     descriptor: Path | None,
@@ -146,6 +184,7 @@ def publish(
     row_count_step: int,
     price: str,
     payee: str,
+    auto_for: tuple[str, ...],
     yes: bool,
 ) -> None:
     """Publish the metadata of FILE (.csv or .parquet); its content goes to your own node and no further.
@@ -163,6 +202,7 @@ def publish(
         title=title or given.title,
         description=description or given.description,
         keywords=keywords or given.keywords,
+        themes=themes or given.themes,
         license=license_ or given.license,
         citation=citation or given.citation,
     ).with_codelists(codelists)
@@ -175,6 +215,7 @@ def publish(
         row_count_step,
         price=price,
         payee=payee,
+        auto_institutions=auto_for,
     )
     descriptors.check(wanted)
     client = invocation().client
@@ -245,11 +286,13 @@ def _show_dataset(dataset: Dataset) -> None:
                 ("Title", published.title),
                 ("Description", published.description),
                 ("Keywords", ", ".join(published.keywords)),
+                ("Themes", ", ".join(published.themes)),
                 ("Publisher", f"{dataset.publisher} ({dataset.published_by})"),
                 ("Status", f"{word(DatasetStatus, dataset.status)}, version {dataset.version}"),
                 ("Released", when(dataset.released_at_ms)),
                 ("Rows", _row_count(published)),
                 ("Access", word(AccessMode, policy.mode)),
+                ("At once for", ", ".join(policy.auto_institutions)),
                 ("Operations", ", ".join(word(TaskOperation, operation) for operation in policy.operations)),
                 ("Minimum cohort", f"{policy.min_cohort} rows per group"),
                 ("A token", f"at most {policy.max_uses} uses within {duration(policy.max_duration_ms)}"),
@@ -266,3 +309,9 @@ def _show_dataset(dataset: Dataset) -> None:
         for c in published.columns
     ]
     output.show(output.table(("Column", "Type", "Unit", "Missing", "Values", "Description"), rows))
+    if dataset.verifications:
+        made = [
+            (v.institution, word(VerificationOutcome, v.outcome), v.method, v.evidence_digest.hex(), when(v.made_at_ms))
+            for v in dataset.verifications
+        ]
+        output.show(output.table(("Checked by", "Outcome", "How", "Evidence", "When"), made))

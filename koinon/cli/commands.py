@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import click
 
-from koinon.cli import applications  # noqa: F401 - adds to koinon member
+from koinon.cli import (  # these add to koinon member, catalog and access
+    applications,  # noqa: F401
+    curation,  # noqa: F401
+    negotiation,  # noqa: F401
+)
 from koinon.cli.access import access
 from koinon.cli.audit import audit
 from koinon.cli.catalog import catalog
+from koinon.cli.demand import demand
+from koinon.cli.dispute import dispute
 from koinon.cli.governance import gov
 from koinon.cli.member import key, member
 from koinon.cli.points import points
@@ -21,8 +27,10 @@ COMMANDS: tuple[click.Command, ...] = (
     why_stalled,
     catalog,
     access,
+    demand,
     query,
     task,
+    dispute,
     points,
     audit,
     member,

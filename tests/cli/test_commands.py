@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from koinon.errors import InvalidFile, Refused
 from koinon.v1 import services_pb2 as services
 from koinon.v1.access_pb2 import AccessRequest, Token
 from koinon.v1.catalog_pb2 import Dataset, PublishDataset
+from koinon.v1.demand_pb2 import Demand
+from koinon.v1.dispute_pb2 import Dispute
 from koinon.v1.task_pb2 import Task, TaskStatus
 from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
 from tests.cli.conftest import Run
@@ -132,6 +135,27 @@ def test_what_the_node_finds_wrong_with_a_file_is_shown(ask: Run, node: FakeNode
         (["access", "grant", "ab", "--uses", "2", "--operations", "count"], {"uses": 2, "operations": ["count"]}),
         (["access", "deny", "ab", "--reason", "no ethics approval"], {"reason": "no ethics approval"}),
         (["access", "revoke", "cd", "--reason", "over"], {"token_id": "cd" * 16, "reason": "over"}),
+        (["access", "counter", "ab", "--uses", "3", "--operations", "count", "--price", "free"], {"note": ""}),
+        (["access", "accept", "ab", "--offer", "2"], {"request_id": "ab" * 16, "offer": 2}),
+        (["access", "withdraw", "ab"], {"request_id": "ab" * 16}),
+        (
+            ["catalog", "verify", "iu.c.t", "--outcome", "contested", "--method", "by eye", "--evidence", "/dev/null"],
+            {"dataset": "iu.c.t", "outcome": "contested", "evidence_digest": hashlib.sha256().hexdigest()},
+        ),
+        (["catalog", "unverify", "iu.c.t", "--version", "2", "--reason", "wrong"], {"version": 2, "reason": "wrong"}),
+        (
+            ["demand", "post", "Ages", "--purpose", "to learn", "--columns", "b,a", "--themes", "HEAL", "--days", "1"],
+            {"columns": ["a", "b"], "themes": ["HEAL"], "duration_ms": 86_400_000, "budget": 0},
+        ),
+        (["demand", "withdraw", "12"], {"demand_id": "12" * 16}),
+        (
+            ["dispute", "open", "--token", "cd", "--claim", "wrong", "--seek", "revocation,refund"],
+            {"respondent": "iu", "remedies": ["refund", "revocation"], "token_id": "cd" * 16},
+        ),
+        (["dispute", "answer", "34", "--statement", "true", "--concede"], {"concede": True, "statement": "true"}),
+        (["dispute", "rule", "34", "--order", "refund", "--reason", "seen"], {"remedies": ["refund"]}),
+        (["dispute", "rule", "34", "--reason", "seen"], {"remedies": []}),
+        (["dispute", "withdraw", "34"], {"dispute_id": "34" * 16}),
         (["task", "cancel", "ef", "--reason", "mistake"], {"task_id": "ef" * 16}),
         (["catalog", "withdraw", "c.t", "--reason", "wrong file"], {"name": "um.c.t", "reason": "wrong file"}),
         (["member", "register", "um/ada", "ab" * 32, "--roles", "analyst"], {}),
@@ -147,7 +171,11 @@ def test_decisions_are_one_signed_transaction(
         "AccessService/ListRequests": services.ListRequestsResponse(
             requests=[AccessRequest(id="ab" * 16, token_id="cd" * 16)]
         ),
-        "AccessService/ListTokens": services.ListTokensResponse(tokens=[Token(id="cd" * 16)]),
+        "AccessService/ListTokens": services.ListTokensResponse(
+            tokens=[Token(id="cd" * 16, holder="um/analyst", dataset="iu.c.t")]
+        ),
+        "DemandService/ListDemands": services.ListDemandsResponse(demands=[Demand(id="12" * 16)]),
+        "DisputeService/ListDisputes": services.ListDisputesResponse(disputes=[Dispute(id="34" * 16)]),
         "TaskService/GetTask": services.GetTaskResponse(task=Task(id="ef" * 16)),
         "CatalogService/GetDataset": services.GetDatasetResponse(dataset=Dataset()),
         "MemberService/ListPeople": people,
@@ -241,7 +269,9 @@ def test_audit_subjects_are_written_as_usual(ask: Run, node: FakeNode, subject: 
     node.answers["AuditService/ListRecords"] = answer
     assert ask("audit", "list", subject, "--since", "2026-11-21", "--until", "2026-11-21T12:30").exit_code == 0
     wanted = heard[0].filter
-    assert [f"{item.dimension}:{value}" for item in wanted.dimensions for value in item.values] == [asked][: bool(asked)]
+    assert [f"{item.dimension}:{value}" for item in wanted.dimensions for value in item.values] == [asked][
+        : bool(asked)
+    ]
     assert wanted.until_ms - wanted.since_ms == 12.5 * 3_600_000
 
 
