@@ -285,6 +285,7 @@ class Task(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ENDED_BY_FIELD_NUMBER: _builtins.int
+    RUN_WINDOW_MS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     asker: _builtins.str
@@ -299,6 +300,8 @@ class Task(_message.Message):
     reason: _builtins.str
     ended_by: _builtins.str
     """institution or person id"""
+    run_window_ms: _builtins.int
+    """from running until every party must have reported, as of the submission"""
     @_builtins.property
     def submitted(self) -> Global___SubmitTask: ...
     @_builtins.property
@@ -323,11 +326,12 @@ class Task(_message.Message):
         rule: _builtins.str = ...,
         reason: _builtins.str = ...,
         ended_by: _builtins.str = ...,
+        run_window_ms: _builtins.int = ...,
         terms: _points_pb2.Terms | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["submitted", b"submitted", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker", "deadline_ms", b"deadline_ms", "ended_at_ms", b"ended_at_ms", "ended_by", b"ended_by", "id", b"id", "parties", b"parties", "reason", b"reason", "rule", b"rule", "status", b"status", "submitted", b"submitted", "submitted_at_ms", b"submitted_at_ms", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker", "deadline_ms", b"deadline_ms", "ended_at_ms", b"ended_at_ms", "ended_by", b"ended_by", "id", b"id", "parties", b"parties", "reason", b"reason", "rule", b"rule", "run_window_ms", b"run_window_ms", "status", b"status", "submitted", b"submitted", "submitted_at_ms", b"submitted_at_ms", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,6 +77,7 @@ def terms(state: State, parameters: Parameters, operation: SubmitTask, asker: st
         coordinator=f"institution:{asker.partition('/')[0]}",
         shares=shares(parameters),
         points=sum(source.points for source in sources),
+        settlement_delay_ms=parameter_rules.get(parameters, "settlement_delay_ms"),
     )
 
 
@@ -115,8 +116,7 @@ def conclude(context: Context, task: Task) -> None:
         else:
             accounts.refund(context, task.id)
         return
-    delay_ms = parameter_rules.get(context.parameters, "settlement_delay_ms")
-    accounts.schedule(context, task.id, payouts(task), context.time_ms + delay_ms)
+    accounts.schedule(context, task.id, payouts(task), context.time_ms + task.terms.settlement_delay_ms)
 
 
 def payouts(task: Task) -> list[tuple[str, int]]:

@@ -56,6 +56,7 @@ def submit(context: Context, operation: SubmitTask) -> str:
         parties=[TaskParty(institution=name, owner=name in owners) for name in operation.committee],
         submitted_at_ms=context.time_ms,
         deadline_ms=context.time_ms + context.parameters.accept_window_ms,
+        run_window_ms=context.parameters.run_window_ms,
     )
     context.move(TASK, task.id, task, "task.submitted", related=_related(task), detail=operation.plan_hash.hex())
     for source in operation.sources:
@@ -94,7 +95,7 @@ def accept(context: Context, operation: AcceptTask) -> str:
     context.move(TASK, task.id, task, "task.accepted", related=_related(task))
     if all(other.accepted for other in task.parties):
         tables.TASK_DEADLINES.remove(context.state, task.deadline_ms, task.id.encode())
-        task.deadline_ms = context.time_ms + context.parameters.run_window_ms
+        task.deadline_ms = context.time_ms + task.run_window_ms
         tables.TASK_DEADLINES.add(context.state, task.deadline_ms, task.id.encode())
         context.move(TASK, task.id, task, "task.running", related=_related(task))
     tables.TASKS.put(context.state, task.id, task)

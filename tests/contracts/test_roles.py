@@ -24,6 +24,16 @@ from koinon.v1.catalog_pb2 import (
 )
 from koinon.v1.demand_pb2 import WithdrawDemand
 from koinon.v1.dispute_pb2 import REMEDY_REVOCATION, AnswerDispute, RuleDispute, WithdrawDispute
+from koinon.v1.governance_pb2 import (
+    CHOICE_YES,
+    Action,
+    ApplyForMembership,
+    CastBallot,
+    Propose,
+    SetParameter,
+    WithdrawApplication,
+    WithdrawProposal,
+)
 from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_NODE,
     KEY_PURPOSE_SEALING,
@@ -52,6 +62,7 @@ from tests.contracts.consortium import (
     publication,
     wanted,
 )
+from tests.contracts.decree import descriptor
 
 SENDERS = [f"{name}{role}" for name in MEMBERS for role in ("", "/operator", "/analyst", "/regulator")]
 
@@ -85,12 +96,23 @@ MAY = {
     "complete_task": {"case", "iu", "um"},
     "fail_task": {"case", "iu", "um"},
     "cancel_task": {"um/analyst", "um/operator"},
+    "propose": {name for name in SENDERS if name.endswith("/operator")},
+    "cast_ballot": {name for name in SENDERS if name.endswith("/operator")},
+    "withdraw_proposal": {"iu/operator"},
+    "apply_for_membership": {name for name in SENDERS if name.endswith("/operator")},
+    "withdraw_application": {"iu/operator"},
     "transfer_points": {"iu/operator"},
     "define_union": {name for name in SENDERS if name.endswith("/operator")},
     "set_union_members": {"iu/operator", "iu/analyst"},
     "claim_earnings": {"um/analyst"},
     "record_reading": {name for name in SENDERS if name.endswith("/regulator")},
 }
+
+
+def set_floor(value: int) -> Propose:
+    """A proposal to change a parameter."""
+    action = Action(set_parameter=SetParameter(name="min_cohort_floor", value=value))
+    return Propose(title="another floor", reason="agreed", actions=[action])
 
 
 def make_scene() -> tuple[Consortium, dict[str, Any]]:
@@ -106,6 +128,8 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
     demand = consortium.do("um/analyst", wanted(columns=["age"]))
     dispute = consortium.do("um/analyst", claim(token, "iu", REMEDY_REVOCATION))
     consortium.do("iu/operator", DefineUnion(name="patients", title="Patients", administrator="iu/analyst"))
+    proposal = consortium.do("iu/operator", set_floor(7))
+    consortium.do("iu/operator", ApplyForMembership(descriptor=descriptor("osu", 5), motivation="to learn"))
     messages = [
         RegisterPerson(person=person("iu/new", ROLE_ANALYST)),
         RevokePerson(person_id="iu/analyst", reason="left"),
@@ -141,6 +165,11 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
         complete(task, "um"),
         FailTask(task_id=task, rule="deadline", reason="gave up"),
         CancelTask(task_id=task),
+        set_floor(8),
+        CastBallot(proposal_id=proposal, choice=CHOICE_YES),
+        WithdrawProposal(proposal_id=proposal, reason="no longer"),
+        ApplyForMembership(descriptor=descriptor("psu", 6), motivation="to learn"),
+        WithdrawApplication(institution="osu", reason="no longer"),
         TransferPoints(source="institution:iu", target="person:iu/analyst", points=1, reason="budget"),
         DefineUnion(name="new", title="New", administrator="iu/analyst"),
         SetUnionMembers(union="patients", members=[UnionMember(account="person:um/analyst", weight=1)]),

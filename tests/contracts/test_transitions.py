@@ -42,6 +42,15 @@ account: points.minted -, points.burned -, points.transferred -, points.claimed 
 escrow: escrow.held -held, escrow.frozen held-frozen, escrow.thawed frozen-held, escrow.settled held-settled,
   escrow.settled frozen-settled, escrow.refunded held-refunded, escrow.refunded frozen-refunded
 union: union.defined -open, union.defined open-open, union.members_set open-open
+proposal: proposal.made -open, ballot.cast open-open, ballot.replaced open-open, proposal.accepted open-accepted,
+  proposal.rejected open-rejected, proposal.expired open-expired, proposal.withdrawn open-withdrawn,
+  proposal.dropped open-dropped, proposal.dropped accepted-dropped, proposal.executed accepted-executed,
+  proposal.failed accepted-failed
+application: application.made -open, application.made withdrawn-open, application.made admitted-open,
+  application.withdrawn open-withdrawn, application.admitted open-admitted
+upgrade: upgrade.scheduled -scheduled, upgrade.scheduled cancelled-scheduled, upgrade.cancelled scheduled-cancelled,
+  upgrade.active scheduled-active
+consortium: parameter.changed -, weight.changed -, constitution.changed -
 """
 
 FINAL = {
@@ -50,6 +59,8 @@ FINAL = {
     "dispute": {"decided", "withdrawn"},
     "task": {"completed", "failed", "cancelled", "expired"},
     "escrow": {"settled", "refunded"},
+    "proposal": {"rejected", "expired", "withdrawn", "dropped", "executed", "failed"},
+    "upgrade": {"active"},
 }
 
 

@@ -38,6 +38,10 @@ def expected(operation: str, role: Role.ValueType, *, institution: bool, person:
         return role in (ROLE_OPERATOR, ROLE_NODE) and institution
     if operation in ("request_access", "submit_task", "post_demand"):
         return role == ROLE_ANALYST
+    if operation in ("propose", "cast_ballot", "apply_for_membership"):
+        return role == ROLE_OPERATOR
+    if operation in ("withdraw_proposal", "withdraw_application"):
+        return role == ROLE_OPERATOR and institution
     if operation in ("revoke_token", "cancel_task"):
         return (role == ROLE_OPERATOR and institution) or (role == ROLE_ANALYST and person)
     if operation in ("accept_task", "complete_task", "fail_task"):
