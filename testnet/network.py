@@ -36,7 +36,7 @@ from koinon import profile as profiles
 from koinon.errors import InvalidInput, NotFound, Unavailable
 from koinon.names import PersonId, check_institution, tls_name
 from koinon.v1 import services_pb2, services_pb2_grpc
-from koinon.v1.identity_pb2 import Genesis, Role
+from koinon.v1.identity_pb2 import Genesis, InstitutionDescriptor, Role
 from node import home as homes
 from node import tls
 from node.config import Address, Home
@@ -91,7 +91,8 @@ class Testnet:
     def __init__(self, directory: Path, chain: Genesis, places: Mapping[str, Place] | None = None) -> None:
         self.dir = directory
         self._places = places or {}
-        self.institutions = tuple(sorted(item.id for item in chain.institutions))
+        founders = {item.id for item in chain.institutions}
+        self.institutions = tuple(sorted(founders | {path.parent.name for path in directory.glob("nodes/*/config.toml")}))
         self._genesis = chain
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -158,6 +159,25 @@ class Testnet:
                 f"there is no test network in {directory}", hint=f"koinon testnet up --dir {directory} makes one"
             )
         return cls(directory, genesis.load(directory / "genesis.json"))
+
+    def add_institution(self, institution: str) -> InstitutionDescriptor:
+        """Make the home of an institution that hopes to be admitted: its own keys, and the genesis; not yet started.
+
+        Raises InvalidInput, InvalidFile.
+        """
+        if institution in self.institutions:
+            raise InvalidInput(f"{institution} is in this network", hint="choose another name")
+        check_institution(institution)
+        home = _home(self.dir, institution)
+        addresses = [Address("127.0.0.1", port) for port in free_ports(3)]
+        descriptor = homes.create(
+            home, institution, _TITLES.get(institution, institution), homes.Endpoints(*addresses), passphrase=None
+        )
+        shutil.copyfile(self.dir / "genesis.json", home.genesis)
+        for person in descriptor.people:
+            _write_profile(self.dir, PersonId.parse(person.id), descriptor.rpc_address)
+        self.institutions = tuple(sorted((*self.institutions, institution)))
+        return descriptor
 
     # --- where things are
 

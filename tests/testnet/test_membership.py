@@ -1,0 +1,131 @@
+"""Four nodes become five and four again by ballot, while transactions flow; keys change while their nodes run."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import koinon
+from koinon import genesis as genesis_file
+from koinon.client import Client
+from koinon.errors import KoinonError
+from koinon.keys import SigningKey
+from koinon.v1.governance_pb2 import Action, AdmitInstitution, Propose, RemoveInstitution
+from node.application import Application
+from node.replay import replay, stored
+from node.store.leveldb import LevelStore
+from node.store.memory import MemoryStore
+from testnet.network import Testnet
+
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Testnet]:
+    with Testnet.create(tmp_path / "net", ["a", "b", "c", "d"]) as network:
+        yield network
+
+
+class Writer(threading.Thread):
+    """One person after the other is registered, all the time; what failed is kept."""
+
+    def __init__(self, network: Testnet) -> None:
+        super().__init__(name="writer", daemon=True)
+        self._profile = network.profile("a-operator")
+        self._over = threading.Event()
+        self.written: list[str] = []
+        self.failed: list[KoinonError] = []
+        self.longest_s = 0.0
+
+    def run(self) -> None:
+        with koinon.connect(self._profile) as client:
+            while not self._over.is_set():
+                person, began = f"a/p{len(self.written)}", time.monotonic()
+                try:
+                    client.members.register(person, SigningKey.generate().public_key, ["analyst"])
+                except KoinonError as error:
+                    self.failed.append(error)
+                    return
+                self.written.append(person)
+                self.longest_s = max(self.longest_s, time.monotonic() - began)
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while time.monotonic() < give_up:
+        with contextlib.suppress(KoinonError):
+            if holds():
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"never: {what}")
+
+
+def decide(network: Testnet, voters: tuple[str, ...], action: Action) -> None:
+    """Propose as the first, and let all say yes."""
+    with koinon.connect(network.profile(f"{voters[0]}-operator")) as client:
+        made = client.governance.propose(Propose(title="Membership", reason="A test.", actions=[action]))
+    for voter in voters:
+        with koinon.connect(network.profile(f"{voter}-operator")) as client, contextlib.suppress(KoinonError):
+            client.governance.ballot(made.id, "yes")  # refused once it is decided
+
+
+def voting(client: Client) -> set[str]:
+    return {item.institution for item in client.status().validators}
+
+
+def verify_offline(network: Testnet, institution: str) -> int:
+    """Replay a stopped node's ledger from the genesis; its height."""
+    home = network.home(institution)
+    store = LevelStore(home.ledger)
+    try:
+        return replay(genesis_file.load(home.genesis), stored(store), MemoryStore()).chain.height
+    finally:
+        store.close()
+
+
+@pytest.mark.timeout(300)
+def test_four_become_five_become_four_while_transactions_flow(network: Testnet) -> None:
+    writer = Writer(network)
+    writer.start()
+    descriptor = network.add_institution("e")
+    network.start("e")  # before it is admitted: nobody lets it in, and it keeps asking
+    with koinon.connect(network.profile("a-operator")) as client:
+        client.governance.apply(descriptor, "We have patients too.")
+        decide(network, ("a", "b", "c", "d"), Action(admit=AdmitInstitution(institution="e", power=1)))
+        eventually(lambda: "e" in voting(client), "e votes")
+    with koinon.connect(network.profile("e-operator")) as joined:
+        eventually(lambda: voting(joined) == set("abcde"), "e knows that it votes")
+        network.kill("d")  # four of five decide: not without e
+        before = joined.status().height
+        eventually(lambda: joined.status().height > before + 3, "decisions with the vote of e")
+        network.start("d")
+        network.wait_ready()
+        decide(network, ("b", "a", "c", "e", "d"), Action(remove=RemoveInstitution(institution="d", reason="It left.")))
+        eventually(lambda: voting(joined) == set("abce"), "d votes no more")
+        eventually(lambda: "d" not in {peer.institution for peer in joined.status().peers}, "d is dropped")
+        network.stop("d")
+        count = len(writer.written)
+        eventually(lambda: len(writer.written) > count + 5, "transactions go on")
+        writer.stop()
+        assert not writer.failed, writer.failed
+        removed = next(record for record in joined.audit.list(kind="institution.removed"))
+        proved = joined.audit.verify(joined.audit.receipt(removed.index))
+        assert proved.proof.validator_changes >= 2
+        assert "d" not in proved.proof.signers
+    network.stop()
+    heights = {institution: verify_offline(network, institution) for institution in "abce"}
+    assert max(heights.values()) - min(heights.values()) <= 1, heights
+    store = LevelStore(network.home("e").ledger)
+    people = {person.id for person in Application(store, genesis_file.load(network.home("e").genesis)).people("a")}
+    store.close()
+    assert people.issuperset(writer.written)
+    assert writer.longest_s < 20
