@@ -106,6 +106,7 @@ RULES: dict[str, str] = {
     "malformed-block": "the bytes are not a block within the limits",
     "invalid-block": "a block's header must equal what every validator computes from its own state",
     "invalid-snapshot": "a snapshot and its chunks are what a header that validators signed states",
+    "pruned": "the node no longer keeps the blocks asked for, or began from a snapshot after them",
     "invalid-evidence": "evidence is two signatures of one validator on messages that exclude each other",
     "signing-state": "a validator that lost its signing state does not vote until a safe height",
     # --- clients and calls

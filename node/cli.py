@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from koinon import genesis as genesis_file
+from koinon import key_files
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.errors import InvalidFile, InvalidInput
@@ -132,6 +133,33 @@ def run(home: Path, log_file: bool) -> None:
     from node.runtime import serve
 
     serve(home.absolute(), ask_passphrase if sys.stdin.isatty() else None, log_file=log_file)
+
+
+@node.command("repair")
+@click.option("--home", required=True, type=_PATH, help="The directory made by koinon init.")
+def repair_node(home: Path) -> None:
+    """Examine the ledger and write-ahead log of a stopped node; put aside what is damaged.
+
+    Nothing is deleted: damaged parts are renamed in HOME/data. At its next start the node fetches the ledger from the
+    other members. Without its write-ahead log it observes until it is safe to vote.
+    """
+    from node import config
+    from node.repair import repair
+
+    paths = Home(home.absolute())
+    settings = config.load(paths.path)
+    chain = genesis_file.load(paths.genesis)
+    validator = key_files.public_key(paths.key("validator"), "ed25519")
+    with output.working("examining the ledger"):
+        repairs = list(repair(paths, chain, validator, settings.institution))
+    if invocation().json:
+        output.show_json([asdict(item) for item in repairs])
+        return
+    for item in repairs:
+        output.show_text(f"{item.part}: {item.problem}\n")
+        output.say(item.remedy)
+    if not repairs:
+        output.show_text("nothing is damaged\n")
 
 
 @click.command()

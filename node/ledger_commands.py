@@ -13,19 +13,22 @@ from koinon import genesis as genesis_file
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.display import when
-from koinon.errors import InvalidFile
+from koinon.errors import InvalidFile, InvalidInput
 from koinon.v1.identity_pb2 import Genesis
-from node import archive, replay
+from node import archive, examine, pruning, replay
 from node.config import Home
+from node.examine import Examined
 from node.replay import OnProgress, Replayed
+from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore
 
 _PATH = click.Path(path_type=Path)
+_OWN_GENESIS = "the genesis was the ledger's own: compare the chain id with one from someone you trust"
 
 
 @click.group()
 def ledger() -> None:
-    """Verify or export a whole ledger, offline."""
+    """Verify, export or prune a whole ledger, offline."""
 
 
 @ledger.command()
@@ -38,10 +41,17 @@ def verify(source: Path, genesis_path: Path | None) -> None:
 
     HOME is the directory of a node that is stopped: what it stores beside its blocks is compared as well. ARCHIVE is a
     file made by koinon ledger export. Takes disk space for a second copy of the state, in the temporary directory.
+
+    Of a home whose blocks were pruned, or that began from a snapshot, there is nothing to replay: headers, audit log
+    and state are verified against the validators' signatures instead, and the answer says so.
     """
     trusted = genesis_file.load(genesis_path) if genesis_path else None
     if source.is_dir():
         genesis = _own(trusted, genesis_file.load(Home(source.absolute()).genesis))
+        with _opened(source) as store:
+            if BlockStore(store).first() > 1:
+                _tell_examined(_examined(genesis, store), trusted is not None)
+                return
         with _opened(source) as store, _scratch() as scratch, _progress() as on_progress:
             found = replay.replay(genesis, replay.stored(store), scratch, on_progress)
             replay.compare(store, scratch, found.chain)
@@ -63,12 +73,109 @@ def export(home: Path, out: Path) -> None:
     """
     genesis = genesis_file.load(Home(home.absolute()).genesis)
     with _opened(home) as store:
+        _all_kept(store)
         height = archive.write(out, genesis, replay.stored(store))
     if invocation().json:
         output.show_json({"file": str(out), "height": height})
     else:
         output.show_text(f"{out}\n")
     output.say(f"blocks 1 to {height}; verify it anywhere: koinon ledger verify {out}")
+
+
+@ledger.command()
+@click.argument("home", type=_PATH)
+@click.option(
+    "--keep", type=click.IntRange(min=0), required=True, metavar="N", help="The newest blocks that stay whole."
+)
+@click.option("--archive", "archive_path", type=_PATH, metavar="FILE", help="Export the ledger to this new file first.")
+@click.option("--without-archive", is_flag=True, help="Do not: other members keep the blocks, or an archive of them.")
+def prune(home: Path, keep: int, archive_path: Path | None, without_archive: bool) -> None:
+    """Drop old blocks of a stopped node, in whole segments, and give their space back.
+
+    Headers, certificates, audit records and results of transactions stay: receipts for records and tokens can still be
+    made, those for transactions of dropped blocks cannot, and the ledger cannot be replayed without the archive. A
+    running node prunes by itself where keep_blocks is set in its config.toml.
+    """
+    if (archive_path is None) != without_archive:
+        raise InvalidInput(
+            "what is dropped is gone",
+            hint="give --archive FILE to keep it in a file, or --without-archive if others do",
+        )
+    if archive_path is not None:
+        genesis = genesis_file.load(Home(home.absolute()).genesis)
+        with _opened(home) as store:
+            _all_kept(store)
+            archive.write(archive_path, genesis, replay.stored(store))
+    directory = Home(home.absolute()).ledger
+    before = sum(file.stat().st_size for file in directory.iterdir())
+    with _opened(home) as store, output.working("pruning the ledger"):
+        kept = BlockStore(store)
+        first, below = kept.first(), pruning.boundary(kept.height(), keep)
+        while pruning.step(store, kept, below):
+            pass
+        store.write((), sync=True)
+        pruning.give_back(store, below)
+        now = kept.first()
+    after = sum(file.stat().st_size for file in directory.iterdir())
+    if invocation().json:
+        output.show_json({"pruned": now - first, "first_block": now, "bytes_before": before, "bytes_after": after})
+        return
+    output.show_text(f"pruned {now - first} blocks; kept whole from {now} on\n")
+    output.say(f"{directory}: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after")
+
+
+def _all_kept(store: LevelStore) -> None:
+    """Raises InvalidFile where blocks are missing at the beginning."""
+    first = BlockStore(store).first()
+    if first > 1:
+        raise InvalidFile(
+            f"this node keeps blocks from {first} on only: an archive begins with block 1",
+            rule="pruned",
+            hint="export it on the node of a member that keeps all, or use the archive made before pruning",
+        )
+
+
+def _examined(genesis: Genesis, store: LevelStore) -> Examined:
+    with output.working("examining the ledger") as line:
+        return examine.examine(genesis, store, lambda height: line.update(f"examining the ledger: block {height}"))
+
+
+def _tell_examined(found: Examined, trusted: bool) -> None:
+    chain, first = found.chain, found.chain.height - found.blocks + 1
+    facts = {
+        "verified": True,
+        "by": "signatures",
+        "chain_id": chain.chain_id,
+        "height": chain.height,
+        "block_hash": chain.block_hash.hex(),
+        "state_commitment": chain.hashes.state_commitment.hex(),
+        "audit_root": chain.hashes.audit_root.hex(),
+        "headers": found.headers,
+        "first_block": first,
+        "records": found.records,
+    }
+    if invocation().json:
+        output.show_json(facts)
+        return
+    output.show_text("verified by signatures: state and audit log are those that validators signed\n")
+    output.show(
+        output.facts(
+            [
+                ("Chain", chain.chain_id),
+                ("Height", f"{chain.height}, {when(chain.time_ms)}"),
+                ("Block", chain.block_hash.hex()),
+                ("State", chain.hashes.state_commitment.hex()),
+                ("Audit log", f"{found.records} records, root {chain.hashes.audit_root.hex()}"),
+                ("Headers", f"{found.headers}, from the genesis on"),
+            ]
+        )
+    )
+    output.say(
+        f"blocks below {first} are not here: that executing them leads to this state was not verified; "
+        "an archive, or a node that keeps all, can be replayed"
+    )
+    if not trusted:
+        output.say(_OWN_GENESIS)
 
 
 @contextmanager
@@ -113,6 +220,7 @@ def _tell(found: Replayed, trusted: bool) -> None:
         output.show_json(
             {
                 "verified": True,
+                "by": "replay",
                 "chain_id": chain.chain_id,
                 "height": chain.height,
                 "block_hash": chain.block_hash.hex(),
@@ -137,4 +245,4 @@ def _tell(found: Replayed, trusted: bool) -> None:
         )
     )
     if not trusted:
-        output.say("the genesis was the ledger's own: compare the chain id with one from someone you trust")
+        output.say(_OWN_GENESIS)

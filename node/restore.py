@@ -43,10 +43,10 @@ def build(genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes], store: K
     """
     header = plan.head.header
     lthash, audit_log = LtHash(), AuditLog(lambda _: None)
-    for pairs in _batches(snapshot.entries(plan, chunks)):
+    for pairs in batches(snapshot.entries(plan, chunks)):
         lthash.update((key, None, value) for key, value in pairs)
         store.write(pairs, sync=False)
-    for records in _batches(snapshot.records(plan, chunks)):
+    for records in batches(snapshot.records(plan, chunks)):
         store.write(audit_log.append(records), sync=False)
     snapshot.compare(header, lthash.digest(), audit_log.root(), audit_log.size)
 
@@ -112,7 +112,8 @@ def _rename(source: Path, target: Path) -> None:
         os.close(directory)
 
 
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+def batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Some thousands at a time, in order."""
     iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):
         yield batch

@@ -332,7 +332,8 @@ class Node:
         return self._restored or self._again
 
     def stop(self) -> None:
-        """End ``run`` in order."""
+        """End ``run`` in order, for good."""
+        self._restored = self._again = False
         self._stopping.set()
 
     async def _sample(self) -> None:

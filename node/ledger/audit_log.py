@@ -21,8 +21,8 @@ from koinon import merkle
 from koinon.errors import Corrupt
 from node.abci import Write
 
-_SIZE = b"l/s"
-_RECORDS = b"l/r"
+SIZE = b"l/s"
+RECORDS = b"l/r"
 _NODES = b"l/n"
 
 
@@ -32,7 +32,7 @@ class AuditLog:
     def __init__(self, reader: Callable[[bytes], bytes | None]) -> None:
         """Recovers the frontier from what the store holds. Raises Corrupt."""
         self._read = reader
-        size = reader(_SIZE)
+        size = reader(SIZE)
         self._size = int.from_bytes(size, "big") if size is not None else 0
         self._frontier: list[bytes] = []  # complete subtrees left to right, hence largest first
         end = 0
@@ -68,7 +68,7 @@ class AuditLog:
             self._frontier.append(node)
             self._size += 1
         if writes:
-            writes.append((_SIZE, self._size.to_bytes(8, "big")))
+            writes.append((SIZE, self._size.to_bytes(8, "big")))
         return writes
 
     def record(self, index: int) -> bytes | None:
@@ -123,7 +123,7 @@ class AuditLog:
 
 
 def _record_key(index: int) -> bytes:
-    return _RECORDS + index.to_bytes(8, "big")
+    return RECORDS + index.to_bytes(8, "big")
 
 
 def _node_key(level: int, index: int) -> bytes:

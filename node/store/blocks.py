@@ -6,6 +6,8 @@ which this node began, only the headers are there that lead from the genesis to 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from google.protobuf.message import DecodeError
 
 from koinon.errors import Corrupt
@@ -29,6 +31,10 @@ class BlockStore:
         for key, _ in self._store.scan(_COMMITS, reverse=True):
             return int.from_bytes(key[len(_COMMITS) :], "big")
         return 0
+
+    def heights(self) -> Iterator[int]:
+        """Ascending: every height whose certificate, hence whose header, is kept."""
+        return (int.from_bytes(key[len(_COMMITS) :], "big") for key, _ in self._store.scan(_COMMITS))
 
     def first(self) -> int:
         """The lowest height whose block is kept whole; the next block's when there is none."""

@@ -233,7 +233,7 @@ CHANGES: list[tuple[Callable[[KeyValueStore], None], int, str, str]] = [
     (certificate_too_small, 5, "commit-certificate", "quorum"),
     (certificate_forged, LAST, "commit-certificate", "signature"),
     (block_missing, 3, "corrupt", "not there"),
-    (last_block_missing, LAST - 1, "corrupt", "where the chain stands"),
+    (last_block_missing, LAST, "corrupt", "not there"),
     (state_changed, LAST, "corrupt", "the state"),
     (state_added, LAST, "corrupt", "s/zzz"),
     (state_dropped, LAST, "corrupt", "the state"),

@@ -1,0 +1,160 @@
+"""What can be verified of a node's ledger without replaying it: all of one that was pruned, or began from a snapshot.
+
+1. Headers lead from the genesis to the last block: each is signed by a quorum of the validators that the kept one
+   before it names as next, and neighbours link by hash (``untrusted-header``).
+2. A block that is kept whole is the one its header is of (``malformed-block``).
+3. The audit log is, at the size each kept header states, the one whose root it states: every record that ever was
+   appended is there and unchanged (``corrupt``).
+4. The state adds up to its commitment. The last header states what the block before it left; what the last block did
+   is under no header yet, and is compared with where the node says that it stands (``corrupt``).
+
+Not verified: that executing the blocks leads to this state. Validators' signatures say so, two thirds of them by power;
+an archive exported before pruning, and replay, prove it. Nothing is believed but the genesis; nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from koinon import genesis as genesis_file
+from koinon import light_client
+from koinon.errors import Corrupt
+from koinon.light_client import TrustedHeader, UntrustedHeader
+from koinon.v1.audit_pb2 import SignedHeader
+from koinon.v1.identity_pb2 import Genesis
+from koinon.validators import ValidatorSet
+from node.abci import AppHashes
+from node.application import Application
+from node.ledger import blocks
+from node.ledger.audit_log import RECORDS, SIZE, AuditLog
+from node.ledger.blocks import ChainState
+from node.ledger.lthash import LtHash
+from node.restore import CHAIN_KEY, batches
+from node.store.blocks import BlockStore
+from node.store.kv import KeyValueStore
+from node.store.validator_history import ValidatorHistory
+
+OnProgress = Callable[[int], None]
+"""Called after every header with its height."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A ledger whose parts hold together."""
+
+    chain: ChainState
+    headers: int  # kept and proved
+    blocks: int  # kept whole, the newest
+    records: int  # of the audit log
+
+
+def examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress = lambda _: None) -> Examined:
+    """Verify 1 to 4; ``genesis`` is valid, and trusted. Raises Corrupt with height and rule of the first problem."""
+    application = Application(store, genesis)
+    kept = BlockStore(store)
+    chain = _chain(store, genesis, application)
+    history = ValidatorHistory(store, genesis_file.validators(genesis))
+    _validators(chain, history)
+    trusted = light_client.root(genesis)
+    headers = whole = 0
+    for height in kept.heights():
+        trusted = _header(kept, history, trusted, height)
+        headers += 1
+        whole += _body(kept, trusted)
+        _audit(application, trusted)
+        on_progress(height)
+    if chain.height and (trusted.height, trusted.block_hash) != (chain.height, chain.block_hash):
+        raise _differs(chain.height, "the last header is not that of the block that the node says it stands at")
+    _state(store, chain)
+    _records(store, chain.hashes)
+    return Examined(chain, headers, whole, application.audit_log.size)
+
+
+def _chain(store: KeyValueStore, genesis: Genesis, application: Application) -> ChainState:
+    data, info = store.get(CHAIN_KEY), application.info()
+    if data is None:
+        if info.height or BlockStore(store).height():
+            raise _differs(info.height, "the store has lost where the chain stands")
+        initial = genesis_file.validators(genesis)
+        return ChainState.genesis(application.chain_id, genesis.time_ms, initial, info.hashes)
+    chain = ChainState.from_bytes(application.chain_id, data)
+    if (chain.height, chain.hashes) != (info.height, info.hashes):
+        raise _differs(chain.height, "chain and application do not stand at the same block")
+    if chain.next_validators != ValidatorSet.of(info.validators):
+        raise _differs(chain.height, "the state names other validators than the chain goes on with")
+    return chain
+
+
+def _validators(chain: ChainState, history: ValidatorHistory) -> None:
+    """Does the chain go on with the validators that are recorded for its heights? Raises Corrupt."""
+    sets = {0: chain.last_validators, 1: chain.validators, 2: chain.next_validators}
+    for ahead, validators in sets.items():
+        if validators is not None and history.at(chain.height + ahead) != validators:
+            raise _differs(chain.height, f"other validators are recorded for height {chain.height + ahead}")
+
+
+def _header(kept: BlockStore, history: ValidatorHistory, trusted: TrustedHeader, height: int) -> TrustedHeader:
+    """1. The next header that is kept. Raises Corrupt."""
+    header, commit = kept.header(height), kept.commit(height)
+    if header is None or commit is None:
+        raise _differs(height, "the header, or its certificate, is not there")
+    validators = history.at(height).to_proto()
+    try:
+        found = light_client.advance(
+            trusted, SignedHeader(header=header, commit=commit, validators=validators), skip=False
+        )
+    except UntrustedHeader as error:
+        raise _differs(height, error.message, error.rule) from error
+    if found.height == trusted.height + 1 and found.header.previous_block_hash != trusted.block_hash:
+        raise _differs(height, "it does not link to the block before", "untrusted-header")
+    return found
+
+
+def _body(kept: BlockStore, trusted: TrustedHeader) -> bool:
+    """2. Is the block kept whole, and the right one? Raises Corrupt."""
+    data = kept.block(trusted.height)
+    if data is None:
+        return False
+    try:
+        found = blocks.parse(data).value.block_hash
+    except blocks.InvalidBlock as error:
+        raise _differs(trusted.height, error.message, error.rule) from error
+    if found != trusted.block_hash:
+        raise _differs(trusted.height, "the block is another than its header", "malformed-block")
+    return True
+
+
+def _audit(application: Application, trusted: TrustedHeader) -> None:
+    """3. Raises Corrupt."""
+    size = int(trusted.header.audit_size)
+    if size > application.audit_log.size or application.audit_log.root_at(size) != trusted.header.audit_root:
+        raise _differs(trusted.height, "the audit log is not the one that the header states")
+
+
+def _records(store: KeyValueStore, hashes: AppHashes) -> None:
+    """3, of every record and subtree as they are stored. Raises Corrupt."""
+    log = AuditLog(lambda _: None)
+    for number, (_, record) in enumerate(store.scan(RECORDS)):
+        for key, value in log.append([record]):
+            if key != SIZE and store.get(key) != value:
+                raise _differs(0, f"the audit log is damaged at record {number}")
+    if (log.root(), log.size) != (hashes.audit_root, hashes.audit_size):
+        raise _differs(0, "the records of the audit log do not make up its root")
+
+
+def _state(store: KeyValueStore, chain: ChainState) -> None:
+    """4. Raises Corrupt."""
+    lthash = LtHash()
+    for pairs in batches(store.scan(b"s/")):
+        lthash.update((key, None, value) for key, value in pairs)
+    if lthash.digest() != chain.hashes.state_commitment:
+        raise _differs(chain.height, "the state does not add up to its commitment")
+
+
+def _differs(height: int, problem: str, rule: str = "corrupt") -> Corrupt:
+    return Corrupt(
+        f"the ledger does not hold together at height {height}: {problem}",
+        rule=rule,
+        hint="stop the node, then: koinon node repair --home HOME",
+    )

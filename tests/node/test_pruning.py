@@ -1,0 +1,196 @@
+"""Old blocks are dropped: the disk falls, what is promised stays, and the rest says that it is gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from koinon import genesis as genesis_file
+from koinon.cli import main
+from koinon.errors import Corrupt, Unavailable
+from koinon.rules import RULES
+from koinon.v1.identity_pb2 import Genesis
+from node import pruning, receipts
+from node.config import Home
+from node.examine import examine
+from node.store.blocks import BlockStore
+from node.store.kv import height_key
+from node.store.leveldb import LevelStore
+from node.store.memory import MemoryStore
+from tests.contracts.consortium import publication
+from tests.node.recorded_ledger import RecordedLedger
+
+HEIGHT = 60
+SEGMENT = 10
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "SEGMENT_BLOCKS", SEGMENT)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> RecordedLedger:
+    ledger = RecordedLedger(MemoryStore())
+    ledger.tell()
+    number = 0
+    while ledger.chain.height < HEIGHT:
+        names = [f"um.bulk.t{number + i}" for i in range(20)]
+        ledger.decide(*(ledger.envelope("um/operator", publication(name)) for name in names))
+        number += 20
+    return ledger
+
+
+@pytest.fixture
+def home(recorded: RecordedLedger, tmp_path: Path) -> Home:
+    """A stopped node's home with that ledger."""
+    home = Home(tmp_path / "home")
+    with closing(LevelStore(home.ledger)) as store:
+        for block in recorded.store.scan(b""):
+            store.write([block], sync=False)
+    genesis_file.save(home.genesis, recorded.genesis)
+    return home
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def prune(store: LevelStore | MemoryStore, below: int) -> None:
+    blocks = BlockStore(store)
+    while pruning.step(store, blocks, below):
+        pass
+    store.write((), sync=True)
+
+
+def test_whole_segments_go_and_the_newest_stay() -> None:
+    assert [pruning.boundary(height, 25) for height in (0, 25, 34, 35, 44, 45)] == [0, 0, 0, 10, 10, 20]
+
+
+def test_the_disk_falls_and_receipts_for_old_records_can_still_be_made(home: Home, recorded: RecordedLedger) -> None:
+    with closing(LevelStore(home.ledger)) as store:
+        store.compact(b"b/", b"b0")  # as a ledger of some age is
+
+    def size() -> int:
+        return sum(file.stat().st_size for file in home.ledger.iterdir())
+
+    before = size()
+    bodies = sum(len(value) for _, value in recorded.store.scan(b"b/"))
+    code, shown, said = run("ledger", "prune", str(home.path), "--keep", "5", "--without-archive", "--json")
+    assert code == 0, said
+    facts = json.loads(shown)
+    assert facts["first_block"] == 50
+    assert facts["pruned"] == 49
+    with closing(LevelStore(home.ledger)):
+        pass  # opening tidies LevelDB's own log
+    assert before - size() > bodies // 4  # blocks are compressed on the disk
+
+    with closing(LevelStore(home.ledger)) as store:
+        blocks = BlockStore(store)
+        made = receipts.Receipts(recorded.app, blocks, recorded.validators, recorded.genesis)
+        assert made.record(3).index == 3
+        assert all(made.signed_header(height).header == recorded.blocks.header(height) for height in range(1, HEIGHT))
+        old = next(key[2:] for key, value in recorded.store.scan(b"t/") if int.from_bytes(value[:8], "big") == 20)
+        with pytest.raises(Unavailable, match="does not keep block 20") as refused:
+            made.transaction(old)
+        assert refused.value.hint == "ask another member's node"
+
+
+def test_an_archive_is_written_before_and_replays(home: Home, tmp_path: Path) -> None:
+    out = tmp_path / "all.archive"
+    assert run("ledger", "prune", str(home.path), "--keep", "0", "--archive", str(out))[0] == 0
+    code, shown, said = run("ledger", "verify", str(out), "--json")
+    assert code == 0, said
+    assert json.loads(shown)["by"] == "replay"
+    code, shown, said = run("ledger", "verify", str(home.path), "--json")
+    assert code == 0, said
+    facts = json.loads(shown)
+    assert (facts["by"], facts["headers"], facts["first_block"]) == ("signatures", HEIGHT, HEIGHT)
+    shown, said = run("ledger", "verify", str(home.path))[1:]
+    assert "verified by signatures" in shown
+    assert "was not verified" in said
+    code, _, said = run("ledger", "export", str(home.path), "--out", str(tmp_path / "again"))
+    assert (code, "[pruned]" in said) == (2, True)
+
+
+def test_without_a_word_about_the_archive_nothing_is_pruned(home: Home) -> None:
+    code, _, said = run("ledger", "prune", str(home.path), "--keep", "5")
+    assert code == 2
+    assert "--archive FILE" in said
+    with closing(LevelStore(home.ledger)) as store:
+        assert BlockStore(store).first() == 1
+
+
+def test_a_crash_between_leaves_a_ledger_that_holds(recorded: RecordedLedger) -> None:
+    store = MemoryStore()
+    store.write(recorded.store.scan(b""), sync=True)
+    pruning.step(store, BlockStore(store), 30)
+    store.crash()
+    assert BlockStore(store).first() == 1
+    pruning.step(store, BlockStore(store), 30)
+    store.crash(survivors=7)
+    assert BlockStore(store).first() == 8
+    examine(recorded.genesis, store)
+
+
+# --- what is damaged in a pruned ledger is found
+
+
+def _flip(store: MemoryStore, key: bytes) -> None:
+    value = bytearray(store.get(key) or b"")
+    value[len(value) // 2] ^= 1
+    store.write([(key, bytes(value))], sync=True)
+
+
+def _first(store: MemoryStore, prefix: bytes, number: int = 0) -> bytes:
+    return [key for key, _ in store.scan(prefix)][number]
+
+
+DAMAGE: dict[str, Callable[[MemoryStore], None]] = {
+    "header edited": lambda store: _flip(store, height_key(b"h/", 7)),
+    "certificate edited": lambda store: _flip(store, height_key(b"c/", 7)),
+    "header missing": lambda store: store.write([(height_key(b"h/", 7), None)], sync=True),
+    "block edited": lambda store: _flip(store, height_key(b"b/", 55)),
+    "state edited": lambda store: _flip(store, _first(store, b"s/dataset/")),
+    "state missing": lambda store: store.write([(_first(store, b"s/dataset/"), None)], sync=True),
+    "state added": lambda store: store.write([(b"s/dataset/um.mine", b"")], sync=True),
+    "record edited": lambda store: _flip(store, _first(store, b"l/r", 12)),
+    "last record edited": lambda store: _flip(store, _first(store, b"l/r", -1)),
+    "record missing": lambda store: store.write([(_first(store, b"l/r", 12), None)], sync=True),
+    "tree edited": lambda store: _flip(store, _first(store, b"l/n", 5)),
+    "log cut": lambda store: store.write([(b"l/s", (64).to_bytes(8, "big"))], sync=True),
+    "chain edited": lambda store: _flip(store, b"m/chain"),
+    "chain missing": lambda store: store.write([(b"m/chain", None)], sync=True),
+    "standing edited": lambda store: _flip(store, b"m/application"),
+    "standing cut": lambda store: store.write([(b"m/application", b"x")], sync=True),
+    "validators edited": lambda store: _flip(store, height_key(b"v/", 1)),
+    "last block missing": lambda store: store.write(
+        [(height_key(b"b/", HEIGHT), None), (height_key(b"c/", HEIGHT), None)], sync=True
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_found_and_named(recorded: RecordedLedger, damage: Callable[[MemoryStore], None]) -> None:
+    store = MemoryStore()
+    store.write(recorded.store.scan(b""), sync=True)
+    prune(store, 50)
+    assert examine(recorded.genesis, store).blocks == HEIGHT - 49
+    damage(store)
+    with pytest.raises(Corrupt) as found:
+        examine(recorded.genesis, store)
+    assert found.value.rule in RULES
+    assert found.value.hint
+
+
+def test_a_whole_ledger_and_an_empty_one_hold(recorded: RecordedLedger) -> None:
+    assert examine(recorded.genesis, recorded.store).blocks == HEIGHT
+    empty = MemoryStore()
+    fresh: Genesis = recorded.genesis
+    assert examine(fresh, empty).headers == 0

@@ -1,0 +1,74 @@
+"""A member whose disk is gone joins again by a snapshot, on real processes: it fetches no block from before it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import koinon
+from bench.ledger import Sender
+from testnet.network import Testnet
+
+TRANSACTIONS = 2_000
+SNAPSHOT_BLOCKS = 5
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Testnet]:
+    network = Testnet.create(tmp_path / "net")
+    for institution in network.institutions:
+        config = network.home(institution).config
+        config.write_text(config.read_text().replace("snapshot_blocks = 1000", f"snapshot_blocks = {SNAPSHOT_BLOCKS}"))
+    with network:
+        yield network
+
+
+def log_of(network: Testnet, institution: str) -> list[dict[str, object]]:
+    text = (network.home(institution).log / "node.log").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def write(network: Testnet) -> None:
+    senders = [Sender(network, institution) for institution in network.institutions]
+    try:
+        batches = [(sender, sender.sign(100)) for _ in range(TRANSACTIONS // 400) for sender in senders]
+        for sender, batch in batches:  # in turn, so that there are many blocks
+            await sender.commit(batch)
+    finally:
+        for sender in senders:
+            await sender.connection.close()
+
+
+def test_a_wiped_node_joins_by_snapshot_and_replays_nothing_before_it(network: Testnet) -> None:
+    asyncio.run(write(network))
+    network.stop("case")
+    home = network.home("case")
+    before = len(log_of(network, "case"))
+    shutil.rmtree(home.path / "data")
+    network.start("case")
+    give_up = time.monotonic() + PATIENCE_S
+    with koinon.connect(network.profile("um-operator")) as client:
+        goal = client.status().height
+    network.wait_ready()
+    with koinon.connect(network.profile("case-operator")) as client:
+        while client.status().height < goal:
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        receipt = client.audit.receipt(10)
+    assert receipt.index == 10
+
+    events = log_of(network, "case")[before:]
+    restored = next(entry for entry in events if entry["event"] == "snapshot restored")
+    executed = [int(str(entry["height"])) for entry in events if entry["event"] == "block"]
+    assert int(str(restored["height"])) % SNAPSHOT_BLOCKS == 0
+    assert executed
+    assert min(executed) > int(str(restored["height"]))
+    assert not home.chunks.exists()
+    assert not home.ledger_restored.exists()
