@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
+from governance import constitution
 from koinon.rules import RULES
 from koinon.v1.access_pb2 import (
     TOKEN_STATUS_ACTIVE,
@@ -25,6 +26,31 @@ from koinon.v1.access_pb2 import (
     Token,
 )
 from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, WithdrawDataset
+from koinon.v1.constitution_pb2 import Constitution
+from koinon.v1.governance_pb2 import (
+    CHOICE_YES,
+    PROPOSAL_STATUS_ACCEPTED,
+    PROPOSAL_STATUS_OPEN,
+    PROPOSAL_STATUS_REJECTED,
+    Action,
+    AdmitInstitution,
+    AssertParameter,
+    BurnPoints,
+    CancelUpgrade,
+    CastBallot,
+    GovernanceProposal,
+    MintPoints,
+    Propose,
+    ReadmitInstitution,
+    RemoveInstitution,
+    ScheduleUpgrade,
+    SetConstitution,
+    SetParameter,
+    SetPower,
+    SetWeight,
+    SuspendInstitution,
+    WithdrawProposal,
+)
 from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, Genesis, RegisterPerson, RevokePerson
 from koinon.v1.points_pb2 import (
     ESCROW_STATUS_FROZEN,
@@ -64,6 +90,7 @@ from tests.contracts.consortium import (
     person,
     publication,
 )
+from tests.contracts.decree import descriptor
 from tests.contracts.test_transitions import paths
 
 DATASETS = ("iu.a.t", "um.a.t", "um.a.review")
@@ -97,6 +124,36 @@ OWNERS = ("iu/operator", "iu/analyst", "um/operator", "um/analyst")
 ACCOUNTS = (*(f"person:{owner}" for owner in OWNERS), "institution:iu", "union:crew", "fund:consortium", "union:none")
 
 
+OPERATORS = ("case/operator", "iu/operator", "uk/operator", "um/operator")
+
+
+def brisk(delay_ms: int) -> Constitution:
+    """The founding constitution, with little time for anything."""
+    rules = constitution.founding()
+    for policy in (rules.usual, *(entry.policy for entry in rules.policies)):
+        policy.voting_period_ms, policy.delay_ms = 100_000, delay_ms
+    return rules
+
+
+ACTIONS = (
+    *(Action(set_parameter=SetParameter(name="min_cohort_floor", value=value)) for value in (1, 5)),
+    Action(set_parameter=SetParameter(name="run_window_ms", value=3_000)),
+    Action(set_parameter=SetParameter(name="max_committee", value=3)),
+    Action(assert_parameter=AssertParameter(name="min_cohort_floor", value=5)),
+    *(Action(set_weight=SetWeight(institution="case", weight=weight)) for weight in (0, 3)),
+    *(Action(set_power=SetPower(institution="uk", power=power)) for power in (0, 1, 2)),
+    Action(admit=AdmitInstitution(institution="osu", descriptor=descriptor("osu", 5), power=1)),
+    Action(remove=RemoveInstitution(institution="osu", reason="left")),
+    Action(suspend=SuspendInstitution(institution="iu", reason="an inquiry")),
+    Action(readmit=ReadmitInstitution(institution="iu")),
+    Action(mint_points=MintPoints(account="fund:consortium", points=50, reason="the year")),
+    Action(burn_points=BurnPoints(account="fund:consortium", points=40, reason="unspent")),
+    *(Action(set_constitution=SetConstitution(constitution=brisk(delay))) for delay in (0, 50_000)),
+    Action(schedule_upgrade=ScheduleUpgrade(version=2, height=1_000_000, install="koinon 0.2")),
+    Action(cancel_upgrade=CancelUpgrade(version=2)),
+)
+
+
 def rich() -> Genesis:
     """A genesis in which people have points, and everybody gets a share of a price."""
     initial = genesis()
@@ -105,6 +162,7 @@ def rich() -> Genesis:
     shares.computing_share_bp, shares.coordinator_share_bp, shares.fund_share_bp = 1_001, 333, 500
     shares.union_administrator_share_bp, shares.provider_weighting = 1_000, 3
     shares.settlement_delay_ms = 10
+    initial.constitution.CopyFrom(brisk(0))
     return initial
 
 
@@ -112,6 +170,7 @@ class Ledger(RuleBasedStateMachine):
     requests = Bundle("requests")
     tokens = Bundle("tokens")
     tasks = Bundle("tasks")
+    proposals = Bundle("proposals")
 
     def __init__(self) -> None:
         super().__init__()
@@ -285,6 +344,27 @@ class Ledger(RuleBasedStateMachine):
     def cancel(self, sender: str, task: str) -> None:
         self.act(sender, CancelTask(task_id=task))
 
+    @rule(target=proposals, sender=mostly("um/operator"), actions=st.lists(st.sampled_from(ACTIONS), max_size=3))
+    def propose(self, sender: str, actions: list[Action]) -> Any:
+        return self.act(sender, Propose(title="a change", reason="agreed", actions=actions)) or multiple()
+
+    @rule(sender=st.sampled_from((*OPERATORS, "um/analyst")), proposal=proposals, choice=st.sampled_from((0, 1, 2, 3)))
+    def cast_ballot(self, sender: str, proposal: str, choice: Any) -> None:
+        self.act(sender, CastBallot(proposal_id=proposal, choice=choice))
+
+    @rule(proposal=proposals, order=st.permutations(OPERATORS))
+    def all_agree(self, proposal: str, order: list[str]) -> None:
+        for operator in order:
+            self.act(operator, CastBallot(proposal_id=proposal, choice=CHOICE_YES))
+        assert self.consortium.app.proposal(proposal).status != PROPOSAL_STATUS_REJECTED or any(
+            ballot.choice != CHOICE_YES for ballot in self.consortium.app.proposal(proposal).ballots
+        )
+
+    @rule(sender=mostly("um/operator"), proposal=proposals, really=RARELY)
+    def withdraw_proposal(self, sender: str, proposal: str, really: bool) -> None:
+        if really:
+            self.act(sender, WithdrawProposal(proposal_id=proposal, reason="no longer"))
+
     @rule(after_ms=st.sampled_from((1, 1, 5, 5, 20_000, 150_000)))
     def wait(self, after_ms: int) -> None:
         self.consortium.wait(after_ms)
@@ -342,6 +422,11 @@ class Ledger(RuleBasedStateMachine):
                 assert tokens[source.token_id].status == TOKEN_STATUS_ACTIVE
                 assert tokens[source.token_id].expires_at_ms > self.consortium.time_ms
 
+    @invariant()
+    def somebody_decides(self) -> None:
+        assert any(self.consortium.app.ballot_weights().values())
+        assert self.consortium.app.info().validators
+
     def all(self, table: str, message: type[Any]) -> list[Any]:
         return [message.FromString(data) for _, data in self.consortium.store.scan(f"s/{table}/".encode())]
 
@@ -371,6 +456,13 @@ class Ledger(RuleBasedStateMachine):
             assert {item.id for item in app.open_requests(name)} == wanted
         for token in self.all("token", Token):
             assert (token.status == TOKEN_STATUS_USED_UP) <= (token.uses_left == 0)
+        pending = [
+            proposal.id
+            for proposal in self.all("proposal", GovernanceProposal)
+            if proposal.status in (PROPOSAL_STATUS_OPEN, PROPOSAL_STATUS_ACCEPTED)
+        ]
+        assert sorted(key[-32:].decode() for key in keys if key.startswith(b"s/proposal-time/")) == sorted(pending)
+        assert sorted(key[-32:].decode() for key in keys if key.startswith(b"s/pending-proposal/")) == sorted(pending)
 
 
 TestLedger = Ledger.TestCase
