@@ -82,7 +82,7 @@ def share(terms: Terms) -> list[Share]:
     weights = [weight(source, shares.weighting) for source in terms.sources]
     for source, points, own in zip(terms.sources, divide(providers, weights), weights, strict=True):
         measure = _MEASURES[shares.weighting].format(own=own, total=sum(weights))
-        why = f"data of {source.dataset}: {measure} of {providers} of {price}"
+        why = f"data of {source.dataset}: {measure}, of the providers' {providers} of {price}"
         if source.administrator:
             found += _of_union(source, points, shares, why)
         else:
@@ -123,10 +123,10 @@ def payouts(shares: Sequence[Share]) -> list[tuple[str, int]]:
 
 
 _MEASURES = {
-    WEIGHTING_UNSPECIFIED: "priced {own} of {total},",
-    WEIGHTING_ROWS: "{own} of {total} published rows,",
-    WEIGHTING_EQUAL: "1 of {total} equal parts,",
-    WEIGHTING_CONTRIBUTION: "{own} of {total} published values read,",
+    WEIGHTING_UNSPECIFIED: "priced {own} of {total}",
+    WEIGHTING_ROWS: "{own} of {total} published rows",
+    WEIGHTING_EQUAL: "1 of {total} equal parts",
+    WEIGHTING_CONTRIBUTION: "{own} of {total} published values read",
 }
 
 

@@ -52,7 +52,7 @@ def test_a_page_about_the_readme_s_network(page: str, session: Path) -> None:
         shell.run(example)
 
 
-@pytest.mark.parametrize("page", ["operator.md", "developer.md"])
+@pytest.mark.parametrize("page", ["operator.md", "developer.md", "points.md"])
 def test_a_page_of_its_own(page: str, tmp_path: Path) -> None:
     shell = Shell(_directory(tmp_path), environment(BIN))
     try:

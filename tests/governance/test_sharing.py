@@ -162,7 +162,15 @@ def test_every_payout_is_explained_in_one_line() -> None:
         ("institution:c", 3, "computing: 1 of 3 equal parts of 10 of 101"),
         ("institution:c", 5, "coordinator: 5 of 101"),
         (FUND, 5, "consortium fund: 5 of 101"),
-        ("institution:a", 20, "data of a.c.t: 10 of 40 published rows, of 81 of 101"),
-        ("person:b/admin", 6, "administers union:b: 6 of 61 for data of b.c.t: 30 of 40 published rows, of 81 of 101"),
-        ("union:b", 55, "members of a union: 55 of 61 for data of b.c.t: 30 of 40 published rows, of 81 of 101"),
+        ("institution:a", 20, "data of a.c.t: 10 of 40 published rows, of the providers' 81 of 101"),
+        (
+            "person:b/admin",
+            6,
+            "administers union:b: 6 of 61 for data of b.c.t: 30 of 40 published rows, of the providers' 81 of 101",
+        ),
+        (
+            "union:b",
+            55,
+            "members of a union: 55 of 61 for data of b.c.t: 30 of 40 published rows, of the providers' 81 of 101",
+        ),
     ]
