@@ -5,9 +5,10 @@
 3. what the service raises becomes a gRPC status, with rule and hint in the trailing metadata.
 
 Reading is for every registered person of every member: catalog, requests, tokens and tasks are the
-members' common knowledge, being on the ledger each of them holds. Two things are narrower, and are
+members' common knowledge, being on the ledger each of them holds. Three things are narrower, and are
 decided where they are served: files go to operators of the node's own institution (node.rpc.catalog),
-and the audit trail is whole for regulators and operators only (node.rpc.audit).
+the audit trail is whole for regulators and operators only (node.rpc.audit), and so are people's accounts
+(node.rpc.points).
 """
 
 from __future__ import annotations
