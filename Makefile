@@ -30,8 +30,11 @@ proto: .venv/dev.stamp ## generate koinon/v1 from proto/koinon/v1
 bench: .venv/node.stamp ## measure; prints a table, writes bench/latest.json
 	@$(BIN)/python -m bench.run
 
-sim: .venv/dev.stamp ## consensus under faults, many seeds: make sim SEEDS=1000
-	@$(BIN)/python -m testnet.simulation --seeds $(or $(SEEDS),200) --first-seed $(or $(FIRST_SEED),0)
+sim: .venv/dev.stamp ## the ledger under faults and attacks: make sim SEEDS=1000 JOBS=2
+	@$(BIN)/python -m testnet.simulation --seeds $(or $(SEEDS),200) --first-seed $(or $(FIRST_SEED),0) --jobs $(or $(JOBS),1)
+
+mutants: .venv/dev.stamp ## break one rule at a time: the simulation must notice each
+	@$(BIN)/python -m testnet.simulation.mutants --seeds $(or $(SEEDS),400)
 
 fuzz: .venv/dev.stamp ## decoders and engine under libFuzzer: make fuzz SECONDS=600 TARGET=sql
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET)

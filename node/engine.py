@@ -247,16 +247,20 @@ class Engine:
         if self._journal.votes_from_height is None:
             self._log.warning("signing state lost", rule="signing-state", until="a height is safe: about a minute")
         if events is not None:
-            self._started = True
-            effects = self._core.handle(HeightStarted(self.chain.height + 1, self.chain.validators))
-            for event in events:
-                if isinstance(event, ProposalReceived) and event.valid:
-                    self._intake.know(blocks.parse(event.proposal.value.block))
-                effects += self._core.handle(event)
-            # What the log holds of ours was signed before: the journal refuses to sign at or before it.
-            for effect in effects:
-                self._perform(effect)
+            self._resume(events)
         self._neighbours.greet()
+
+    def _resume(self, events: Sequence[Event]) -> None:
+        """Go on with a height that had started before a crash."""
+        self._started = True
+        effects = self._core.handle(HeightStarted(self.chain.height + 1, self.chain.validators))
+        for event in events:
+            if isinstance(event, ProposalReceived) and event.valid:
+                self._intake.know(blocks.parse(event.proposal.value.block))
+            effects += self._core.handle(event)
+        # What the log holds of ours was signed before: the journal refuses to sign at or before it.
+        for effect in effects:
+            self._perform(effect)
 
     def _on_timer(self, timer: Timer | Wake) -> None:
         match timer:
@@ -360,8 +364,12 @@ class Engine:
     def _start_height(self) -> None:
         if self._started:
             return
-        self._started = True
-        self._events.append(HeightStarted(self.chain.height + 1, self.chain.validators))
+        events = self._journal.replay(self.chain.height + 1)
+        if events is not None:  # it had started before the ledger was lost
+            self._resume(events)
+        else:
+            self._started = True
+            self._events.append(HeightStarted(self.chain.height + 1, self.chain.validators))
         self._take_up_early()
 
     def _take_up_early(self) -> None:

@@ -142,14 +142,22 @@ class Journal:
         self._last_signed = max(self._last_signed, position)
 
     def replay(self, height: int) -> list[Event] | None:
-        """What had happened at this height, after HeightStarted; None if it had not started. To be called once."""
+        """What had happened at this height, after HeightStarted; None if it had not started. Said once per height.
+
+        A node that lost its ledger, but not this log, comes to that height only after it has fetched those before: it
+        must not forget until then what it is locked on.
+        """
+        if self._height != height:
+            return None
         events, self._events = self._events, []
-        return events if self._height == height else None
+        return events
 
     # --- writing
 
     def append(self, event: Event) -> None:
         """Add what the core is about to handle. On disk only after ``sync``."""
+        if event.height < self._height:
+            return  # the ledger is being fetched anew; nothing was left to sign there, so nothing is to be remembered
         match event:
             case HeightStarted(height, _):
                 self._begin(height)

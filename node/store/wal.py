@@ -25,6 +25,7 @@ _MAGIC = b"koinwal1"
 _HEADER_BYTES = 8
 _TRAILER_BYTES = 5
 _END = b"\xff"
+_IN_MEMORY = Path("(in memory)")
 
 
 class WriteAheadLog(Protocol):
@@ -50,32 +51,48 @@ class WriteAheadLog(Protocol):
 
 
 class MemoryWal:
-    """A WriteAheadLog whose disk is a list; ``crash()`` is what a real one cannot offer."""
+    """A WriteAheadLog whose disk is a byte string, in FileWal's format; ``crash`` and ``damage`` a real one lacks."""
 
     def __init__(self) -> None:
-        self._records: list[bytes] = []
-        self._synced = 0
+        self.reset()
 
     def append(self, record: bytes) -> None:
-        self._records.append(record)
+        self._disk += _encode(record)
+        self._ends.append(len(self._disk))
 
     def sync(self) -> None:
-        self._synced = len(self._records)
+        self._synced = len(self._ends) - 1
 
     def records(self) -> list[bytes]:
-        return list(self._records)
+        return list(_decode(bytes(self._disk), _IN_MEMORY))
 
     def reset(self, records: Iterable[bytes] = ()) -> None:
-        self._records = list(records)
-        self._synced = len(self._records)
+        self._disk = bytearray(_MAGIC)
+        self._ends = [len(_MAGIC)]  # of the records so far
+        for record in records:
+            self.append(record)
+        self.sync()
 
     def close(self) -> None:
         pass
 
-    def crash(self, survivors: int = 0) -> None:
-        """Lose what was appended since the last sync, but for the first ``survivors`` records."""
-        del self._records[self._synced + survivors :]
-        self._synced = len(self._records)
+    def crash(self, survivors: int = 0, torn: int = 0, zeros: int = 0) -> None:
+        """Lose what was appended since the last sync, but for the first ``survivors`` records.
+
+        Of the record after those, ``torn`` bytes reached the disk, and ``zeros`` instead of others: opening cuts both.
+        """
+        kept = min(self._synced + survivors, len(self._ends) - 1)
+        following = self._ends[kept + 1] if kept + 1 < len(self._ends) else self._ends[kept]
+        tail = self._disk[self._ends[kept] : following]
+        torn = min(torn, max(len(tail) - 1, 0))  # all of it would be no tear
+        self._disk[self._ends[kept] :] = tail[:torn] + bytes(min(zeros, len(tail) - torn))
+        del self._disk[_intact(bytes(self._disk), _IN_MEMORY) :]
+        self._ends = [end for end in self._ends if end <= len(self._disk)]
+        self.sync()
+
+    def damage(self, at: int) -> None:
+        """Change one bit of what is on the disk; ``at`` counts bytes, modulo their number."""
+        self._disk[at % len(self._disk)] ^= 1
 
 
 def read(path: Path) -> list[bytes]:
@@ -156,7 +173,7 @@ class FileWal:
 
     def _open(self) -> None:
         data = self._path.read_bytes()
-        intact = len(_MAGIC) + sum(_HEADER_BYTES + len(record) + _TRAILER_BYTES for record in _decode(data, self._path))
+        intact = _intact(data, self._path)
         self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         if intact < len(data):
             os.ftruncate(self._file, intact)
@@ -199,6 +216,11 @@ def _crc(data: bytes) -> bytes:
 def _encode(record: bytes) -> bytes:
     length = len(record).to_bytes(4, "big")
     return length + _crc(length) + record + _crc(record) + _END
+
+
+def _intact(data: bytes, path: Path) -> int:
+    """How many bytes of a log are left when its torn tail is cut off. Raises Corrupt."""
+    return len(_MAGIC) + sum(_HEADER_BYTES + len(record) + _TRAILER_BYTES for record in _decode(data, path))
 
 
 def _decode(data: bytes, path: Path) -> Iterator[bytes]:

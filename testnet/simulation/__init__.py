@@ -1,17 +1,21 @@
-"""Deterministic simulation of consensus: the production engine on a simulated world, from one integer.
+"""Deterministic simulation of the ledger: production engine, store formats and contracts in a world from one integer.
 
 A run has two phases. In the *safety* phase everything goes wrong that the seed says: messages are delayed, reordered,
-dropped, duplicated and forged, the network is partitioned (both ways or one way), nodes crash at any
-operation on their disk or network and lose what was not synced, disks are lost, clocks are off, and one validator may
-be faulty: it runs twice with one key (Bano et al., "Twins", arXiv:2004.10617), so it equivocates in every
-way that the code can. Then the world *heals*, and progress is demanded of every correct node within a bound.
+dropped, duplicated, paths clogged, the network partitioned (both ways or one way); nodes crash at any operation on
+their disk or network, pause, lose what was not synced; disks tear records, rot, fill up, are slow or gone; clocks are
+off; and up to a third of the power attacks. Meanwhile clients sign transactions, and evidence changes who votes. Then
+a core of the world *heals*, and progress is demanded of it within a bound, attackers and all.
 
-- ``world``: virtual time, network, disks, crashes
-- ``nodes``: the engine on simulated ports, and the pool
-- ``application``: the smallest application that can show a divergence
+- ``world``: virtual time, network, and the record of everything that happened
+- ``disk``: what survives a process, and what does not
+- ``nodes``: the engine and the application on simulated ports, and the pool
+- ``consortium``, ``clients``: members, and people who sign transactions
+- ``attackers``: faulty members, one file each
 - ``faults``: what goes wrong, and when
 - ``checkers``: what must hold, in arithmetic of their own
 - ``run``: one seed from beginning to end
+- ``mutants``: broken rules, each of which must be noticed
+- ``signatures``: how thousands of worlds can afford Ed25519
 
-``python -m testnet.simulation --seeds N --first-seed S`` runs many; a failure prints the command that replays it.
+``make sim SEEDS=N FIRST_SEED=S JOBS=J`` runs many; a failure prints the command that replays it.
 """

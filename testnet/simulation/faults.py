@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
-from koinon.v1 import peer_pb2
 from testnet.simulation.checkers import Checkers
+from testnet.simulation.clients import Clients
 from testnet.simulation.nodes import Network, SimNode
 from testnet.simulation.world import Weather, World
+
+_WEATHERS = (
+    Weather(),
+    Weather(drop=0.1, duplicate=0.5),
+    Weather(drop=0.3, mean_delay_ms=20),
+    Weather(mean_delay_ms=60, duplicate=0.2),
+    Weather(mean_delay_ms=120, drop=0.1),
+    Weather(clog=0.01, clog_ms=3_000, duplicate=0.1),
+    Weather(mean_delay_ms=30, clog=0.02, clog_ms=1_000, drop=0.15, capacity=10),
+)
 
 
 class Faults:
     """All faults of one run. Which of them occur, and how hard, is drawn once from the seed."""
 
     def __init__(
-        self, world: World, network: Network, checkers: Checkers, faulty: str | None, victim: SimNode | None
+        self, world: World, network: Network, checkers: Checkers, clients: Clients, victim: SimNode | None
     ) -> None:
+        self.counted: Counter[str] = Counter()
         self._world = world
         self._network = network
         self._checkers = checkers
+        self._clients = clients
         self._nodes = list(network.nodes.values())
-        self._faulty = faulty
-        self._victim = victim  # of the loss of its signing state
+        self._attackers = [node for node in self._nodes if not node.correct]
+        self._victim = victim  # of the loss of what is on its disk
+        self._rng = rng = world.random("faults")
         self._active = True
+        self._dead: Sequence[SimNode] = ()
         self._restarting: set[str] = set()
-        self._submitted = 0
-        rng = world.rng
+        twins = len(self._attackers) == 2 and len({node.institution for node in self._attackers}) == 1
         processes: list[tuple[float, Callable[[], None], int, int]] = [
             # probability, what, and between how many milliseconds
-            (1.0, self._submit, 20, rng.choice((100, 400, 2_000))),
-            (1.0, self._restart, 100, 300),
-            (0.9, self._change_weather, 1_000, 5_000),
-            (0.7, self._partition, 1_000, 6_000),
+            (1.0, self._client, 20, rng.choice((100, 400, 1_500))),
+            (0.9, self._change_weather, 1_000, 4_000),
+            (0.7, self._partition, 800, 4_000),
             (0.7, self._crash_one, 300, rng.choice((1_000, 4_000))),
-            (0.2, self._crash_all, 4_000, 12_000),
-            (0.5, self._skew_clock, 1_000, 10_000),
-            (1.0 if faulty else 0.0, self._deform, 20, 300),
-            (0.6 if faulty else 0.0, self._trap, 1_000, 4_000),
+            (0.2, self._crash_all, 3_000, 8_000),
+            (0.5, self._skew_clock, 1_000, 8_000),
+            (0.4, self._pause, 1_000, 5_000),
+            (0.3, self._slow_disk, 500, 4_000),
+            (0.3, self._fill_disk, 1_500, 5_000),
+            (0.6 if twins else 0.0, self._trap, 1_000, 3_000),
         ]
         for probability, action, least_ms, most_ms in processes:
             if rng.random() < probability:
                 self._repeat(action, least_ms, most_ms)
+        for node in self._attackers:
+            assert node.attacker is not None
+            if node.attacker.period_ms:
+                self._attack(node)
         if victim is not None:
             world.schedule(rng.randint(1_000, 4_500), self._lose)
+        self._restart()
 
     def _repeat(self, action: Callable[[], None], least_ms: int, most_ms: int) -> None:
         def again() -> None:
@@ -50,45 +70,48 @@ class Faults:
                 action()
                 self._repeat(action, least_ms, most_ms)
 
-        self._world.schedule(self._world.rng.randint(least_ms, most_ms), again)
+        self._world.schedule(self._rng.randint(least_ms, most_ms), again)
 
-    def heal(self) -> None:
-        """From now on messages arrive soon, clocks are right and everyone is up; the faulty member stays faulty."""
+    def _attack(self, node: SimNode) -> None:
+        """Attackers go on when everything else heals."""
+        assert node.attacker is not None
+        if node.up:
+            node.attacker.act(node)
+        period_ms = node.attacker.period_ms * (1 if self._active else 4)
+        self._world.schedule(self._rng.randint(period_ms // 2, 2 * period_ms), lambda: self._attack(node))
+
+    def heal(self, dead: Sequence[SimNode] = ()) -> None:
+        """From now on messages arrive soon, clocks are right and all are up but ``dead``; attackers go on."""
         self._active = False
-        self._world.severed.clear()
-        self._world.weather = Weather()
+        self._world.clear()
+        self._checkers.conduct.witnessing = True
+        self._dead = dead
         for node in self._nodes:
             node.clock_skew_ms = 0
+            node.disk.full = False
+            node.disk.slow_ms = 0
             node.crash_after(10**12)
-            if not node.up:
-                node.start()
-
-    def submit_to(self, node: SimNode) -> bytes:
-        """A client's transaction, unlike all others."""
-        self._submitted += 1
-        envelope = b"transaction %d" % self._submitted
-        node.submit(envelope)
-        return envelope
+            if node in dead:
+                node.stop()
+        self._network.reconnect()
 
     # --- one of each
 
-    def _submit(self) -> None:
-        self.submit_to(self._world.rng.choice(self._nodes))
+    def _client(self) -> None:
+        node = self._rng.choice(self._nodes)
+        match self._rng.randrange(10):
+            case 0:
+                self._clients.misbehave(node)
+            case 1 | 2:
+                self._clients.ask(node)
+            case _:
+                self._clients.act(node)
 
     def _change_weather(self) -> None:
-        rng = self._world.rng
-        self._world.weather = rng.choice(
-            (
-                Weather(),
-                Weather(drop=rng.uniform(0, 0.3), duplicate=rng.uniform(0, 0.3)),
-                Weather(max_delay_ms=rng.choice((50, 150, 400))),
-                Weather(max_delay_ms=30, slow=0.1, slow_delay_ms=1_500, duplicate=0.1),
-                Weather(max_delay_ms=100, slow=0.05, slow_delay_ms=4_000, drop=0.15, duplicate=0.1),
-            )
-        )
+        self._world.weather = self._rng.choice(_WEATHERS)
 
     def _partition(self) -> None:
-        world, rng = self._world, self._world.rng
+        world, rng = self._world, self._rng
         names = [node.name for node in self._nodes]
         world.severed.clear()
         match rng.randint(0, 3):
@@ -101,18 +124,21 @@ class Faults:
                 world.part(([alone], [name for name in names if name != alone]))
             case 2:  # one way only: some hear whom they cannot answer
                 world.severed.update((a, b) for a in names for b in names if a != b and rng.random() < 0.3)
+            case _:
+                self._network.reconnect()
+        self.counted["partitions"] += bool(world.severed)
 
     def _trap(self) -> None:
         """What the locks are there for: one decides with the help of a twin, and is then cut off together with it.
 
         The others hold a quorum too, with the other twin, which knows nothing of the decision.
         """
-        rng = self._world.rng
+        rng = self._rng
         correct = [node.name for node in self._nodes if node.correct]
         rng.shuffle(correct)
         informed = correct[: 2 * len(correct) // 3]
         ignorant = correct[len(informed) :]
-        here, there = (node.name for node in self._nodes if not node.correct)
+        here, there = (node.name for node in self._attackers)
         self._world.severed.clear()
         self._world.part(([*informed, here], [*ignorant, there]))
 
@@ -126,72 +152,60 @@ class Faults:
         self._checkers.on_first_decision = spring
 
     def _crash_one(self) -> None:
-        self._world.rng.choice(self._nodes).crash_after(self._world.rng.randint(0, 60))
+        self._rng.choice(self._nodes).crash_after(self._rng.randint(0, 60))
 
     def _crash_all(self) -> None:
         for node in self._nodes:
-            node.crash_after(self._world.rng.randint(0, 10))
+            node.crash_after(self._rng.randint(0, 10))
 
     def _restart(self) -> None:
+        """Whoever keeps services running does so for ever."""
         for node in self._nodes:
-            if not node.up and node.name not in self._restarting:
+            if not node.up and node.name not in self._restarting and node not in self._dead:
                 self._restarting.add(node.name)
-                self._world.schedule(self._world.rng.choice((10, 200, 2_000)), self._starter(node))
+                self._world.schedule(self._rng.choice((10, 200, 1_500)), self._starter(node))
+        self._world.schedule(self._rng.randint(100, 300), self._restart)
 
     def _starter(self, node: SimNode) -> Callable[[], None]:
         def start() -> None:
             self._restarting.discard(node.name)
-            if not node.up:
+            if not node.up and node not in self._dead:
+                node.disk.full = False  # its operator made room
                 node.start()
 
         return start
 
     def _skew_clock(self) -> None:
-        self._world.rng.choice(self._nodes).clock_skew_ms = self._world.rng.randint(-3_000, 3_000)
+        self._rng.choice(self._nodes).clock_skew_ms = self._rng.randint(-3_000, 3_000)
+
+    def _pause(self) -> None:
+        self._rng.choice(self._nodes).pause(self._rng.choice((50, 400, 2_000)))
+        self.counted["pauses"] += 1
+
+    def _slow_disk(self) -> None:
+        self._rng.choice(self._nodes).disk.slow_ms = self._rng.choice((0, 20, 100, 500))
+        self.counted["slow disks"] += 1
+
+    def _fill_disk(self) -> None:
+        self._rng.choice(self._nodes).disk.full = True
+        self.counted["full disks"] += 1
 
     def _lose(self) -> None:
-        if self._victim is not None:
-            self._victim.stop()
-            if self._world.rng.random() < 0.5:
-                self._victim.lose_signing_state()
-            else:
-                self._victim.lose_disk()
-
-    def _deform(self) -> None:
-        """The faulty member replays, deforms and makes up messages."""
-        rng, overheard = self._world.rng, self._network.overheard
-        target = rng.choice(self._nodes)
-        if self._faulty is None or not overheard:
+        """The victim's machine dies; what it finds on its disk afterwards is not what was there."""
+        victim = self._victim
+        assert victim is not None
+        if not self._active:
             return
-        data = bytearray(rng.choice(overheard))
-        match rng.randint(0, 3):
+        victim.stop()
+        others = [len(node.committed) for node in self._nodes if node.correct and node is not victim]
+        kept_elsewhere = max(others, default=0) >= len(victim.committed)  # else what was decided would be gone
+        match self._rng.randrange(4) if kept_elsewhere else 0:
             case 0:
-                pass  # a replay, under its own name
+                victim.lose_signing_state()
             case 1:
-                for _ in range(rng.randint(1, 4)):
-                    data[rng.randrange(len(data))] = rng.randrange(256)
+                victim.lose_disk()
             case 2:
-                message = peer_pb2.DeliverRequest.FromString(bytes(data))
-                for vote in message.votes.votes:
-                    vote.institution = rng.choice(self._network.institutions)
-                    vote.round += rng.choice((0, 1, 7, 1_000_000))
-                    vote.height += rng.choice((0, 0, 1, 2))
-                if message.HasField("proposal"):
-                    message.proposal.round += rng.choice((0, 1, 2, 100))
-                data = bytearray(message.SerializeToString())
+                victim.disk.rot_wal()
             case _:
-                data = bytearray(self._made_up().SerializeToString())
-        self._world.note("deformed", target.name, bytes(data).hex())
-        target.deliver(self._faulty, bytes(data))
-
-    def _made_up(self) -> peer_pb2.DeliverRequest:
-        rng = self._world.rng
-        height, round_ = rng.choice((0, 1, 5, 2**40, 2**64 - 1)), rng.choice((0, 2**32 - 1))
-        return rng.choice(
-            (
-                peer_pb2.DeliverRequest(round_status=peer_pb2.RoundStatus(height=height, round=round_)),
-                peer_pb2.DeliverRequest(block_request=peer_pb2.BlockRequest(from_height=height, count=2**32 - 1)),
-                peer_pb2.DeliverRequest(hello=peer_pb2.Hello(height=height)),
-                peer_pb2.DeliverRequest(),
-            )
-        )
+                victim.disk.rot_store()
+        self.counted["lost disks"] += 1

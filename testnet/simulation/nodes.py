@@ -1,27 +1,35 @@
-"""The production engine on simulated ports. A node may crash at every operation on its disk or network."""
+"""The production node, less what is asyncio, gRPC and LevelDB, on simulated ports. It may crash at every operation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
+from koinon import genesis as genesis_file
+from koinon.envelope import InvalidTransaction, verify
+from koinon.errors import Corrupt, Exhausted, KoinonError
 from koinon.keys import SigningKey
-from koinon.v1.consensus_pb2 import Validator
+from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.peer_pb2 import DeliverRequest, TransactionBatch
-from node.abci import Finalized, Write
+from node.abci import Finalized
+from node.application import Application
 from node.consensus.events import Timeouts, Timer
 from node.engine import Engine, EngineConfig
 from node.journal import Journal
 from node.ledger.blocks import ParsedBlock
 from node.ports import Wake
-from node.store.memory import MemoryStore
-from node.store.wal import MemoryWal
-from testnet.simulation.application import ChainApplication
-from testnet.simulation.checkers import Checkers
+from node.store.validator_history import ValidatorHistory
+from testnet.simulation.checkers import Checkers, Violation
+from testnet.simulation.disk import Disk
 from testnet.simulation.world import World
 
+if TYPE_CHECKING:
+    from testnet.simulation.attackers import Attacker
+
 TIMEOUTS = Timeouts(propose_ms=500, propose_late_ms=150, vote_ms=150, growth_ms=150, cap_ms=3_000)
+_PROOF_MS, _GOSSIP_MS = 100, 200
 
 
 class Crash(BaseException):
@@ -33,37 +41,46 @@ class SimNode:
 
     def __init__(
         self,
-        world: World,
+        network: Network,
         name: str,
         institution: str,
         key: SigningKey,
-        validators: tuple[Validator, ...],
-        config: EngineConfig,
+        genesis: Genesis,
         checkers: Checkers,
-        network: Network,
-        *,
-        correct: bool,
-        application: type[ChainApplication],
+        attacker: Attacker | None = None,
     ) -> None:
-        self.world = world
+        self.world: World = network.world
         self.name = name
         self.institution = institution
-        self.correct = correct
+        self.key = key
+        self.attacker = attacker
         self.crashes = 0
-        self._application = application
+        self.repairs = 0  # what an operator removed, as an error's hint said
         self.clock_skew_ms = 0
+        self.busy_until_ms = 0  # paused, or waiting for its disk
         self.committed: list[bytes] = []  # block hashes announced by this node, by height
         self.engine: Engine | None = None
-        self._key = key
-        self._validators = validators
-        self._config = config
+        self.disk = Disk(self.world.random(f"disk of {name}"), self.operation)
+        self.config = EngineConfig(
+            institution=institution,
+            chain_id=genesis_file.chain_id(genesis),
+            genesis_time_ms=genesis.time_ms,
+            heartbeat_ms=genesis.parameters.heartbeat_ms,
+            proof_delay_ms=_PROOF_MS,
+            gossip_ms=_GOSSIP_MS,
+            timeouts=TIMEOUTS,
+        )
+        self.network = network
+        self.pool: dict[bytes, tuple[bytes, int]] = {}  # by transaction id: envelope and expiry
+        self.lives = 0
+        self._genesis = genesis
         self._checkers = checkers
-        self._network = network
-        self._store = MemoryStore()
-        self._wal = MemoryWal()
-        Journal.create(self._wal, key.public_key)
-        self._pool: dict[bytes, None] = {}
         self._operations_left: int | None = None  # before the next crash
+        Journal.create(self.disk.wal, key.public_key)
+
+    @property
+    def correct(self) -> bool:
+        return self.attacker is None
 
     # --- life
 
@@ -75,30 +92,37 @@ class SimNode:
         """A new process on the old disk."""
         self.world.note("start", self.name)
         self._operations_left = None
-        self._pool.clear()
-        self._store.reopen()
+        self.busy_until_ms = 0
+        self.pool.clear()
+        self.lives += 1
 
         def make() -> None:
-            app = self._application(self._store, self._validators)
-            self.engine = Engine(
-                self._config,
+            store = self.disk.store
+            self.app = Application(store, self._genesis)
+            self.validators = ValidatorHistory(store, genesis_file.validators(self._genesis))
+            engine = Engine(
+                self.config,
                 transport=self,
                 clock=self,
                 timers=_Timers(self),
-                wal=_CrashingWal(self),
-                store=_CrashingStore(self),
-                app=app,
+                wal=self.disk.wal,
+                store=store,
+                app=self.app,
                 pool=self,
-                signer=self._key,
-                log=_Silence(),
-                listeners=[self],
+                signer=self.key,
+                log=_Log(self),
+                listeners=[self, self.validators],
             )
+            self.validators.adopt(engine.chain)
+            self.engine = engine
+            if self.attacker is not None:
+                self.attacker.arm(self)
             self._checkers.on_start(self)
-            self.engine.start()
+            engine.start()
 
         self.enter(make)
-        for peer in self._network.nodes.values():
-            if peer is not self and peer.up:
+        for peer in self.network.nodes.values():
+            if peer is not self and peer.up and self.up:
                 self.connect(peer)
                 peer.connect(self)
 
@@ -106,6 +130,10 @@ class SimNode:
         """A stream to this peer is open."""
         engine = self.engine
         if engine is not None:
+            waiting = self.reap(0, 1_000)
+            if waiting:
+                batch = TransactionBatch(envelopes=waiting)
+                self.enter(lambda: self.send(peer.institution, DeliverRequest(transactions=batch)))
             self.enter(lambda: engine.on_connected(peer.institution))
 
     def crash_after(self, operations: int) -> None:
@@ -120,34 +148,71 @@ class SimNode:
             if self._operations_left < 0:
                 raise Crash
 
+    def pause(self, duration_ms: int) -> None:
+        """SIGSTOP: nothing happens in this process, and everything waits for it."""
+        self.busy_until_ms = max(self.busy_until_ms, self.world.now_ms + duration_ms)
+
     def enter(self, action: Callable[[], object]) -> None:
-        """Run something of this process; if it crashes, what was not synced may be lost."""
+        """Run something of this process, when it has time; if it crashes, what was not synced may be lost."""
+        if self.busy_until_ms > self.world.now_ms:
+            life = self.lives
+            self.world.schedule(
+                self.busy_until_ms - self.world.now_ms, lambda: self.enter(action) if self.lives == life else None
+            )
+            return
+        self.disk.spent_ms = 0
         try:
             action()
         except Crash:
-            self._die()
+            self.world.note("crash", self.name)
+            self.crashes += 1
+            self._end()
+            self.disk.crash()
+        except KoinonError as error:
+            self._give_up(error)
+        if self.disk.spent_ms:
+            self.pause(self.disk.spent_ms)
 
-    def _die(self) -> None:
-        rng = self.world.rng
-        self.world.note("crash", self.name)
+    def _give_up(self, error: KoinonError) -> None:
+        """The engine met an error of its disk, and ends; its operator does what the error's hint says."""
+        self.world.note("gives up", self.name, error.message)
+        self._end()
+        if isinstance(error, Exhausted) and self.disk.full:
+            return  # until there is space again
+        if not isinstance(error, Corrupt) or not error.hint or not self.correct:
+            raise Violation(f"{self.name} ends without cause: {error.message}") from error
+        if "write-ahead log" in error.message and self.disk.wal_is_damaged:
+            self.disk.lose_wal()
+        elif self.disk.damaged:
+            self.disk.lose_store()
+            self.committed = []
+        else:
+            raise Violation(f"{self.name} finds damage where there is none: {error.message}") from error
+        self.repairs += 1
+
+    def _end(self) -> None:
         self.engine = None
-        self.crashes += 1
+        self.lives += 1
         self._operations_left = None
-        self._wal.crash(survivors=rng.choice((0, 0, 1, 2, 100)))
-        self._store.crash(survivors=rng.choice((0, 1)))
 
     def stop(self) -> None:
-        """End the process at a moment when it does nothing."""
+        """End the process at a moment when it does nothing; what it wrote is written."""
         if self.up:
-            self._die()
+            self.world.note("stop", self.name)
+            self._end()
 
     def lose_signing_state(self) -> None:
-        """While it is down: the log is gone, the ledger is still there."""
-        self._wal = MemoryWal()
+        """While it is down: the write-ahead log is gone."""
+        self.disk.lose_wal()
 
     def lose_disk(self) -> None:
         """While it is down: everything is gone but the key."""
-        self._wal, self._store = MemoryWal(), MemoryStore()
+        self.disk.lose_wal()
+        self.lose_store()
+
+    def lose_store(self) -> None:
+        """While it is down: the ledger is gone, the write-ahead log is there."""
+        self.disk.lose_store()
         self.committed = []
 
     # --- ports: clock, transport, pool, listener
@@ -156,29 +221,44 @@ class SimNode:
         return self.world.now_ms + self.clock_skew_ms
 
     def send(self, institution: str, message: DeliverRequest) -> None:
-        self.operation()
-        self._checkers.on_send(self, message)
-        self._network.send(self, institution, message.SerializeToString())
+        self._send([institution], message)
 
     def broadcast(self, message: DeliverRequest) -> None:
+        self._send([other for other in self.network.institutions if other != self.institution], message)
+
+    def _send(self, institutions: Sequence[str], message: DeliverRequest) -> None:
+        if self.attacker is not None:
+            for institution in institutions:
+                self.operation()
+                for delay_ms, changed in self.attacker.outgoing(self, institution, message):
+                    self.post(institution, changed, delay_ms)
+            return
         self._checkers.on_send(self, message)
         data = message.SerializeToString()
-        for institution in self._network.institutions:
-            if institution != self.institution:
-                self.operation()
-                self._network.send(self, institution, data)
+        for institution in institutions:
+            self.operation()
+            self.network.send(self, institution, data, self.disk.spent_ms)
+
+    def post(self, institution: str, message: DeliverRequest, delay_ms: int = 0) -> None:
+        """Send as it is: what attackers do."""
+        self._checkers.on_send(self, message)
+        self.network.send(self, institution, message.SerializeToString(), self.disk.spent_ms + delay_ms)
 
     def __len__(self) -> int:
-        return len(self._pool)
+        return len(self.pool)
 
     def reap(self, max_bytes: int, max_count: int) -> Sequence[bytes]:
-        return list(self._pool)[:max_count]
+        return [envelope for envelope, _ in list(self.pool.values())[:max_count]]
 
     def on_committed(self, height: int, block: ParsedBlock, finalized: Finalized) -> None:
-        for envelope in block.transactions:
-            self._pool.pop(envelope, None)
-        self.committed.append(block.value.block_hash)
-        self._checkers.on_committed(self, height, block, finalized)
+        for result in finalized.results:
+            self.pool.pop(result.transaction_id, None)
+        for expired in [name for name, (_, expiry) in self.pool.items() if expiry <= block.header.time_ms]:
+            del self.pool[expired]
+        if self.attacker is None:
+            self._checkers.on_committed(self, height, finalized)
+        else:
+            self.committed.append(block.value.block_hash)
 
     # --- inputs
 
@@ -192,21 +272,39 @@ class SimNode:
             return  # gRPC ends the stream; the peer connects again
         engine = self.engine
         if message.HasField("transactions"):
-            self.enter(lambda: self._admit(list(message.transactions.envelopes)))
-        else:
-            self.enter(lambda: engine.on_message(sender, message))
+            self.enter(lambda: self._admit(message.transactions.envelopes))
+            return
+
+        def receive() -> None:
+            engine.on_message(sender, message)
+            self._checkers.on_delivery(self, message)
+
+        self.enter(receive)
 
     def submit(self, envelope: bytes) -> None:
         """A client's transaction."""
-        if self.up:
-            self.enter(lambda: self.broadcast(DeliverRequest(transactions=TransactionBatch(envelopes=[envelope]))))
-            self.enter(lambda: self._admit([envelope]))
 
-    def _admit(self, envelopes: Iterable[bytes]) -> None:
+        def take() -> None:
+            if self._admit([envelope]):
+                self.broadcast(DeliverRequest(transactions=TransactionBatch(envelopes=[envelope])))
+
+        if self.up:
+            self.enter(take)
+
+    def _admit(self, envelopes: Iterable[bytes]) -> bool:
+        """Into the pool, as node.pool does it: verified, and the application's opinion heard."""
+        admitted = False
+        for envelope in envelopes:
+            try:
+                transaction = verify(self.config.chain_id, envelope)
+            except InvalidTransaction:
+                continue
+            if self.app.check_verified(envelope, transaction, self.now_ms()) is None:
+                self.pool[transaction.id] = envelope, transaction.body.expires_at_ms
+                admitted = True
         if self.engine is not None:
-            app = self._application(self._store, self._validators)
-            self._pool.update(dict.fromkeys(e for e in envelopes if app.check_tx(e) is None))
             self.engine.on_transactions()
+        return admitted
 
 
 class Network:
@@ -223,15 +321,22 @@ class Network:
         if node.institution not in self.institutions:
             self.institutions.append(node.institution)
 
-    def send(self, sender: SimNode, institution: str, data: bytes) -> None:
+    def send(self, sender: SimNode, institution: str, data: bytes, after_ms: int = 0) -> None:
         if len(self.overheard) < 500:
             self.overheard.append(data)
         for node in self.nodes.values():
-            if node.institution == institution:
-                self._carry(sender.name, sender.institution, node, data)
+            if node.institution == institution and node is not sender:
+                self._carry(sender, node, data, after_ms)
 
-    def _carry(self, name: str, institution: str, node: SimNode, data: bytes) -> None:
-        self.world.carry(name, node.name, lambda: node.deliver(institution, data))
+    def _carry(self, sender: SimNode, node: SimNode, data: bytes, after_ms: int) -> None:
+        self.world.carry(sender.name, node.name, data, lambda: node.deliver(sender.institution, data), after_ms)
+
+    def reconnect(self) -> None:
+        """What was severed and is no more is dialled anew."""
+        for node in self.nodes.values():
+            for peer in self.nodes.values():
+                if node is not peer and node.up and peer.up:
+                    node.connect(peer)
 
 
 class _Timers:
@@ -239,68 +344,25 @@ class _Timers:
 
     def __init__(self, node: SimNode) -> None:
         self._node = node
-        self._life = node.crashes
+        self._life = node.lives
 
     def schedule(self, delay_ms: int, timer: Timer | Wake) -> None:
         self._node.world.schedule(delay_ms, lambda: self._fire(timer))
 
     def _fire(self, timer: Timer | Wake) -> None:
         engine = self._node.engine
-        if engine is not None and self._node.crashes == self._life:
+        if engine is not None and self._node.lives == self._life:
             self._node.enter(lambda: engine.on_timer(timer))
 
 
-class _CrashingWal:
-    """The node's log; the process may end before and after every call."""
+class _Log:
+    """What a node says to people goes on record."""
 
     def __init__(self, node: SimNode) -> None:
         self._node = node
-        self._wal = node._wal
 
-    def append(self, record: bytes) -> None:
-        self._node.operation()
-        self._wal.append(record)
+    def info(self, event: str, **fields: object) -> None:
+        self._node.world.note(self._node.name, event, fields)
 
-    def sync(self) -> None:
-        self._node.operation()
-        self._wal.sync()
-        self._node.operation()
-
-    def records(self) -> list[bytes]:
-        return self._wal.records()
-
-    def reset(self, records: Iterable[bytes] = ()) -> None:
-        self._node.operation()
-        self._wal.reset(records)
-        self._node.operation()
-
-    def close(self) -> None:
-        self._wal.close()
-
-
-class _CrashingStore:
-    """The node's store; the process may end before and after every write."""
-
-    def __init__(self, node: SimNode) -> None:
-        self._node = node
-        self._store = node._store
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._store.get(key)
-
-    def scan(self, prefix: bytes, *, start: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        return self._store.scan(prefix, start=start, reverse=reverse)
-
-    def write(self, writes: Iterable[Write], *, sync: bool) -> None:
-        self._node.operation()
-        self._store.write(writes, sync=sync)
-        self._node.operation()
-
-    def close(self) -> None:
-        self._store.close()
-
-
-class _Silence:
-    def info(self, event: str, **fields: object) -> None: ...
-
-    def warning(self, event: str, **fields: object) -> None: ...
+    def warning(self, event: str, **fields: object) -> None:
+        self._node.world.note(self._node.name, event, fields)

@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
+START_MS = 1_700_000_000_000
 
-@dataclass
+
+@dataclass(frozen=True, slots=True)
 class Weather:
-    """How the network treats messages now. Delays in milliseconds; the rest are probabilities."""
+    """How the network treats messages now. Times in milliseconds; the rest are probabilities, but for ``capacity``."""
 
     min_delay_ms: int = 1
-    max_delay_ms: int = 10
-    slow_delay_ms: int = 10  # of the few that are very late
-    slow: float = 0.0
+    mean_delay_ms: int = 4  # beyond the least: exponentially distributed, so that messages overtake one another
     drop: float = 0.0
     duplicate: float = 0.0
+    clog: float = 0.0  # that a message finds its path clogged from now on
+    clog_ms: int = 0  # for how long at most: all messages of the path wait
+    capacity: int = 1_000  # messages under way on one path; more are lost
 
 
 class World:
-    """One timeline. Everything random comes from ``rng``; everything that happens is in ``digest``."""
+    """One timeline. Everything random comes from the seed; everything that happens is in ``digest``."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = Random(seed)  # noqa: S311 - repeatable on purpose
-        self.now_ms = 1_700_000_000_000
+        self.seed = seed
+        self.now_ms = START_MS
         self.weather = Weather()
         self.severed: set[tuple[str, str]] = set()  # directed: (from, to)
         self.steps = 0
+        self._rng = self.random("network")
+        self._clogged: dict[tuple[str, str], int] = {}  # until when
+        self._under_way: Counter[tuple[str, str]] = Counter()
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         self._record = hashlib.sha256()
+
+    def random(self, purpose: str) -> Random:
+        """A source of its own for each purpose: one more fault changes no client's mind."""
+        return Random(f"{self.seed} {purpose}")  # noqa: S311 - repeatable on purpose
 
     def note(self, *what: object) -> None:
         """Put something that happened on record, so that two runs can be compared."""
@@ -60,22 +71,35 @@ class World:
         self.now_ms = end_ms
         return until()
 
-    def carry(self, sender: str, receiver: str, deliver: Callable[[], None]) -> None:
+    def carry(self, sender: str, receiver: str, data: bytes, deliver: Callable[[], None], after_ms: int = 0) -> None:
         """Take a message from one node to another, as the weather and the partitions allow."""
-        weather, rng = self.weather, self.rng
-        copies = 2 if rng.random() < weather.duplicate else 1
-        for _ in range(copies):
-            if rng.random() < weather.drop:
+        weather, rng, path = self.weather, self._rng, (sender, receiver)
+        self._record.update(b"%d %b %b" % (self.now_ms, repr(path).encode(), data))
+        for _ in range(2 if weather.duplicate and rng.random() < weather.duplicate else 1):
+            if weather.drop and rng.random() < weather.drop:
                 continue
-            if rng.random() < weather.slow:
-                delay_ms = rng.randint(weather.max_delay_ms, weather.slow_delay_ms)
-            else:
-                delay_ms = rng.randint(weather.min_delay_ms, weather.max_delay_ms)
-            self.schedule(delay_ms, lambda: self._arrive(sender, receiver, deliver))
+            if self._under_way[path] >= weather.capacity:
+                continue
+            if weather.clog and rng.random() < weather.clog:
+                self._clogged[path] = self.now_ms + rng.randint(0, weather.clog_ms)
+            delay_ms = after_ms + weather.min_delay_ms
+            if weather.mean_delay_ms:
+                delay_ms += min(int(rng.expovariate(1 / weather.mean_delay_ms)), 20 * weather.mean_delay_ms)
+            if self._clogged:
+                delay_ms = max(delay_ms, self._clogged.get(path, 0) - self.now_ms)
+            self._under_way[path] += 1
+            self.schedule(delay_ms, lambda: self._arrive(path, deliver))
 
-    def _arrive(self, sender: str, receiver: str, deliver: Callable[[], None]) -> None:
-        if (sender, receiver) not in self.severed:
+    def _arrive(self, path: tuple[str, str], deliver: Callable[[], None]) -> None:
+        self._under_way[path] -= 1
+        if path not in self.severed:
             deliver()
+
+    def clear(self) -> None:
+        """From now on every message arrives, and soon."""
+        self.weather = Weather()
+        self.severed.clear()
+        self._clogged.clear()
 
     def part(self, groups: Iterable[Iterable[str]]) -> None:
         """Sever all links between these groups, both ways."""

@@ -138,6 +138,22 @@ def test_our_own_vote_seen_elsewhere_counts_as_signed() -> None:
     assert not journal.may_vote(5, 2, VoteType.PRECOMMIT)
 
 
+def test_a_log_ahead_of_the_ledger_is_replayed_when_the_ledger_is_there_again() -> None:
+    """The ledger was lost and is fetched anew: what this validator is locked on must not be forgotten on the way."""
+    wal = born()
+    before = opened(wal)
+    before.append(HeightStarted(5, FOUR))
+    before.append(own_vote(5, 0, VoteType.PRECOMMIT))
+    after = opened(wal)
+    assert after.replay(1) is None
+    after.append(HeightStarted(1, FOUR))
+    after.append(TimedOut(Timer(Step.PROPOSE, 1, 0)))
+    assert not after.may_vote(1, 9, VoteType.PRECOMMIT)
+    for journal in (after, opened(wal)):
+        assert journal.replay(5) == [own_vote(5, 0, VoteType.PRECOMMIT)]
+        assert journal.replay(5) == []
+
+
 # --- a lost past
 
 

@@ -17,24 +17,24 @@ GOSSIP_MS = EngineConfig("", "", 0).gossip_ms  # as in production
 TRANSACTIONS = 20  # per block: far fewer than under load
 
 
-def running(heights: int) -> tuple[World, list[SimNode]]:
+def running(heights: int, transactions: int = TRANSACTIONS) -> tuple[World, list[SimNode]]:
     """v0, who decides alone and has decided this much, and two others, stopped."""
     world = World(0)
-    world.weather = Weather(min_delay_ms=10, max_delay_ms=10)
-    network, _ = consortium(world, (8, 1, 1))
+    world.weather = Weather(min_delay_ms=10, mean_delay_ms=0)
+    network, _, clients = consortium(world, (8, 1, 1))
     nodes = list(network.nodes.values())
     for node in nodes:
-        node._config = replace(node._config, gossip_ms=GOSSIP_MS)
+        node.config = replace(node.config, gossip_ms=GOSSIP_MS)
     nodes[0].start()
     for height in range(heights):
-        for number in range(TRANSACTIONS):
-            nodes[0].submit(b"%d/%d" % (height, number))
+        for _ in range(transactions):
+            clients.submit(nodes[0], clients.registration("v0"))
         assert world.run(1_000, until=lambda height=height: len(nodes[0].committed) > height)  # type: ignore[misc]
     return world, nodes
 
 
 def test_a_node_that_was_away_catches_up_at_more_than_five_thousand_transactions_a_second() -> None:
-    heights = 600
+    heights = 200
     world, nodes = running(heights)
     nodes[1].start()
     start_ms = world.now_ms
@@ -44,7 +44,7 @@ def test_a_node_that_was_away_catches_up_at_more_than_five_thousand_transactions
 
 def test_a_peer_that_asks_for_blocks_without_end_is_answered_now_and_then() -> None:
     """A request of ten bytes costs the reading of two megabytes. Others are answered as before."""
-    world, nodes = running(2 * MAX_SYNC_BLOCKS)
+    world, nodes = running(2 * MAX_SYNC_BLOCKS, 1)
     sent: Counter[str] = Counter()
     engine = nodes[0].engine
     assert engine is not None

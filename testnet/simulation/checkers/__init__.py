@@ -1,0 +1,95 @@
+"""What must hold in every run. Thresholds, hashes, trees and signatures are worked out again here, on purpose.
+
+Nothing of the production arithmetic is imported: a mistake there must not hide itself.
+
+- ``chain``: agreement, one chain, certificates of the right validators, durability
+- ``contents``: transactions, audit log, state
+- ``conduct``: what nodes say in their own names
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from koinon.v1 import consensus_pb2 as pb
+from koinon.v1.peer_pb2 import DeliverRequest
+from node.abci import AppHashes, Finalized
+from testnet.simulation.checkers.chain import Chain
+from testnet.simulation.checkers.conduct import Conduct
+from testnet.simulation.checkers.contents import Contents
+from testnet.simulation.checkers.violation import Violation
+
+if TYPE_CHECKING:
+    from testnet.simulation.nodes import SimNode
+
+__all__ = ["Checkers", "Violation"]
+
+
+class Checkers:
+    """Watches every node. Raises Violation at the moment of the wrong, while the stack still shows why."""
+
+    def __init__(self, chain_id: str, validators: Sequence[pb.Validator], faulty: Collection[str] = ()) -> None:
+        """``faulty``: the institutions that attack; of them nothing is demanded."""
+        self.chain = Chain(chain_id, validators)
+        self.contents = Contents(faulty)
+        self.conduct = Conduct(chain_id, self.chain, faulty)
+        self.on_first_decision: Callable[[SimNode], None] | None = None  # an adversary watches too
+
+    def on_start(self, node: SimNode) -> None:
+        """After a restart nothing that was announced may be missing."""
+        if not node.correct:
+            return
+        info, announced = node.app.info(), len(node.committed)
+        if info.height < announced:
+            raise Violation(f"{node.name} announced block {announced} and restarts at {info.height}")
+        for height in range(announced + 1, info.height):  # a crash after the write and before the announcement
+            following = pb.Header.FromString(_block(node, height + 1).header)
+            hashes = AppHashes(
+                following.results_root, following.state_commitment, following.audit_root, int(following.audit_size)
+            )
+            self._check(node, height, hashes, node.validators.at(height + 2).to_proto())
+        if info.height > announced:
+            self._check(node, info.height, info.hashes, info.validators)
+
+    def on_committed(self, node: SimNode, height: int, finalized: Finalized) -> None:
+        if not node.correct:
+            return
+        if height != len(node.committed) + 1:
+            raise Violation(f"{node.name} announces block {height} after its number {len(node.committed)}")
+        first = height not in self.chain.decided
+        self._check(node, height, finalized.hashes, finalized.validators)
+        node.world.note("committed", node.name, height, node.committed[-1].hex())
+        if first and self.on_first_decision is not None:
+            self.on_first_decision(node)
+
+    def _check(self, node: SimNode, height: int, hashes: AppHashes, voters: Iterable[pb.Validator]) -> None:
+        """Everything about the block at ``height``, which left ``node`` with these hashes and validators."""
+        block = _block(node, height)
+        commit = node.disk.store.get(b"c/" + height.to_bytes(8, "big"))
+        if commit is None:
+            raise Violation(f"{node.name} announces block {height} without a certificate")
+        first = self.chain.check(node, height, block, pb.Commit.FromString(commit), hashes, voters)
+        node.committed.append(self.chain.decided[height])
+        if first:
+            self.contents.check(node, height, block, hashes)
+
+    def on_send(self, node: SimNode, message: DeliverRequest) -> None:
+        self.conduct.on_send(node, message)
+
+    def on_delivery(self, node: SimNode, message: DeliverRequest) -> None:
+        self.conduct.on_delivery(node, message)
+
+    def finish(self, nodes: Sequence[SimNode]) -> None:
+        """At the end, of everything together; ``nodes`` are correct and up."""
+        for node in nodes:
+            node.disk.damaged.clear()  # what nobody has read yet is no fault of the node
+        self.chain.finish(nodes)
+        self.contents.finish(nodes)
+
+
+def _block(node: SimNode, height: int) -> pb.Block:
+    data = node.disk.store.get(b"b/" + height.to_bytes(8, "big"))
+    if data is None:
+        raise Violation(f"{node.name} announces block {height}, which is not in its store")
+    return pb.Block.FromString(data)

@@ -1,0 +1,271 @@
+"""People and nodes that sign transactions: sensible ones by what a node tells them, and some that no block may hold.
+
+Each action looks at the ledger of the node it is sent to, as a client would, and yields who signs what. Whatever a
+client signs is told to the checkers; what a node says became of it is held against every other node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from koinon import envelope
+from koinon.limits import MAX_EXPIRY_MS
+from koinon.names import PersonId
+from koinon.v1.access_pb2 import DenyAccess, GrantAccess, RequestAccess, RevokeToken
+from koinon.v1.catalog_pb2 import (
+    ACCESS_MODE_AUTO,
+    ACCESS_MODE_REVIEW,
+    COLUMN_TYPE_INTEGER,
+    TASK_OPERATION_COUNT,
+    TASK_OPERATION_SUM,
+    AccessPolicy,
+    Column,
+    PublishDataset,
+    WithdrawDataset,
+)
+from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, RegisterPerson, RevokePerson
+from koinon.v1.task_pb2 import AcceptTask, CancelTask, CompleteTask, FailTask, SubmitTask, TaskSource
+from koinon.v1.transaction_pb2 import Operation
+from node.application import Application
+from testnet.simulation.checkers import Checkers
+from testnet.simulation.consortium import ANALYST, OPERATOR, key, person
+from testnet.simulation.nodes import Network, SimNode
+from testnet.simulation.world import World
+
+Signed = tuple[str, Any]
+"""Whose key signs, and an operation's message."""
+
+Action = Callable[[Application, Random, Sequence[str]], Signed | None]
+"""From a node's ledger, chance and the members' names to a transaction; None where there is nothing to do."""
+
+_PLAN_HASH = bytes(range(32))
+_OPERATIONS = (TASK_OPERATION_COUNT, TASK_OPERATION_SUM)
+_FIELDS = {
+    item.message_type.name: item.name
+    for item in Operation.DESCRIPTOR.oneofs_by_name["operation"].fields
+    if item.message_type is not None
+}
+
+
+def _register(app: Application, rng: Random, members: Sequence[str]) -> Signed:
+    """A new person, or another key for one."""
+    home, number = rng.choice(members), rng.randrange(6)
+    name = f"{home}/p{number}"
+    role = rng.choice((ROLE_ANALYST, ROLE_OPERATOR))
+    return f"{home}/{OPERATOR}", RegisterPerson(person=person(name, role, key_name=f"{name} {rng.randrange(100)}"))
+
+
+def _revoke_person(app: Application, rng: Random, members: Sequence[str]) -> Signed:
+    home = rng.choice(members)
+    return f"{home}/{OPERATOR}", RevokePerson(person_id=f"{home}/p{rng.randrange(6)}", reason="left")
+
+
+def _publish(app: Application, rng: Random, members: Sequence[str]) -> Signed:
+    home = rng.choice(members)
+    name = f"{home}.sim.t{rng.randrange(2)}"
+    return f"{home}/{OPERATOR}", PublishDataset(
+        name=name,
+        title="A trial",
+        description="Simulated.",
+        columns=[Column(name="age", type=COLUMN_TYPE_INTEGER, unit="a")],
+        row_count=100,
+        row_count_step=10,
+        policy=AccessPolicy(
+            mode=ACCESS_MODE_REVIEW if name.endswith("1") else ACCESS_MODE_AUTO,
+            operations=_OPERATIONS,
+            min_cohort=5,
+            max_uses=10,
+            max_duration_ms=1_000_000,
+        ),
+        commitment=hashlib.sha256(name.encode()).digest(),
+    )
+
+
+def _withdraw(app: Application, rng: Random, members: Sequence[str]) -> Signed:
+    home = rng.choice(members)
+    return f"{home}/{OPERATOR}", WithdrawDataset(name=f"{home}.sim.t{rng.randrange(2)}", reason="over")
+
+
+def _request(app: Application, rng: Random, members: Sequence[str]) -> Signed | None:
+    datasets = app.datasets()
+    if not datasets:
+        return None
+    return f"{rng.choice(members)}/{ANALYST}", RequestAccess(
+        dataset=rng.choice(datasets).published.name,
+        operations=_OPERATIONS,
+        purpose="to learn",
+        duration_ms=rng.choice((1_000, 60_000, 600_000)),
+        uses=rng.randint(1, 3),
+    )
+
+
+def _decide_request(app: Application, rng: Random, members: Sequence[str]) -> Signed | None:
+    home = rng.choice(members)
+    open_requests = app.open_requests(f"{home}.sim.t1")
+    if not open_requests:
+        return None
+    asked = rng.choice(open_requests).id
+    message = GrantAccess(request_id=asked) if rng.random() < 0.7 else DenyAccess(request_id=asked, reason="no")
+    return f"{home}/{OPERATOR}", message
+
+
+def _revoke_token(app: Application, rng: Random, members: Sequence[str]) -> Signed | None:
+    dataset = f"{rng.choice(members)}.sim.t{rng.randrange(2)}"
+    tokens = app.active_tokens(PersonId.parse(f"{rng.choice(members)}/{ANALYST}"), dataset)
+    if not tokens:
+        return None
+    return f"{dataset.partition('.')[0]}/{OPERATOR}", RevokeToken(token_id=tokens[0].id, reason="audit")
+
+
+def _submit_task(app: Application, rng: Random, members: Sequence[str]) -> Signed | None:
+    if len(members) < 3:
+        return None
+    asker = f"{rng.choice(members)}/{ANALYST}"
+    sources: list[TaskSource] = []
+    for dataset in app.datasets():
+        tokens = app.active_tokens(PersonId.parse(asker), dataset.published.name)
+        if tokens and len(sources) < 2:
+            sources.append(
+                TaskSource(
+                    dataset=dataset.published.name,
+                    version=dataset.version,
+                    token_id=tokens[0].id,
+                    columns=["age"],
+                    operations=[TASK_OPERATION_COUNT],
+                )
+            )
+    if not sources:
+        return None
+    owners = {source.dataset.partition(".")[0] for source in sources}
+    others = [name for name in members if name not in owners]
+    committee = sorted([*owners, *rng.sample(others, 3 - len(owners))])
+    return asker, SubmitTask(
+        sql="SELECT COUNT(*)",
+        plan_hash=_PLAN_HASH,
+        sources=sources,
+        committee=committee,
+        result_key=bytes(32),
+        threshold=1,
+    )
+
+
+def _work_on_task(app: Application, rng: Random, members: Sequence[str]) -> Signed | None:
+    """A party accepts or reports, or somebody gives up."""
+    tasks = app.open_tasks()
+    if not tasks:
+        return None
+    task = rng.choice(tasks)
+    lazy = [party for party in task.parties if not party.accepted] or [
+        party for party in task.parties if not party.output_digest
+    ]
+    if rng.random() < 0.05:
+        return task.asker, CancelTask(task_id=task.id)
+    party = rng.choice(lazy or list(task.parties))
+    if rng.random() < 0.05:
+        return party.institution, FailTask(task_id=task.id, rule="deadline", reason="gave up")
+    digest = hashlib.sha256(f"{party.institution} {task.id}".encode()).digest()
+    if party.accepted:
+        return party.institution, CompleteTask(task_id=task.id, output_digest=digest)
+    return party.institution, AcceptTask(task_id=task.id, plan_hash=_PLAN_HASH, session_certificate=digest)
+
+
+ACTIONS: list[tuple[int, Action]] = [
+    (10, _register),
+    (2, _revoke_person),
+    (6, _publish),
+    (1, _withdraw),
+    (8, _request),
+    (4, _decide_request),
+    (1, _revoke_token),
+    (6, _submit_task),
+    (16, _work_on_task),
+]
+"""What clients do, and how often."""
+
+
+class Clients:
+    """All clients of one run. They talk to the nodes of correct members; faulty members have clients of their own."""
+
+    def __init__(self, world: World, network: Network, checkers: Checkers, chain_id: str) -> None:
+        self._world = world
+        self._network = network
+        self._checkers = checkers
+        self._chain_id = chain_id
+        self._rng = world.random("clients")
+        self._nonce = 0
+        self._sent: list[tuple[bytes, bytes]] = []  # id and envelope, newest last
+
+    def envelope(self, sender: str, message: Any, *, expires_in_ms: int = 60_000, chain_id: str = "") -> bytes:
+        """A transaction signed with the key of this name; expiry counts from now."""
+        self._nonce += 1
+        wrapped: dict[str, Any] = {_FIELDS[type(message).__name__]: message}
+        signed = envelope.sign(
+            chain_id or self._chain_id,
+            [Operation(**wrapped)],
+            key(sender),
+            self._world.now_ms + expires_in_ms,
+            self._nonce.to_bytes(16, "big"),
+        )
+        self._checkers.contents.made.add(signed)
+        return signed
+
+    def act(self, node: SimNode) -> None:
+        """One client does one thing through this node."""
+        if node.up:
+            node.enter(lambda: self._act(node))
+
+    def _act(self, node: SimNode) -> None:
+        rng = self._rng
+        members = [item.descriptor.id for item in node.app.institutions()]
+        (action,) = rng.choices([action for _, action in ACTIONS], [weight for weight, _ in ACTIONS])
+        signed = action(node.app, rng, members) or _register(node.app, rng, members)
+        self.submit(node, self.envelope(*signed, expires_in_ms=rng.choice((500, 5_000, 60_000, 60_000))))
+
+    def submit(self, node: SimNode, data: bytes) -> bytes:
+        """Hand in an envelope; the transaction's id."""
+        name = envelope.identify(data)
+        self._sent.append((name, data))
+        node.submit(data)
+        return name
+
+    def registration(self, home: str) -> bytes:
+        """An envelope that no state of an active member refuses: a person registers for the first time."""
+        new = person(f"{home}/x{self._nonce}", ROLE_ANALYST)
+        return self.envelope(f"{home}/{OPERATOR}", RegisterPerson(person=new), expires_in_ms=MAX_EXPIRY_MS // 2)
+
+    def misbehave(self, node: SimNode) -> None:
+        """What no pool may admit: replays, other chains' transactions, expired and broken ones."""
+        rng = self._rng
+        old = rng.choice(self._sent)[1] if self._sent else b"nothing"
+        home = rng.choice(self._network.institutions)
+        message = RevokePerson(person_id=f"{home}/nobody", reason="left")
+        broken = bytearray(old)
+        broken[rng.randrange(len(broken))] ^= 1 << rng.randrange(8)
+        node.submit(
+            rng.choice(
+                (
+                    old,
+                    bytes(broken),
+                    rng.randbytes(rng.randint(0, 200)),
+                    self.envelope(f"{home}/{OPERATOR}", message, chain_id="sim-0000000000000000"),
+                    self.envelope(f"{home}/{OPERATOR}", message, expires_in_ms=-1),
+                    self.envelope("a stranger", message),
+                )
+            )
+        )
+
+    def ask(self, node: SimNode) -> None:
+        """A client asks a correct node what became of something sent lately."""
+        if not node.up or not node.correct or not self._sent:
+            return
+        name, _ = self._rng.choice(self._sent[-30:])
+
+        def answer() -> None:
+            result = node.app.result(name)
+            if result is not None:
+                self._checkers.contents.tell(name, result)
+
+        node.enter(answer)

@@ -1,0 +1,54 @@
+"""Members of simulated consortia: their keys, made from their names, and the genesis they agreed on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+
+from koinon import genesis as genesis_file
+from koinon import parameters
+from koinon.keys import SigningKey
+from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, Genesis, InstitutionDescriptor, Person, Role
+from testnet.simulation.world import START_MS
+
+OPERATOR, ANALYST = "operator", "analyst"
+
+
+@cache
+def key(name: str) -> SigningKey:
+    """The key of a node ('v0'), a validator ('v0 validator') or a person ('v0/analyst')."""
+    return SigningKey(hashlib.sha256(name.encode()).digest())
+
+
+def person(name: str, *roles: Role.ValueType, key_name: str = "") -> Person:
+    return Person(id=name, public_key=key(key_name or name).public_key, roles=roles)
+
+
+@cache
+def descriptor(index: int, power: int) -> InstitutionDescriptor:
+    name = f"v{index}"
+    return InstitutionDescriptor(
+        id=name,
+        title=name.upper(),
+        validator_key=key(f"{name} validator").public_key,
+        node_key=key(name).public_key,
+        sealing_key=hashlib.sha256(f"{name} sealing".encode()).digest(),
+        tls_certificate=b"\x30\x20" + hashlib.sha256(f"{name} certificate".encode()).digest(),
+        peer_address=f"127.0.0.1:{7000 + index}",
+        rpc_address=f"127.0.0.1:{7100 + index}",
+        mpc_address=f"127.0.0.1:{7200 + index}",
+        power=power,
+        people=[person(f"{name}/{OPERATOR}", ROLE_OPERATOR), person(f"{name}/{ANALYST}", ROLE_ANALYST)],
+    )
+
+
+@cache
+def genesis(powers: Sequence[int]) -> Genesis:
+    """Of the members v0, v1, … with these powers. Windows are short, so that deadlines pass within a run."""
+    chosen = parameters.defaults()
+    chosen.accept_window_ms = 2_000
+    chosen.run_window_ms = 4_000
+    chosen.heartbeat_ms = 3_000
+    members = [descriptor(index, power) for index, power in enumerate(powers)]
+    return genesis_file.join("sim", START_MS, members, chosen)

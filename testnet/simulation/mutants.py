@@ -1,0 +1,257 @@
+"""Rules of the production code, broken one at a time: the simulation must find each, or it proves nothing.
+
+``python -m testnet.simulation.mutants --seeds N`` runs worlds with each rule broken until one of them shows a
+violation, and prints which; a rule that can be broken unnoticed ends it with exit code 1. A mutation replaces
+functions of production code in this process; ``seed`` is where it was found first, and is looked at first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import click
+
+from koinon.errors import Corrupt
+from koinon.validators import ValidatorSet
+from node import engine as engine_module
+from node import gossip
+from node.application import Application
+from node.catch_up import CatchUp
+from node.consensus.core import Core
+from node.consensus.messages import NO_ROUND, VoteType
+from node.consensus.votes import VoteKeeper
+from node.contracts.tables import Schedule
+from node.engine import Engine
+from node.intake import Intake
+from node.journal import Journal
+from node.ledger import blocks, evidence
+from node.ledger.audit_log import AuditLog
+from node.ledger.blocks import ChainState
+from node.ledger.evidence import PendingEvidence
+from node.ledger.lthash import LtHash
+from node.store import wal
+from testnet.simulation.run import run
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One broken rule."""
+
+    what: str
+    owner: Any
+    name: str
+    broken: Callable[[Any], Any]  # from what stands there to what stands there instead
+    seed: int
+    quick: bool = True  # is it found within seconds?
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        before = self.owner.__dict__[self.name]
+        with patch.object(self.owner, self.name, self.broken(before)):
+            yield
+
+
+def constant(value: object) -> Callable[[Any], Any]:
+    """Whatever is asked, this is the answer."""
+    return lambda before: lambda *arguments, **keywords: value
+
+
+def _forget_lock(before: Callable[[Core], bool]) -> Callable[[Core], bool]:
+    def line_36(core: Core) -> bool:
+        fired = before(core)
+        core._locked_value, core._locked_round = None, NO_ROUND
+        return fired
+
+    return line_36
+
+
+def _forget_valid_value(before: Callable[[Core], bool]) -> Callable[[Core], bool]:
+    def line_36(core: Core) -> bool:
+        fired = before(core)
+        core._valid_value, core._valid_round = None, NO_ROUND
+        return fired
+
+    return line_36
+
+
+def _prevotes_decide(before: Callable[..., bool]) -> Callable[..., bool]:
+    return lambda keeper, vote_type, round_, block_hash: before(keeper, VoteType.PREVOTE, round_, block_hash)
+
+
+def _no_polka_needed(before: Callable[[Core], bool]) -> Callable[[Core], bool]:
+    def line_28(core: Core) -> bool:
+        with patch.object(VoteKeeper, "has_quorum_for", lambda *arguments: True):
+            return before(core)
+
+    return line_28
+
+
+def _once(before: Callable[..., Any]) -> Callable[..., Any]:
+    def replay(journal: Journal, height: int) -> Any:
+        events = before(journal, height)
+        journal._events = []
+        return events
+
+    return replay
+
+
+def _votes_at_once(before: Callable[..., None]) -> Callable[..., None]:
+    def init(journal: Journal, *arguments: Any) -> None:
+        before(journal, *arguments)
+        journal._from_height = 0
+
+    return init
+
+
+def _unsynced(before: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, block, commit, *, sync: before(self, block, commit, sync=False)
+
+
+def _old_set(before: Callable[..., ChainState]) -> Callable[..., ChainState]:
+    def after(chain: ChainState, *arguments: Any) -> ChainState:
+        following = before(chain, *arguments)
+        return ChainState(
+            following.chain_id,
+            following.height,
+            following.time_ms,
+            following.block_hash,
+            following.hashes,
+            following.last_validators,
+            chain.validators,
+            following.next_validators,
+        )
+
+    return after
+
+
+def _time_stands_still(before: Callable[..., int]) -> Callable[..., int]:
+    return lambda state, commit: before(state, commit) // 10_000 * 10_000
+
+
+def _ends_quietly(before: Callable[..., Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
+    def decode(data: bytes, path: Any) -> Iterator[bytes]:
+        try:
+            yield from before(data, path)
+        except Corrupt:
+            return
+
+    return decode
+
+
+def _believes_anyone(before: Callable[..., bool]) -> Callable[..., bool]:
+    return lambda catch_up, height, validators: catch_up.highest_claim() > height
+
+
+def _only_added(before: Callable[..., None]) -> Callable[..., None]:
+    return lambda lthash, changes: before(lthash, [(key, None, after) for key, _, after in changes])
+
+
+def _last_first(before: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda log, records: before(log, list(records)[::-1])
+
+
+def _no_ids(before: Callable[..., None]) -> Callable[..., None]:
+    def select(self: Application, selection: Any, envelope: bytes, time_ms: int) -> None:
+        before(self, selection, envelope, time_ms)
+        selection.ids.clear()
+
+    return select
+
+
+def _unsigned(before: Callable[..., Any]) -> Callable[..., Any]:
+    def vote(intake: Intake, message: Any) -> Any:
+        with patch("koinon.keys.verify", lambda *arguments: True):
+            return before(intake, message)
+
+    return vote
+
+
+def _believed(before: Callable[..., Any]) -> Callable[..., Any]:
+    def verify(*arguments: Any) -> Any:
+        with patch("koinon.keys.verify", lambda *arguments: True):
+            return before(*arguments)
+
+    return verify
+
+
+MUTANTS: Sequence[Mutant] = (
+    Mutant(
+        "a quorum of two thirds, not more",
+        ValidatorSet,
+        "quorum",
+        lambda p: property(lambda s: 2 * s.total_power // 3),
+        0,
+    ),
+    Mutant("a lock binds nobody", Core, "_locks", constant(True), 0),
+    Mutant("a lock is forgotten at once", Core, "_line_36", _forget_lock, 0),
+    Mutant("the valid value is forgotten", Core, "_line_36", _forget_valid_value, 0),
+    Mutant("prevotes decide", VoteKeeper, "has_quorum_for", _prevotes_decide, 0),
+    Mutant("a value returns without its polka", Core, "_line_28", _no_polka_needed, 0),
+    Mutant("sent before it is synced", Journal, "sync", constant(None), 0),
+    Mutant("what was signed is forgotten in a crash", Journal, "replay", constant(None), 0),
+    Mutant("the log's replay ends at a lost ledger", Journal, "replay", _once, 0),
+    Mutant("the journal does not note what it signed", Journal, "_note_own", constant(None), 0),
+    Mutant("without a signing state it votes at once", Journal, "__init__", _votes_at_once, 0),
+    Mutant("a damaged log ends quietly", wal, "_decode", _ends_quietly, 0),
+    Mutant("blocks are announced before they are synced", Engine, "_execute", _unsynced, 0),
+    Mutant("votes need no signature", Intake, "vote", _unsigned, 0),
+    Mutant("every proposal is valid", Intake, "_is_valid", constant(True), 0),
+    Mutant("fetched blocks need no certificate", engine_module, "verify_commit", constant(None), 0),
+    Mutant("new validators never vote", ChainState, "after", _old_set, 0),
+    Mutant("evidence needs no signature", evidence, "verify", _believed, 0),
+    Mutant("evidence is forgotten", PendingEvidence, "add", constant(False), 0),
+    Mutant("transactions return", Schedule, "contains", constant(False), 0),
+    Mutant("a block may hold one transaction twice", Application, "_select", _no_ids, 0),
+    Mutant("the application accepts any block", Application, "process_proposal", constant(None), 0),
+    Mutant("block time may stand still", blocks, "next_time_ms", _time_stands_still, 0),
+    Mutant("what is deleted stays in the commitment", LtHash, "update", _only_added, 0),
+    Mutant("records are logged last first", AuditLog, "append", _last_first, 0),
+    Mutant("one liar is believed to be ahead", CatchUp, "is_behind", _believes_anyone, 0),
+    Mutant("what was lost is not sent again", gossip, "missing", constant([]), 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """Where a mutant was caught, and by what."""
+
+    seed: int
+    tried: int
+    violation: str
+
+
+def hunt(mutant: Mutant, seeds: int) -> Find | None:
+    """The first of this many worlds in which the mutant does harm that is noticed; None if none is."""
+    with mutant.alive():
+        for tried, seed in enumerate((mutant.seed, *range(seeds)), start=1):
+            try:
+                run(seed)
+            except Exception as error:  # noqa: BLE001 - a node that breaks is a finding too
+                return Find(seed, tried, f"{type(error).__name__}: {error}".splitlines()[0][:100])
+    return None
+
+
+@click.command()
+@click.option("--seeds", type=click.IntRange(min=1), default=400, show_default=True, help="Worlds per mutant, at most.")
+@click.option("--only", default="", help="Part of a mutant's name.")
+def main(seeds: int, only: str) -> None:
+    """Break one rule at a time; every one must be noticed."""
+    missed = 0
+    for mutant in MUTANTS:
+        if only in mutant.what:
+            found = hunt(mutant, seeds)
+            missed += found is None
+            where = f"seed {found.seed:>4}, world {found.tried:>3}: {found.violation}" if found else "NOT NOTICED"
+            click.echo(f"{mutant.what:<45} {where}")
+    if missed:
+        click.echo(f"{missed} not noticed in {seeds} worlds each", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
