@@ -221,6 +221,9 @@ class Members(_Twin):
     people = _blocking(AsyncMembers.people)
     register = _blocking(AsyncMembers.register)
     revoke = _blocking(AsyncMembers.revoke)
+    rotate_key = _blocking(AsyncMembers.rotate_key)
+    revoke_key = _blocking(AsyncMembers.revoke_key)
+    keys = _blocking(AsyncMembers.keys)
 
 
 class Governance(_Twin):

@@ -22,6 +22,7 @@ from koinon.v1.identity_pb2 import Parameters, Role
 from node import home as homes
 from node import tls
 from node.config import Address, Home
+from node.key_commands import key
 from node.ledger_commands import ledger
 
 _ROLES = {
@@ -183,7 +184,7 @@ def doctor(home: Path) -> int:
     return int(any(finding.weight == "problem" for finding in findings))
 
 
-commands = [init, genesis, node, doctor, ledger]
+commands = [init, genesis, node, doctor, ledger, key]
 """What the koinon command gains where the node is installed."""
 
 

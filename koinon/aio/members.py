@@ -7,10 +7,20 @@ from collections.abc import Collection
 from koinon.aio.session import Session
 from koinon.errors import NotFound
 from koinon.names import PersonId
-from koinon.v1.identity_pb2 import Institution, Person, RegisterPerson, RevokePerson, Role
-from koinon.v1.services_pb2 import ListInstitutionsRequest, ListPeopleRequest
+from koinon.v1.identity_pb2 import (
+    Institution,
+    KeyPurpose,
+    KeyRecord,
+    Person,
+    RegisterPerson,
+    RevokeKey,
+    RevokePerson,
+    Role,
+    RotateKey,
+)
+from koinon.v1.services_pb2 import ListInstitutionsRequest, ListKeysRequest, ListPeopleRequest
 from koinon.v1.transaction_pb2 import Operation
-from koinon.words import numbers
+from koinon.words import number, numbers
 
 
 class Members:
@@ -41,6 +51,24 @@ class Members:
         """Refuse everything new from a person's key; what it signed stays accountable. Raises Refused, NotFound."""
         await self._session.submit(Operation(revoke_person=RevokePerson(person_id=person_id, reason=reason)))
         return await self._person(person_id)
+
+    async def rotate_key(self, purpose: str, key: bytes) -> None:
+        """Name a new key: ``person`` for one's own; ``validator``, ``node``, ``sealing`` (32 bytes) or ``tls``
+        (a certificate, DER) for the institution's, operators only. Raises Refused.
+        """
+        operation = RotateKey(purpose=number(KeyPurpose, purpose, "purpose"), key=key)
+        await self._session.submit(Operation(rotate_key=operation))
+
+    async def revoke_key(self, purpose: str, reason: str) -> None:
+        """End a key of the institution before it has another. Operators only. Raises Refused."""
+        operation = RevokeKey(purpose=number(KeyPurpose, purpose, "purpose"), reason=reason)
+        await self._session.submit(Operation(revoke_key=operation))
+
+    async def keys(self, owner: str) -> list[KeyRecord]:
+        """Every key that an institution or a person ever had, oldest first. Raises NotFound."""
+        connection = self._session.connection
+        response = await connection.call(connection.members.ListKeys, ListKeysRequest(owner=owner))
+        return list(response.keys)
 
     async def _person(self, person_id: str) -> Person:
         for person in await self.people(PersonId.parse(person_id).institution):

@@ -30,6 +30,9 @@ NODE_COMMANDS = dict.fromkeys(("init", "genesis", "node", "doctor", "ledger"), "
 }
 """Commands of the ``node`` extra, and the entry point that brings each."""
 
+EXTENDED = {"key": "node"}
+"""Own groups to which an extra adds commands, and its entry point."""
+
 _INTERRUPTED = 130
 _TRACEBACK = "KOINON_TRACEBACK"
 
@@ -125,6 +128,8 @@ class App(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """An own command, or one that an installed package brings."""
         if own := super().get_command(ctx, cmd_name):
+            if isinstance(own, click.Group) and cmd_name in EXTENDED:
+                _extend(own, EXTENDED[cmd_name])
             return own
         if cmd_name not in NODE_COMMANDS:
             return next((command for command in _others() if command.name == cmd_name), None)
@@ -181,6 +186,16 @@ class _Missing(click.Command):
             rule="missing-extra",
             hint="needs: pip install 'koinon[node]'",
         )
+
+
+def _extend(group: click.Group, entry_point: str) -> None:
+    """Add what an extra brings for this group; where it is not installed, the group stays as it is."""
+    try:
+        for command in _commands(entry_point):
+            if command.name == group.name and isinstance(command, click.Group):
+                group.commands.update(command.commands)
+    except ImportError:
+        pass
 
 
 def _commands(entry_point: str) -> Iterator[click.Command]:

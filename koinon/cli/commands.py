@@ -15,7 +15,8 @@ from koinon.cli.catalog import catalog
 from koinon.cli.demand import demand
 from koinon.cli.dispute import dispute
 from koinon.cli.governance import gov
-from koinon.cli.member import key, member
+from koinon.cli.keys import key
+from koinon.cli.member import member
 from koinon.cli.points import points
 from koinon.cli.query import query
 from koinon.cli.stall import why_stalled

@@ -1,20 +1,15 @@
-"""``koinon member`` and ``koinon key``: who is who, and how a new person joins its institution."""
+"""``koinon member``: who is who, and how a new person joins its institution."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-
 import click
 
-from koinon import key_files
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.cli.arguments import comma_list
 from koinon.display import plain, printable
 from koinon.errors import InvalidInput
-from koinon.keys import PUBLIC_KEY_BYTES, SigningKey
+from koinon.keys import PUBLIC_KEY_BYTES
 from koinon.v1.identity_pb2 import MemberStatus, Person, Role
 from koinon.words import word
 
@@ -51,13 +46,13 @@ def list_() -> None:
 @click.argument("public_key")
 @click.option("--roles", type=comma_list, required=True, metavar="LIST", help="operator, analyst, regulator.")
 def register(person: str, public_key: str, roles: tuple[str, ...]) -> None:
-    """Register PERSON (institution/name) under PUBLIC_KEY (64 hex digits, from koinon key). Operators only."""
+    """Register PERSON (institution/name) under PUBLIC_KEY (64 hex digits, from koinon key make). Operators only."""
     try:
         key = bytes.fromhex(public_key)
     except ValueError:
         key = b""
     if len(key) != PUBLIC_KEY_BYTES:
-        raise InvalidInput("PUBLIC_KEY is not 64 hex digits", hint="koinon key FILE prints it")
+        raise InvalidInput("PUBLIC_KEY is not 64 hex digits", hint="koinon key make FILE prints it")
     _show(invocation().client.members.register(person, key, roles))
 
 
@@ -67,36 +62,6 @@ def register(person: str, public_key: str, roles: tuple[str, ...]) -> None:
 def revoke(person: str, reason: str) -> None:
     """Revoke PERSON's key: nothing new is accepted from it; what it signed stays accountable. Operators only."""
     _show(invocation().client.members.revoke(person, reason))
-
-
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--no-passphrase", is_flag=True, help="Keep the key unencrypted: for test networks only.")
-def key(file: Path, no_passphrase: bool) -> None:
-    """Make a person's key; print its public half.
-
-    The key goes to FILE; hand the public half to your operator to register.
-    The passphrase comes from KOINON_PASSPHRASE, or is asked for. If FILE exists, only its public half is printed.
-    """
-    if not file.exists():
-        key_files.save(file, SigningKey.generate(), None if no_passphrase else _new_passphrase())
-    public_key = key_files.public_key(file, "ed25519").hex()
-    if invocation().json:
-        output.show_json({"file": str(file), "public_key": public_key})
-    else:
-        output.show_text(public_key + "\n")
-
-
-def _new_passphrase() -> str:
-    if passphrase := os.environ.get(key_files.ENVIRONMENT):
-        return passphrase
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            "there is no passphrase for the new key",
-            hint=f"set {key_files.ENVIRONMENT}, or run this in a terminal to be asked; --no-passphrase for tests only",
-        )
-    answer: str = click.prompt("Passphrase for the new key", hide_input=True, confirmation_prompt=True, err=True)
-    return answer
 
 
 def _cells(person: Person) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def _keyed(text: str) -> tuple[str, bytes]:
     try:
         return name, bytes.fromhex(value)
     except ValueError:
-        raise InvalidInput(f"the key of {name} is not 64 hex digits", hint="koinon key FILE prints it") from None
+        raise InvalidInput(f"the key of {name} is not 64 hex digits", hint="koinon key make FILE prints it") from None
 
 
 def _condition(text: str, _: str) -> Action:

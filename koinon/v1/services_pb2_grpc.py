@@ -274,6 +274,11 @@ class MemberServiceStub:
                 request_serializer=koinon_dot_v1_dot_services__pb2.ListPeopleRequest.SerializeToString,
                 response_deserializer=koinon_dot_v1_dot_services__pb2.ListPeopleResponse.FromString,
                 _registered_method=True)
+        self.ListKeys = channel.unary_unary(
+                '/koinon.v1.MemberService/ListKeys',
+                request_serializer=koinon_dot_v1_dot_services__pb2.ListKeysRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.ListKeysResponse.FromString,
+                _registered_method=True)
 
 
 class MemberServiceServicer:
@@ -291,6 +296,12 @@ class MemberServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListKeys(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MemberServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -303,6 +314,11 @@ def add_MemberServiceServicer_to_server(servicer, server):
                     servicer.ListPeople,
                     request_deserializer=koinon_dot_v1_dot_services__pb2.ListPeopleRequest.FromString,
                     response_serializer=koinon_dot_v1_dot_services__pb2.ListPeopleResponse.SerializeToString,
+            ),
+            'ListKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKeys,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.ListKeysRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.ListKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -359,6 +375,33 @@ class MemberService:
             '/koinon.v1.MemberService/ListPeople',
             koinon_dot_v1_dot_services__pb2.ListPeopleRequest.SerializeToString,
             koinon_dot_v1_dot_services__pb2.ListPeopleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.MemberService/ListKeys',
+            koinon_dot_v1_dot_services__pb2.ListKeysRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.ListKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

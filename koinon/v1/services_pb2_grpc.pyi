@@ -97,12 +97,14 @@ class MemberServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MemberServiceAsyncStub: ...
     ListInstitutions: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListInstitutionsRequest, _services_pb2.ListInstitutionsResponse]
     ListPeople: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListPeopleRequest, _services_pb2.ListPeopleResponse]
+    ListKeys: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListKeysRequest, _services_pb2.ListKeysResponse]
 
 @_typing.type_check_only
 class MemberServiceAsyncStub(MemberServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListInstitutions: _aio.UnaryUnaryMultiCallable[_services_pb2.ListInstitutionsRequest, _services_pb2.ListInstitutionsResponse]  # type: ignore[assignment]
     ListPeople: _aio.UnaryUnaryMultiCallable[_services_pb2.ListPeopleRequest, _services_pb2.ListPeopleResponse]  # type: ignore[assignment]
+    ListKeys: _aio.UnaryUnaryMultiCallable[_services_pb2.ListKeysRequest, _services_pb2.ListKeysResponse]  # type: ignore[assignment]
 
 class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -118,6 +120,13 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _services_pb2.ListPeopleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_services_pb2.ListPeopleResponse, _abc.Awaitable[_services_pb2.ListPeopleResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListKeys(
+        self,
+        request: _services_pb2.ListKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.ListKeysResponse, _abc.Awaitable[_services_pb2.ListKeysResponse]]: ...
 
 def add_MemberServiceServicer_to_server(servicer: MemberServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

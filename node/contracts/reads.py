@@ -13,10 +13,10 @@ from koinon.v1.constitution_pb2 import Constitution
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
 from koinon.v1.governance_pb2 import Application, GovernanceProposal, Protocol
-from koinon.v1.identity_pb2 import Institution, Parameters, Person
+from koinon.v1.identity_pb2 import Institution, KeyRecord, Parameters, Person
 from koinon.v1.points_pb2 import Account, DataUnion, Escrow, Supply, Terms, UnionMembership
 from koinon.v1.task_pb2 import SubmitTask, Task
-from node.contracts import accounts, actions, catalog, classification, settlement, tables, unions, upgrades
+from node.contracts import accounts, actions, catalog, classification, keys, settlement, tables, unions, upgrades
 from node.contracts.context import Sender, sender_of
 from node.ledger.state import State
 
@@ -52,6 +52,13 @@ class Reads:
         Raises Unauthenticated with rule ``unknown-key``, ``revoked-key`` or ``member-suspended``.
         """
         return sender_of(self._state, public_key)
+
+    def keys(self, owner: str) -> list[KeyRecord]:
+        """Every key that an institution or a person ever had, oldest first. Raises NotFound."""
+        found = list(keys.of_owner(self._state, owner))
+        if not found:
+            raise NotFound(f"nobody is called {owner!a}", hint="koinon member list shows everyone")
+        return found
 
     def dataset(self, name: str, version: int = 0) -> Dataset:
         """The newest version, or the one named. Raises NotFound."""

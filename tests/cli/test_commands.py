@@ -284,11 +284,11 @@ def test_audit_refuses_what_it_does_not_understand(ask: Run, arguments: list[str
 
 def test_a_key_is_made_once_and_shows_its_public_half(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "ada.key"
-    assert run("key", str(file)).exit_code == 2  # no passphrase, nobody to ask
+    assert run("key", "make", str(file)).exit_code == 2  # no passphrase, nobody to ask
     assert not file.exists()
-    made = run("key", str(file), "--no-passphrase")
+    made = run("key", "make", str(file), "--no-passphrase")
     assert len(bytes.fromhex(made.stdout.strip())) == 32
-    assert run("key", str(file)).stdout == made.stdout
+    assert run("key", "make", str(file)).stdout == made.stdout
 
 
 # --- profiles

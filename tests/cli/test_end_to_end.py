@@ -170,7 +170,7 @@ def test_bad_files_are_refused_by_name(consortium: Consortium, tmp_path: Path, c
 
 def test_a_profile_of_another_person_s_key_is_refused(consortium: Consortium, tmp_path: Path) -> None:
     key = tmp_path / "eve.key"
-    CliRunner().invoke(main, ["key", str(key), "--no-passphrase"])
+    CliRunner().invoke(main, ["key", "make", str(key), "--no-passphrase"])
     text = consortium.network.profile("analyst").read_text()
     directory = consortium.network.profile("analyst").parent
     stolen = directory / "eve.toml"
@@ -183,7 +183,7 @@ def test_a_profile_of_another_person_s_key_is_refused(consortium: Consortium, tm
 
 def test_a_new_person_joins_and_leaves(consortium: Consortium, tmp_path: Path) -> None:
     key = tmp_path / "ada.key"
-    public_key = CliRunner().invoke(main, ["key", str(key), "--no-passphrase"]).stdout.strip()
+    public_key = CliRunner().invoke(main, ["key", "make", str(key), "--no-passphrase"]).stdout.strip()
     consortium.ok("um-operator", "member", "register", "um/ada", public_key, "--roles", "analyst")
     text = consortium.network.profile("analyst").read_text().replace("um/analyst", "um/ada")
     profile = consortium.network.profile("analyst").parent / "ada.toml"

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import koinon
 from koinon import genesis as genesis_file
+from koinon.cli import main
 from koinon.client import Client
 from koinon.errors import KoinonError
 from koinon.keys import SigningKey
@@ -129,3 +131,50 @@ def test_four_become_five_become_four_while_transactions_flow(network: Testnet) 
     store.close()
     assert people.issuperset(writer.written)
     assert writer.longest_s < 20
+
+
+def rotate(network: Testnet, institution: str, purpose: str) -> None:
+    """As its operator does, while the node runs."""
+    home = network.home(institution)
+    arguments = ["key", "rotate", purpose, "--home", str(home.path)]
+    result = CliRunner().invoke(main, ["--profile", str(network.profile(f"{institution}-operator")), *arguments])
+    assert result.exit_code == 0, result.output
+    assert "not taken it up" not in result.output
+
+
+@pytest.mark.timeout(300)
+def test_every_key_of_an_institution_changes_while_its_node_runs(network: Testnet) -> None:
+    writer = Writer(network)
+    writer.start()
+    with koinon.connect(network.profile("b-operator")) as client:
+        old = {item.institution: item.public_key for item in client.status().validators}
+        rotate(network, "b", "validator")
+        rotate(network, "b", "node")
+        rotate(network, "b", "sealing")
+        height = client.status().height + 3
+        eventually(lambda: client.status().height > height, "decisions after the rotation")
+        new = {item.institution: item.public_key for item in client.status().validators}
+        assert {name for name in old if old[name] != new[name]} == {"b"}
+
+        def b_signs() -> bool:  # not every certificate holds every vote
+            return "b" in client.audit.header().signers
+
+        eventually(b_signs, "b votes with its new key")
+        assert [(item.until_height > 0, item.end) for item in client.members.keys("b") if item.purpose == 1] == [
+            (True, "rotated"),
+            (False, ""),
+        ]
+    rotate(network, "c", "tls")  # its node starts again within itself, and shows the new certificate to all
+    eventually(lambda: all(state.ready for state in network.status()), "c is connected again, both ways")
+    network.kill("b")  # and finds its keys in their places
+    network.start("b")
+    network.wait_ready()
+    with koinon.connect(network.profile("c-operator")) as client:
+        client.members.revoke_key("tls", "replaced")
+        eventually(lambda: all(state.ready for state in network.status()), "all are connected by the new certificate")
+        writer.stop()
+        assert not writer.failed, writer.failed
+        assert not client.audit.list(kind="evidence.recorded")
+    network.stop()
+    for institution in "abcd":
+        verify_offline(network, institution)
