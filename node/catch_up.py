@@ -8,8 +8,7 @@ peers at once, so that the answers to come are on their way while one is being e
 - a range that came short is completed by asking for its rest; ranges adapt to what fits into an answer;
 - a question unanswered for a whole interval is asked of another peer, and its addressee rests for a while: twice as
   long each time, so that a peer that is slow, or withholds, costs little;
-- an answer nobody asked for is not kept; a peer whose blocks do not hold is disbelieved, and asked no more until it
-  claims to be ahead again.
+- an answer nobody asked for is not kept; a peer whose blocks do not hold is disbelieved, and rests for longest.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class CatchUp:
         self._questions: Counter[str] = Counter()  # by peer, in this interval
         self._failures: Counter[str] = Counter()  # by peer: questions in a row that it did not answer
         self._rest: dict[str, int] = {}  # by peer: intervals until it is asked again
-        self._span = MAX_SYNC_BLOCKS  # as many as lately fitted into an answer
+        self._spans: dict[str, int] = {}  # by peer: as many blocks as it lately put into an answer
         self._fetching = False
         self._last_height = -1  # at the previous tick
 
@@ -133,7 +132,7 @@ class CatchUp:
                 break
             # No further than the peer claims to be, nor into a range that is on its way.
             taken = [other for other in (*self._asked, *self._answers) if other > start]
-            end = min([start + self._span, self._claims[peer] + 1, *taken])
+            end = min([start + self._spans.get(peer, MAX_SYNC_BLOCKS), self._claims[peer] + 1, *taken])
             ask = Ask(peer, start, end - start)
             self._asked[start] = _Asked(ask)
             self._questions[peer] += 1
@@ -171,9 +170,9 @@ class CatchUp:
         self._failures.pop(answer.peer, None)
         blocks = answer.blocks[: asked.count]
         if len(blocks) < asked.count:
-            self._span = len(blocks)
-        elif asked.count == self._span:
-            self._span = min(2 * self._span, MAX_SYNC_BLOCKS)
+            self._spans[answer.peer] = len(blocks)
+        else:
+            self._spans[answer.peer] = min(2 * max(len(blocks), self._spans.get(answer.peer, 0)), MAX_SYNC_BLOCKS)
         self._answers[answer.from_height] = Answer(answer.peer, answer.from_height, blocks)
         return True
 
@@ -193,7 +192,8 @@ class CatchUp:
             del self._asked[start]
 
     def disbelieve(self, peer: str) -> None:
-        """Forget what a peer whose blocks do not hold claimed and sent."""
+        """Forget what a peer whose blocks do not hold claimed and sent, and let it rest."""
+        self._rest[peer] = _LONGEST_REST
         self._claims.pop(peer, None)
         self._first.pop(peer, None)
         self._asked = {start: asked for start, asked in self._asked.items() if asked.ask.peer != peer}

@@ -107,7 +107,8 @@ class Neighbours:
     def take(self) -> Answer | None:
         """Blocks that go on from ours, if they have come."""
         answer = self._catch_up.take(self._chain.height)
-        self.ask()
+        if answer is not None and not self.waiting:  # ask for what comes behind it, while it is executed
+            self._send(self._catch_up.asks(answer.end - 1))
         return answer
 
     def lacks(self, peer: str, first_height: int) -> None:
