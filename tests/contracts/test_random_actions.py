@@ -162,6 +162,7 @@ def rich() -> Genesis:
     shares.computing_share_bp, shares.coordinator_share_bp, shares.fund_share_bp = 1_001, 333, 500
     shares.union_administrator_share_bp, shares.provider_weighting = 1_000, 3
     shares.settlement_delay_ms = 10
+    shares.request_window_ms = shares.dispute_answer_window_ms = shares.dispute_ruling_window_ms = 30_000
     initial.constitution.CopyFrom(brisk(0))
     return initial
 
