@@ -9,7 +9,8 @@ key                         value
 ==========================  ==============================================================
 ``s/`` …                    state (``node.contracts.tables``), under the state commitment
 ``l/`` …                    audit log (``node.ledger.audit_log``)
-``t/`` transaction id       height (8 bytes), TransactionResult: of every transaction decided
+``t/`` transaction id       height (8 bytes), TransactionResult: of every transaction decided; a node that joined by a
+                            snapshot has the height alone of those before it that have not expired
 ``m/application``           where the application stands (``_Standing``)
 ==========================  ==============================================================
 """
@@ -17,7 +18,7 @@ key                         value
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from typing import NamedTuple
@@ -156,7 +157,7 @@ class Application(Reads):
         """
         time_ms = self._standing.time_ms
         try:
-            _admit(self._state, transaction, time_ms, max(time_ms, clock_ms))
+            self._admit(transaction, time_ms, max(time_ms, clock_ms))
             self._sender(transaction.sender_key)
         except REFUSALS as error:
             return _refusal(error)
@@ -200,14 +201,17 @@ class Application(Reads):
         membership.note_signs_of_life(context, (*block.signers, block.proposer))
         results: list[TransactionResult] = []
         leaves: list[bytes] = []
+        decided: dict[bytes, int] = {}  # expiry by id
         index: list[Write] = []
         for envelope in block.transactions:
-            result, admitted = self._execute(context, envelope)
+            result = self._execute(context, envelope, decided)
             leaf = result.SerializeToString(deterministic=True)
-            if admitted:  # else the id is not this block's to decide: it may be a replay of one committed before
-                index.append((_TRANSACTIONS + result.transaction_id, block.height.to_bytes(8, "big") + leaf))
             results.append(result)
             leaves.append(leaf)
+            if len(index) < len(decided):  # else the id is not this block's to decide: it may be a replay
+                index.append((_TRANSACTIONS + result.transaction_id, block.height.to_bytes(8, "big") + leaf))
+        if decided:
+            tables.SEEN.put(context.state, max(decided.values()), block.height, decided)
         context.transaction_id, context.sender = b"", THE_LEDGER
         for evidence in block.evidence:
             record_evidence(context, evidence)
@@ -243,9 +247,12 @@ class Application(Reads):
         return self._standing.time_ms
 
     def result(self, transaction_id: bytes) -> tuple[int, bytes] | None:
-        """Height and serialised result, a leaf of the next header's results_root, of a decided transaction."""
-        data = self._store.get(_TRANSACTIONS + transaction_id)
-        return None if data is None else (int.from_bytes(data[:8], "big"), data[8:])
+        """Height and serialised result, a leaf of the next header's results_root, of a decided transaction.
+
+        None if no block has decided it, or one that this node has not executed.
+        """
+        data = self._store.get(_TRANSACTIONS + transaction_id) or b""
+        return (int.from_bytes(data[:8], "big"), data[8:]) if len(data) > 8 else None
 
     def transaction(self, transaction_id: bytes) -> TransactionInfo | None:
         """What became of a transaction; None while no block has decided it."""
@@ -293,20 +300,22 @@ class Application(Reads):
 
     # --- execution
 
-    def _execute(self, context: Context, envelope: bytes) -> tuple[TransactionResult, bool]:
-        """Apply one transaction, all or none; the second value says whether it was admitted at all."""
+    def _execute(self, context: Context, envelope: bytes, decided: dict[bytes, int]) -> TransactionResult:
+        """Apply one transaction, all or none; if it is admitted at all, its id and expiry are added to ``decided``."""
         state = context.state
         try:
             transaction = self._verify(envelope)
         except InvalidTransaction as error:
-            return _rejected(b"", error), False
+            return _rejected(b"", error)
         self._forget(envelope)
         try:
-            _admit(state, transaction, context.time_ms)
+            if transaction.id in decided:
+                raise _replayed(transaction.id)
+            self._admit(transaction, context.time_ms)
             context.sender = sender_of(state, transaction.sender_key)
         except REFUSALS as error:
-            return _rejected(transaction.id, error), False
-        tables.SEEN.add(state, transaction.body.expires_at_ms, transaction.id)
+            return _rejected(transaction.id, error)
+        decided[transaction.id] = transaction.body.expires_at_ms
         context.transaction_id = transaction.id
         records = len(context.records)
         state.savepoint()
@@ -315,12 +324,9 @@ class Application(Reads):
         except REFUSALS as error:
             state.rollback()
             del context.records[records:]
-            return _rejected(transaction.id, error), True
+            return _rejected(transaction.id, error)
         state.release()
-        return (
-            TransactionResult(transaction_id=transaction.id, status=TRANSACTION_STATUS_COMMITTED, created=created),
-            True,
-        )
+        return TransactionResult(transaction_id=transaction.id, status=TRANSACTION_STATUS_COMMITTED, created=created)
 
     def _settle(self, context: Context, results_root: bytes) -> list[Write]:
         """Bring commitment and audit log up to the context's state; what to write for it."""
@@ -351,11 +357,35 @@ class Application(Reads):
             raise Refused("the block is full", rule="oversized-block", hint="the transaction waits for the next one")
         if transaction.id in selection.ids:
             raise _replayed(transaction.id)
-        _admit(self._state, transaction, time_ms)
+        self._admit(transaction, time_ms)
         self._sender(transaction.sender_key)
         selection.ids.add(transaction.id)
         selection.operations = operations
         self._remember(envelope, transaction)
+
+    def _admit(self, transaction: SignedTransaction, time_ms: int, latest_ms: int | None = None) -> None:
+        """May a block of this time hold the transaction, if its sender may send it?
+
+        With ``latest_ms``: may a block of some time between the two?
+
+        Raises Refused with rule ``transaction-expired``, ``expiry-too-far`` or ``replayed-transaction``.
+        """
+        expires_at_ms = transaction.body.expires_at_ms
+        if expires_at_ms <= time_ms:
+            raise Refused(
+                f"the transaction expired {time_ms - expires_at_ms} ms before the block",
+                rule="transaction-expired",
+                hint="sign it again; if this repeats, compare the clock of this machine with the ledger's time",
+            )
+        if expires_at_ms > (latest_ms or time_ms) + MAX_EXPIRY_MS:
+            raise Refused(
+                f"the transaction expires {expires_at_ms - time_ms} ms after the ledger's time, "
+                f"more than {MAX_EXPIRY_MS}",
+                rule="expiry-too-far",
+                hint="compare the clock of this machine with the ledger's time; then sign it again",
+            )
+        if self._store.get(_TRANSACTIONS + transaction.id) is not None:
+            raise _replayed(transaction.id)
 
     # --- verified envelopes
 
@@ -391,28 +421,10 @@ def restored_standing(initial: Genesis, height: int, time_ms: int, results_root:
     return _STANDING, standing.to_bytes()
 
 
-def _admit(state: State, transaction: SignedTransaction, time_ms: int, latest_ms: int | None = None) -> None:
-    """May a block of this time hold the transaction, if its sender may send it?
-
-    With ``latest_ms``: may a block of some time between the two?
-
-    Raises Refused with rule ``transaction-expired``, ``expiry-too-far`` or ``replayed-transaction``.
-    """
-    expires_at_ms = transaction.body.expires_at_ms
-    if expires_at_ms <= time_ms:
-        raise Refused(
-            f"the transaction expired {time_ms - expires_at_ms} ms before the block",
-            rule="transaction-expired",
-            hint="sign it again; if this repeats, compare the clock of this machine with the ledger's time",
-        )
-    if expires_at_ms > (latest_ms or time_ms) + MAX_EXPIRY_MS:
-        raise Refused(
-            f"the transaction expires {expires_at_ms - time_ms} ms after the ledger's time, more than {MAX_EXPIRY_MS}",
-            rule="expiry-too-far",
-            hint="compare the clock of this machine with the ledger's time; then sign it again",
-        )
-    if tables.SEEN.contains(state, expires_at_ms, transaction.id):
-        raise _replayed(transaction.id)
+def restored_ids(entries: Iterable[tuple[bytes, bytes]]) -> list[Write]:
+    """Which transactions were decided before a snapshot, as these entries of its state say: none is decided again."""
+    found = (tables.SEEN.read(key, value) for key, value in entries)
+    return [(_TRANSACTIONS + item, seen[0].to_bytes(8, "big")) for seen in found if seen for item in seen[1]]
 
 
 def _replayed(transaction_id: bytes) -> Refused:

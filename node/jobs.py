@@ -255,9 +255,7 @@ class JobService:
             bytes_sent=outcome.bytes_sent,
         )
         digest = canonical.output_digest(task.id, party, outcome.sealed)
-        output = SealedOutput(
-            task_id=task.id, party=party, sealed=outcome.sealed, signature=self.node_key.sign(digest)
-        )
+        output = SealedOutput(task_id=task.id, party=party, sealed=outcome.sealed, signature=self.node_key.sign(digest))
         await asyncio.to_thread(self._outputs.save, output)
         return output
 

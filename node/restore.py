@@ -18,7 +18,7 @@ from koinon import genesis as genesis_file
 from koinon.v1.identity_pb2 import Genesis
 from koinon.validators import ValidatorSet
 from node.abci import AppHashes, Write
-from node.application import Application, restored_standing
+from node.application import Application, restored_ids, restored_standing
 from node.config import Home
 from node.ledger import snapshot
 from node.ledger.audit_log import AuditLog
@@ -45,7 +45,7 @@ def build(genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes], store: K
     lthash, audit_log = LtHash(), AuditLog(lambda _: None)
     for pairs in batches(snapshot.entries(plan, chunks)):
         lthash.update((key, None, value) for key, value in pairs)
-        store.write(pairs, sync=False)
+        store.write([*pairs, *restored_ids(pairs)], sync=False)
     for records in batches(snapshot.records(plan, chunks)):
         store.write(audit_log.append(records), sync=False)
     snapshot.compare(header, lthash.digest(), audit_log.root(), audit_log.size)

@@ -129,4 +129,4 @@ def end_block(context: Context) -> None:
     governance.end_block(context)
     accounts.settle_due(context)
     readings.forget_due(context)
-    tables.SEEN.pop_due(context.state, context.time_ms)
+    tables.SEEN.forget_due(context.state, context.time_ms)

@@ -34,7 +34,7 @@ open tasks by token         token, id                                           
 task deadlines              time, id                                                 (none)
 readings                    id                                                       Reading
 reading expiries            time, id                                                 (none)
-seen transactions           expiry, id                                               (none)
+seen transactions           last expiry, height                                      ids, 32 bytes each
 evidence                    institution, height, round, kind                         (none)
 accounts                    account                                                  Account
 supply                      (none)                                                   Supply
@@ -62,12 +62,13 @@ has expired, not what exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from koinon.canonical import HASH_BYTES
 from koinon.errors import NotFound
 from koinon.v1.access_pb2 import AccessRequest, Token
 from koinon.v1.audit_pb2 import Reading
@@ -216,6 +217,37 @@ class Schedule:
         return [item for _, item in due]
 
 
+class SeenIds:
+    """The transactions that each block decided, until all of them have expired: for whoever joins by a snapshot.
+
+    One entry per block, because its ids come and go together. Members who execute blocks look ids up elsewhere
+    (node.application).
+    """
+
+    _prefix = _prefix("seen")
+
+    def put(self, state: State, expires_at_ms: int, height: int, ids: Iterable[bytes]) -> None:
+        """``expires_at_ms`` is when the last of them does."""
+        state.put(self._prefix + expires_at_ms.to_bytes(8, "big") + height.to_bytes(8, "big"), b"".join(ids))
+
+    def forget_due(self, state: State, now_ms: int) -> None:
+        """Forget blocks of which everything has expired."""
+        due = []
+        for key, _ in state.scan(self._prefix):
+            if key > self._prefix + now_ms.to_bytes(8, "big") + b"\xff" * 8:
+                break
+            due.append(key)
+        for key in due:
+            state.delete(key)
+
+    def read(self, key: bytes, value: bytes) -> tuple[int, list[bytes]] | None:
+        """Height and ids of an entry of the state; None if it is none of these."""
+        if not key.startswith(self._prefix):
+            return None
+        ids = [value[start : start + HASH_BYTES] for start in range(0, len(value), HASH_BYTES)]
+        return int.from_bytes(key[-8:], "big"), ids
+
+
 class KeyOwners:
     """Who registered an Ed25519 key. Entries stay for ever: an old key's signatures remain accountable."""
 
@@ -278,7 +310,7 @@ TOKEN_TASKS = Index("token-task")
 TASK_DEADLINES = Schedule("task-deadline")
 READINGS = Table("reading", Reading, "reading")
 READING_EXPIRIES = Schedule("reading-expiry")
-SEEN = Schedule("seen")
+SEEN = SeenIds()
 EVIDENCE = Index("evidence")
 ACCOUNTS = Table("account", Account, "account")
 SUPPLY = Table("supply", Supply, "supply")

@@ -191,6 +191,20 @@ def test_seen_ids_are_forgotten_when_they_expire(consortium: Consortium) -> None
     assert state(consortium) == before
 
 
+def test_a_blocks_ids_are_kept_until_the_last_has_expired(consortium: Consortium) -> None:
+    before = state(consortium)
+    consortium.decide(
+        *(
+            consortium.envelope("um/analyst", access_request("um.a.none"), expires_in_ms=expires_in_ms)
+            for expires_in_ms in (10_000, 20_000, 15_000)
+        )
+    )
+    consortium.wait(19_000 - 1)
+    assert len(state(consortium)) == len(before) + 1
+    consortium.wait(1)
+    assert state(consortium) == before
+
+
 def test_a_batch_is_applied_all_or_none(consortium: Consortium) -> None:
     before = state(consortium)
     finalized = consortium.decide(
@@ -451,4 +465,4 @@ def test_the_history_of_a_fixed_scene_is_frozen(consortium: Consortium) -> None:
     consortium.do("um/operator", WithdrawDataset(name="um.a.t", reason="over"))
     hashes = consortium.app.info().hashes
     assert hashes.audit_root.hex() == "2e613778fd21dcf2823e3ce38ed97d8eb68cf5a6b1922851450bcb46b2c130a3"
-    assert hashes.state_commitment.hex() == "9112cebc8b2a43c603a52ba08ea3be34c7404590097e217ca5cad560ceac542f"
+    assert hashes.state_commitment.hex() == "029fd3423e14d233774d47a1554fb0805c2f858a7e23a7cd77140b1af40daa2d"

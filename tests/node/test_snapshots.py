@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from koinon import canonical
+from koinon.envelope import identify
 from koinon.errors import Corrupt
 from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.snapshot_pb2 import ChunkResponse, SnapshotManifest, SnapshotOffer, StateChunk
@@ -182,6 +183,20 @@ def test_it_goes_on_from_there_and_comes_to_the_same_state(server: Server) -> No
     assert chain == server.ledger.chain
     assert dict(store.scan(b"s/")) == dict(server.ledger.store.scan(b"s/"))
     assert dict(store.scan(b"l/")) == dict(server.ledger.store.scan(b"l/"))
+
+
+def test_what_was_decided_before_the_snapshot_is_not_decided_again(server: Server) -> None:
+    net = Net(server)
+    net.run()
+    store, chain = net.restore()
+    app = Application(store, server.ledger.genesis)
+    data = server.ledger.blocks.block(chain.height - 1)
+    assert data is not None
+    for envelope in blocks.parse(data).transactions:
+        refusal = app.check_tx(envelope)
+        assert refusal is not None
+        assert refusal.rule == "replayed-transaction"
+        assert app.transaction(identify(envelope)) is None  # what became of it, this node does not know
 
 
 def test_a_node_that_joined_by_snapshot_gives_receipts(server: Server) -> None:
