@@ -486,16 +486,16 @@ class Parameters(_message.Message):
     HEARTBEAT_MS_FIELD_NUMBER: _builtins.int
     MAX_TOKEN_USES_FIELD_NUMBER: _builtins.int
     MAX_TOKEN_DURATION_MS_FIELD_NUMBER: _builtins.int
+    REQUEST_WINDOW_MS_FIELD_NUMBER: _builtins.int
+    DISPUTE_ANSWER_WINDOW_MS_FIELD_NUMBER: _builtins.int
+    DISPUTE_RULING_WINDOW_MS_FIELD_NUMBER: _builtins.int
+    DISPUTE_QUORUM_FIELD_NUMBER: _builtins.int
     COMPUTING_SHARE_BP_FIELD_NUMBER: _builtins.int
     COORDINATOR_SHARE_BP_FIELD_NUMBER: _builtins.int
     FUND_SHARE_BP_FIELD_NUMBER: _builtins.int
     UNION_ADMINISTRATOR_SHARE_BP_FIELD_NUMBER: _builtins.int
     PROVIDER_WEIGHTING_FIELD_NUMBER: _builtins.int
     SETTLEMENT_DELAY_MS_FIELD_NUMBER: _builtins.int
-    REQUEST_WINDOW_MS_FIELD_NUMBER: _builtins.int
-    DISPUTE_ANSWER_WINDOW_MS_FIELD_NUMBER: _builtins.int
-    DISPUTE_RULING_WINDOW_MS_FIELD_NUMBER: _builtins.int
-    DISPUTE_QUORUM_FIELD_NUMBER: _builtins.int
     min_cohort_floor: _builtins.int
     """no dataset may publish a smaller minimum cohort"""
     min_committee: _builtins.int
@@ -509,6 +509,14 @@ class Parameters(_message.Message):
     """an empty block at the latest after this long"""
     max_token_uses: _builtins.int
     max_token_duration_ms: _builtins.int
+    request_window_ms: _builtins.int
+    """how long each side of a request for access may think"""
+    dispute_answer_window_ms: _builtins.int
+    """how long a respondent may think"""
+    dispute_ruling_window_ms: _builtins.int
+    """how long arbiters may think"""
+    dispute_quorum: _builtins.int
+    """arbiters whose rulings decide at the deadline, at least"""
     computing_share_bp: _builtins.int
     """of a task's price, in basis points: koinon/v1/points.proto, Shares"""
     coordinator_share_bp: _builtins.int
@@ -519,14 +527,6 @@ class Parameters(_message.Message):
     """koinon.v1.Weighting"""
     settlement_delay_ms: _builtins.int
     """after completion: a dispute can freeze the escrow until then"""
-    request_window_ms: _builtins.int
-    """how long each side of a request for access may think"""
-    dispute_answer_window_ms: _builtins.int
-    """how long a respondent may think"""
-    dispute_ruling_window_ms: _builtins.int
-    """how long arbiters may think"""
-    dispute_quorum: _builtins.int
-    """arbiters whose rulings decide at the deadline, at least"""
     def __init__(
         self,
         *,
@@ -538,16 +538,16 @@ class Parameters(_message.Message):
         heartbeat_ms: _builtins.int = ...,
         max_token_uses: _builtins.int = ...,
         max_token_duration_ms: _builtins.int = ...,
+        request_window_ms: _builtins.int = ...,
+        dispute_answer_window_ms: _builtins.int = ...,
+        dispute_ruling_window_ms: _builtins.int = ...,
+        dispute_quorum: _builtins.int = ...,
         computing_share_bp: _builtins.int = ...,
         coordinator_share_bp: _builtins.int = ...,
         fund_share_bp: _builtins.int = ...,
         union_administrator_share_bp: _builtins.int = ...,
         provider_weighting: _builtins.int = ...,
         settlement_delay_ms: _builtins.int = ...,
-        request_window_ms: _builtins.int = ...,
-        dispute_answer_window_ms: _builtins.int = ...,
-        dispute_ruling_window_ms: _builtins.int = ...,
-        dispute_quorum: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

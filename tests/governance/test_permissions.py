@@ -46,6 +46,10 @@ def expected(operation: str, role: Role.ValueType, *, institution: bool, person:
         return (role == ROLE_OPERATOR and institution) or (role == ROLE_ANALYST and person)
     if operation in ("accept_task", "complete_task", "fail_task"):
         return role == ROLE_NODE and party
+    if operation == "define_union":
+        return role == ROLE_OPERATOR and institution
+    if operation in ("transfer_points", "set_union_members", "claim_earnings"):
+        return (role == ROLE_OPERATOR and (institution or person)) or (role == ROLE_ANALYST and person)
     raise AssertionError(f"say who may {operation}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
 
 from koinon.errors import InvalidInput
 from koinon.parameters import PARAMETERS, check, defaults, get
@@ -27,6 +28,8 @@ def test_bounds_are_enforced_at_both_ends(name: str) -> None:
         (bounds.least - 1, bounds.added and bounds.least == 1),  # 0: older than the parameter
         (bounds.most + 1, False),
     ):
+        if value < 0 and Parameters.DESCRIPTOR.fields_by_name[name].type == FieldDescriptor.TYPE_UINT32:
+            continue  # the wire cannot even say so
         parameters = defaults()
         setattr(parameters, name, value)
         if name == "max_committee":
@@ -51,4 +54,13 @@ def test_a_committee_must_be_possible() -> None:
     parameters = defaults()
     parameters.min_committee, parameters.max_committee = 7, 5
     with pytest.raises(InvalidInput, match="min_committee 7"):
+        check(parameters)
+
+
+def test_no_more_than_the_whole_of_a_price_is_given_away() -> None:
+    parameters = defaults()
+    parameters.computing_share_bp, parameters.coordinator_share_bp, parameters.fund_share_bp = 5_000, 3_000, 2_000
+    check(parameters)
+    parameters.fund_share_bp += 1
+    with pytest.raises(InvalidInput, match="add up to 10001"):
         check(parameters)
