@@ -106,8 +106,8 @@ PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     "accept_task": (_PARTY,),
     "complete_task": (_PARTY,),
     "fail_task": (_PARTY,),
-    "record_reading": (Permission(ROLE_REGULATOR, Relation.MEMBER),),
     "cancel_task": (_CONCERNED, _OPERATOR),  # the asker, or its own institution
+    "record_reading": (Permission(ROLE_REGULATOR, Relation.MEMBER),),
     "propose": (_MEMBER,),
     "cast_ballot": (_MEMBER,),  # its own institution's
     "withdraw_proposal": (_OPERATOR,),  # of the institution that proposed

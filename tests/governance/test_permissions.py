@@ -14,43 +14,49 @@ OPERATIONS = [field.name for field in Operation.DESCRIPTOR.oneofs_by_name["opera
 ROLES = [ROLE_OPERATOR, ROLE_ANALYST, ROLE_REGULATOR, ROLE_NODE]
 
 
+# Who may, in prose: the shorthand stands for the conditions in ``expected``.
+MAY = {
+    "its operator": (
+        *("register_person", "revoke_person", "publish_dataset", "withdraw_dataset", "grant_access", "deny_access"),
+        *("revoke_key", "withdraw_proposal", "withdraw_application", "define_union"),
+    ),
+    "its operator or itself": (
+        *("withdraw_demand", "counter_offer", "answer_dispute", "withdraw_dispute", "revoke_token", "cancel_task"),
+    ),
+    "its operator or the owner": ("transfer_points", "set_union_members", "claim_earnings"),
+    "its operator or whose key it is": ("rotate_key",),
+    "its operator or node": ("update_endpoints", "begin_voting"),
+    "an operator elsewhere": ("verify_dataset", "withdraw_verification"),
+    "an analyst": ("request_access", "submit_task", "post_demand"),
+    "itself": ("accept_offer", "withdraw_request"),
+    "an operator": ("propose", "cast_ballot", "apply_for_membership"),
+    "a party's operator": ("rule_dispute",),
+    "a party's operator or itself": ("open_dispute",),
+    "a party's node": ("accept_task", "complete_task", "fail_task"),
+    "a regulator": ("record_reading",),
+}
+
+
 def expected(operation: str, role: Role.ValueType, *, institution: bool, person: bool, party: bool) -> bool:
-    """Who may, in prose turned into conditions: own institution, the person itself, a party's institution."""
-    if operation in ("register_person", "revoke_person", "publish_dataset", "withdraw_dataset"):
-        return role == ROLE_OPERATOR and institution
-    if operation in ("verify_dataset", "withdraw_verification"):
-        return role == ROLE_OPERATOR and not institution
-    if operation in ("accept_offer", "withdraw_request"):
-        return role == ROLE_ANALYST and person
-    if operation == "open_dispute":
-        return (role == ROLE_OPERATOR and party) or (role == ROLE_ANALYST and person)
-    if operation == "rule_dispute":
-        return role == ROLE_OPERATOR and party
-    if operation in ("withdraw_demand", "counter_offer", "answer_dispute", "withdraw_dispute"):
-        return (role == ROLE_OPERATOR and institution) or (role == ROLE_ANALYST and person)
-    if operation in ("grant_access", "deny_access"):
-        return role == ROLE_OPERATOR and institution
-    if operation == "rotate_key":
-        return (role == ROLE_OPERATOR and institution) or (role in (ROLE_ANALYST, ROLE_REGULATOR) and person)
-    if operation == "revoke_key":
-        return role == ROLE_OPERATOR and institution
-    if operation in ("update_endpoints", "begin_voting"):
-        return role in (ROLE_OPERATOR, ROLE_NODE) and institution
-    if operation in ("request_access", "submit_task", "post_demand"):
-        return role == ROLE_ANALYST
-    if operation in ("propose", "cast_ballot", "apply_for_membership"):
-        return role == ROLE_OPERATOR
-    if operation in ("withdraw_proposal", "withdraw_application"):
-        return role == ROLE_OPERATOR and institution
-    if operation in ("revoke_token", "cancel_task"):
-        return (role == ROLE_OPERATOR and institution) or (role == ROLE_ANALYST and person)
-    if operation in ("accept_task", "complete_task", "fail_task"):
-        return role == ROLE_NODE and party
-    if operation == "define_union":
-        return role == ROLE_OPERATOR and institution
-    if operation in ("transfer_points", "set_union_members", "claim_earnings"):
-        return (role == ROLE_OPERATOR and (institution or person)) or (role == ROLE_ANALYST and person)
-    raise AssertionError(f"say who may {operation}")
+    """Who may: own institution, the person itself, a party's institution."""
+    (who,) = [who for who, operations in MAY.items() if operation in operations]
+    operator, analyst = role == ROLE_OPERATOR, role == ROLE_ANALYST
+    return {
+        "its operator": operator and institution,
+        "its operator or itself": (operator and institution) or (analyst and person),
+        "its operator or the owner": (operator and (institution or person)) or (analyst and person),
+        "its operator or whose key it is": (operator and institution)
+        or (role in (ROLE_ANALYST, ROLE_REGULATOR) and person),
+        "its operator or node": role in (ROLE_OPERATOR, ROLE_NODE) and institution,
+        "an operator elsewhere": operator and not institution,
+        "an analyst": analyst,
+        "itself": analyst and person,
+        "an operator": operator,
+        "a party's operator": operator and party,
+        "a party's operator or itself": (operator and party) or (analyst and person),
+        "a party's node": role == ROLE_NODE and party,
+        "a regulator": role == ROLE_REGULATOR,
+    }[who]
 
 
 def test_every_operation_has_a_row_and_no_other_does() -> None:
