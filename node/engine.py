@@ -145,6 +145,7 @@ class Engine:
         self._inbox: deque[tuple[str, Message]] = deque()  # early ones whose time has come
         self._busy = False
         self._halted = False
+        self._resting = False
         self._started = False  # is the height after the chain's being decided?
 
     def _open_chain(self) -> ChainState:
@@ -185,6 +186,10 @@ class Engine:
     def on_timer(self, timer: Timer | Wake) -> None:
         """A timer set through the Timers port is due."""
         self._enter(lambda: self._on_timer(timer))
+
+    def rest(self) -> None:
+        """Begin no further height, and go on helping those who are behind."""
+        self._resting = True
 
     def on_transactions(self) -> None:
         """The pool holds transactions."""
@@ -362,7 +367,7 @@ class Engine:
             self._start_height()
 
     def _start_height(self) -> None:
-        if self._started:
+        if self._started or self._resting:
             return
         events = self._journal.replay(self.chain.height + 1)
         if events is not None:  # it had started before the ledger was lost

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from node.jobs import JobService
 
 _SAMPLE_S = 1.0
+_LINGER_S = 5.0  # before an upgrade that this node does not know: all have the last block by then
 _GRACE_S = 1.0  # for calls under way when the node is told to stop
 _COLLECT_AFTER = (
     50_000  # containers made and not freed: after every 700, Python's way, it takes a twentieth of all time
@@ -154,7 +155,7 @@ class Node:
         credentials = credential_files.settle(config, credentials, self._own())
         self._credentials = credentials
         self._validators = ValidatorHistory(self._store, genesis_file.validators(genesis))
-        self._upgrades = UpgradeGuard(self._application, log)
+        self._upgrades = UpgradeGuard(self._application, log, self._stop_before)
         self._read_model = ReadModel(config.home.read_model, self._application)
         self._datasets = DatasetStore(config.home.datasets, inspection_memory_mb=config.jobs.memory_mb)
         self._pool = Pool(self._chain_id, self._check, self._announce, self._on_entered, self._application.verified)
@@ -175,7 +176,7 @@ class Node:
             pool=self._pool,
             signer=credentials.validator,
             log=log,
-            listeners=(self, self._validators, self._upgrades),  # the last may end the node
+            listeners=(self, self._validators, self._upgrades),
         )
         self._validators.adopt(self._engine.chain)
         self._add_signers()
@@ -408,6 +409,11 @@ class Node:
             self._failure = error
             self._log.error("node cannot go on", rule=error.rule, reason=error.message)
         self._stopping.set()
+
+    def _stop_before(self, error: Unavailable) -> None:
+        """Decide nothing more; end a little later, so that members who lack the last block get it."""
+        self._engine.rest()
+        asyncio.get_running_loop().call_later(_LINGER_S, self._fail, error)
 
     # --- the engine's ports: Clock, Timers, Listener
 

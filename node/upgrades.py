@@ -1,9 +1,15 @@
-"""A node stops before an upgrade that it does not know, and warns while there is time (``node.contracts.upgrades``)."""
+"""A node stops before an upgrade that it does not know, and warns while there is time (``node.contracts.upgrades``).
+
+It rests for a little while first: who lacks the last block before gets it, and stops likewise.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from structlog.typing import FilteringBoundLogger
 
+from koinon.errors import Unavailable
 from node.abci import Finalized
 from node.application import Application
 from node.contracts import upgrades
@@ -11,10 +17,13 @@ from node.ledger.blocks import ParsedBlock
 
 
 class UpgradeGuard:
-    """Listens to the engine; told of each block after everyone else, since it may end the node."""
+    """Listens to the engine; ``stop_before`` is called when the next block is of a version that is not known here."""
 
-    def __init__(self, application: Application, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, application: Application, log: FilteringBoundLogger, stop_before: Callable[[Unavailable], None]
+    ) -> None:
         self._application = application
+        self._stop_before = stop_before
         self._log = log
 
     def start(self) -> None:
@@ -23,10 +32,12 @@ class UpgradeGuard:
         self._warn()
 
     def on_committed(self, height: int, block: ParsedBlock, finalized: Finalized) -> None:
-        """Raises Unavailable after the last block that this node can execute: the engine goes no further."""
         if any(record.kind == "upgrade.scheduled" for record in finalized.records):
             self._warn()
-        self._application.check_protocol()
+        try:
+            self._application.check_protocol()
+        except Unavailable as error:
+            self._stop_before(error)
 
     def _warn(self) -> None:
         upgrade = self._application.protocol().next.scheduled
