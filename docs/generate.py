@@ -1,7 +1,7 @@
 """Write the pages that are made from the code: ``make docs``.
 
 ``rules.md`` from the closed list of rules, ``commands.md`` from the commands' own help, ``metrics.md`` from the
-instruments of a node.
+instruments of a node, ``states.md`` from the transition tables.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import click
 
 from koinon.cli import main
 from koinon.rules import RULES
+from node.contracts.transitions import MACHINES, Machine
 from node.metrics import Metrics
 
 DIRECTORY = Path(__file__).parent
@@ -57,6 +58,29 @@ def metrics() -> str:
     )
 
 
+def states() -> str:
+    """Every state machine of the ledger, drawn."""
+    parts = [f"## {machine.subject}\n\n{_drawing(machine)}\n" for machine in MACHINES]
+    return (
+        "# States\n\n"
+        "What the ledger manages moves between states by these transitions and by no others (rule `wrong-state`).\n"
+        "Each is the kind of the audit record that it leaves. Drawn from `node/contracts/transitions.py`, the tables\n"
+        "that the code runs, by `make docs`.\n\n" + "\n".join(parts)
+    )
+
+
+def _drawing(machine: Machine) -> str:
+    moves = [(kind, before, after) for kind, row in machine.transitions.items() for before, after in row.items()]
+    if not any(after for _, _, after in moves):
+        kinds = ", ".join(f"`{kind}`" for kind in machine.transitions)
+        return f"No states, only changes: {kinds}."
+    going_on = {before for _, before, _ in moves}
+    reached = dict.fromkeys(after for _, _, after in moves)
+    lines = [f"    {before or '[*]'} --> {after}: {kind}" for kind, before, after in moves]
+    lines += [f"    {state} --> [*]" for state in reached if state not in going_on]
+    return "```mermaid\nstateDiagram-v2\n" + "\n".join(lines) + "\n```"
+
+
 def _helps(command: click.Command, path: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
     name = path.rpartition(" ")[2]
     with click.Context(
@@ -70,7 +94,7 @@ def _helps(command: click.Command, path: str, parent: click.Context | None) -> I
                     yield from _helps(found, f"{path} {child}", context)
 
 
-PAGES = {"rules.md": rules, "commands.md": commands, "metrics.md": metrics}
+PAGES = {"rules.md": rules, "commands.md": commands, "metrics.md": metrics, "states.md": states}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():
