@@ -26,12 +26,19 @@ from koinon.v1.catalog_pb2 import (
     PublishDataset,
     WithdrawDataset,
 )
-from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, RegisterPerson, RevokePerson
+from koinon.v1.identity_pb2 import (
+    KEY_PURPOSE_VALIDATOR,
+    ROLE_ANALYST,
+    ROLE_OPERATOR,
+    RegisterPerson,
+    RevokePerson,
+    RotateKey,
+)
 from koinon.v1.task_pb2 import AcceptTask, CancelTask, CompleteTask, FailTask, SubmitTask, TaskSource
 from koinon.v1.transaction_pb2 import Operation
 from node.application import Application
 from testnet.simulation.checkers import Checkers
-from testnet.simulation.consortium import ANALYST, OPERATOR, key, person
+from testnet.simulation.consortium import ANALYST, OPERATOR, VALIDATOR_KEYS, key, person, validator_key
 from testnet.simulation.nodes import Network, SimNode
 from testnet.simulation.world import World
 
@@ -61,6 +68,13 @@ def _register(app: Application, rng: Random, members: Sequence[str]) -> Signed:
 def _revoke_person(app: Application, rng: Random, members: Sequence[str]) -> Signed:
     home = rng.choice(members)
     return f"{home}/{OPERATOR}", RevokePerson(person_id=f"{home}/p{rng.randrange(6)}", reason="left")
+
+
+def _rotate(app: Application, rng: Random, members: Sequence[str]) -> Signed:
+    """Another validator key: who votes changes two heights later. One that was used is refused."""
+    home = rng.choice(members)
+    new = validator_key(home, rng.randrange(VALIDATOR_KEYS)).public_key
+    return f"{home}/{OPERATOR}", RotateKey(purpose=KEY_PURPOSE_VALIDATOR, key=new)
 
 
 def _publish(app: Application, rng: Random, members: Sequence[str]) -> Signed:
@@ -182,6 +196,7 @@ ACTIONS: list[tuple[int, Action]] = [
     (1, _revoke_token),
     (6, _submit_task),
     (16, _work_on_task),
+    (2, _rotate),
 ]
 """What clients do, and how often."""
 

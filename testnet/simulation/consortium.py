@@ -13,12 +13,18 @@ from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, Genesis, Institu
 from testnet.simulation.world import START_MS
 
 OPERATOR, ANALYST = "operator", "analyst"
+VALIDATOR_KEYS = 4  # of each institution
 
 
 @cache
 def key(name: str) -> SigningKey:
     """The key of a node ('v0'), a validator ('v0 validator') or a person ('v0/analyst')."""
     return SigningKey(hashlib.sha256(name.encode()).digest())
+
+
+def validator_key(institution: str, number: int) -> SigningKey:
+    """The key that it begins with (0), or one of those that it may rotate to; a node holds them all."""
+    return key(f"{institution} validator" + (f" {number}" if number else ""))
 
 
 def person(name: str, *roles: Role.ValueType, key_name: str = "") -> Person:

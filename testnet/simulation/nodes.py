@@ -22,6 +22,7 @@ from node.ledger.blocks import ParsedBlock
 from node.ports import Wake
 from node.store.validator_history import ValidatorHistory
 from testnet.simulation.checkers import Checkers, Violation
+from testnet.simulation.consortium import VALIDATOR_KEYS, validator_key
 from testnet.simulation.disk import Disk
 from testnet.simulation.world import World
 
@@ -114,6 +115,8 @@ class SimNode:
                 listeners=[self, self.validators],
             )
             self.validators.adopt(engine.chain)
+            for number in range(1, VALIDATOR_KEYS):
+                engine.add_signer(validator_key(self.institution, number))
             self.engine = engine
             if self.attacker is not None:
                 self.attacker.arm(self)
