@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from koinon import canonical
 from koinon.errors import Corrupt, KoinonError, Unavailable
 from koinon.limits import SNAPSHOT_AUDIT_RECORDS
@@ -76,14 +78,20 @@ class Cutter:
         self._store = store
         self._application = application
         self._manifests: dict[int, bytes] = self._load()
-        shutil.rmtree(path / "part", ignore_errors=True)
 
     def _load(self) -> dict[int, bytes]:
-        """Those that are on the disk, whole, by height."""
+        """Those that are on the disk, by height; what is not in form is removed, and cut again in time."""
         found = {}
-        for file in self._path.glob(f"*/{_MANIFEST}"):
-            if file.parent.name.isascii() and file.parent.name.isdigit():
-                found[int(file.parent.name)] = file.read_bytes()
+        for directory in self._path.glob("*"):
+            try:
+                data = (directory / _MANIFEST).read_bytes()
+                manifest = SnapshotManifest.FromString(data)
+            except (OSError, DecodeError):
+                manifest, data = SnapshotManifest(), b""
+            if manifest.state_chunks and str(manifest.height) == directory.name:
+                found[int(manifest.height)] = data
+            else:
+                shutil.rmtree(directory, ignore_errors=True)
         return found
 
     def cut(self, height: int) -> Callable[[], None]:
@@ -119,13 +127,21 @@ class Cutter:
         return (max(heights), self._manifests[max(heights)]) if heights else None
 
     def chunk(self, height: int, index: int) -> bytes:
-        """A chunk of a snapshot that is kept; empty where it is not. Raises Corrupt."""
+        """A chunk of a snapshot that is kept; empty where it is not. A damaged one would make us a liar: none goes out.
+
+        Raises Corrupt, once: the snapshot is dropped then.
+        """
         if height not in self._manifests:
             return b""
         manifest = SnapshotManifest.FromString(self._manifests[height])
         states = len(manifest.state_chunks)
         if index < states:
-            return ChunkFiles(self._path / str(height)).get(manifest.state_chunks[index]) or b""
+            data = ChunkFiles(self._path / str(height)).get(manifest.state_chunks[index]) or b""
+            if canonical.snapshot_chunk(data) != manifest.state_chunks[index]:
+                del self._manifests[height]
+                shutil.rmtree(self._path / str(height), ignore_errors=True)
+                raise Corrupt(f"chunk {index} of the snapshot at {height} is damaged", hint="nothing: another is cut")
+            return data
         if index >= states + len(manifest.audit_chunks):
             return b""
         return snapshot.audit_chunk(self._application.audit_log.record, index - states, int(manifest.audit_size))

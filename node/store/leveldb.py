@@ -132,10 +132,11 @@ class LevelStore:
     def _typed(self, error: Exception) -> KoinonError:
         """The typed error for one of LevelDB's, which differ only in their text."""
         text = str(error)
-        if isinstance(error, plyvel.CorruptionError):
+        # A table that was cut is read beyond its end, which LevelDB reports as the system does.
+        if isinstance(error, plyvel.CorruptionError) or ".ldb: Invalid argument" in text:
             return Corrupt(
                 f"the ledger store {self._path} is damaged: {text}",
-                hint="keep a copy of the directory, remove it and start the node: it fetches the ledger from its peers",
+                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger from its peers",
             )
         if "No space left" in text or "quota exceeded" in text.lower():
             return Exhausted(

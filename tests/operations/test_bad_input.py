@@ -1,0 +1,257 @@
+"""Whatever is damaged on a node's disk is detected, named with a remedy, and made good; nothing is silent.
+
+One node of a real network ran and was stopped; each case damages a copy of its home and opens it as `koinon node run`
+does. Either the start is refused by a rule that the documents explain, and the remedy it names works, or what was
+damaged can be made anew, and is.
+
+Others' bad input: blocks and certificates (tests/consensus/test_block_sync.py), snapshots
+(tests/node/test_snapshots.py), archives (tests/node/test_replay.py), receipts (tests/koinon/test_receipt.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import structlog
+from click.testing import CliRunner
+
+import koinon
+from koinon import genesis as genesis_file
+from koinon.cli import main
+from koinon.errors import KoinonError
+from koinon.rules import RULES
+from node import config as configs
+from node import credentials as credential_files
+from node.application import Application
+from node.config import Home
+from node.runtime import Node
+from node.snapshots import Cutter
+from node.store.leveldb import LevelStore
+from testnet.network import Testnet
+
+Damage = Callable[[Home], object]
+CSV = "age,arm\n50,a\n61,b\n47,a\n39,b\n"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A stopped node's home: a dataset was published, a snapshot cut, the store compacted to files."""
+    directory = tmp_path_factory.mktemp("net")
+    (directory / "t.csv").write_text(CSV)
+    with Testnet.create(directory / "net", ("um",)) as network:
+        with koinon.connect(network.profile("um-operator")) as client:
+            height = client.status().height
+            published = CliRunner().invoke(
+                main,
+                [
+                    *("--profile", str(network.profile("um-operator")), "catalog", "publish"),
+                    *(str(directory / "t.csv"), "--name", "a.t", "--title", "T", "--yes"),
+                ],
+            )
+            assert published.exit_code == 0, published.output
+            assert client.status().height > height
+        network.stop()
+        home = network.home("um")
+    with closing(LevelStore(home.ledger)) as store:
+        store.compact(b"", b"\xff")
+        application = Application(store, genesis_file.load(home.genesis))
+        Cutter(home.snapshots, store, application).cut(application.info().height)()
+    return home
+
+
+@pytest.fixture
+def home(original: Home, tmp_path: Path) -> Home:
+    shutil.copytree(original.path, tmp_path / "home")
+    return Home(tmp_path / "home")
+
+
+def start(home: Home) -> int | KoinonError:
+    """Open everything as `koinon node run` does, without listening; the height, or what ended the process."""
+
+    async def opened() -> int:
+        config = configs.load(home.path)
+        genesis = genesis_file.load(config.home.genesis)
+        credentials = credential_files.load(config, genesis, None)
+        node = Node(config, genesis, credentials, structlog.get_logger())
+        try:
+            return node.height()
+        finally:
+            node._pool.close()
+            node._wal.close()
+            node._store.close()
+            node._read_model.close()
+
+    try:
+        return asyncio.run(opened())
+    except KoinonError as error:
+        ended = error
+    ended.__traceback__ = ended.__cause__ = ended.__context__ = None  # its frames keep files open, unlike a process
+    gc.collect()
+    return ended
+
+
+def edit(path: Path, at: float = 0.5) -> None:
+    """Flip every bit of some bytes."""
+    data = bytearray(path.read_bytes())
+    place = min(int(len(data) * at), len(data) - 8)
+    data[place : place + 8] = bytes(byte ^ 0xFF for byte in data[place : place + 8])
+    path.write_bytes(data)
+
+
+def truncate(path: Path, at: float = 0.5) -> None:
+    os.truncate(path, int(path.stat().st_size * at))
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 4)
+
+
+def largest(home: Home, pattern: str) -> Path:
+    return max(home.ledger.glob(pattern), key=lambda file: file.stat().st_size)
+
+
+def write(home: Home, key: bytes, value: bytes | None) -> None:
+    with closing(LevelStore(home.ledger)) as store:
+        store.write([(key, value)], sync=True)
+
+
+def change_state(home: Home) -> None:
+    with closing(LevelStore(home.ledger)) as store:
+        key, value = next(iter(store.scan(b"s/dataset/")))
+        store.write([(key, value + b"x")], sync=True)
+
+
+def replace_text(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+REFUSED: dict[str, tuple[Damage, str]] = {
+    "configuration truncated": (lambda home: truncate(home.config, 0.3), "invalid-config"),
+    "configuration with an unknown key": (
+        lambda home: replace_text(home.config, "[jobs]", "[jobs]\nthreads = 1"),
+        "invalid-config",
+    ),
+    "configuration of bytes": (lambda home: garbage(home.config), "invalid-config"),
+    "configuration missing": (lambda home: home.config.unlink(), "invalid-file"),
+    "genesis truncated": (lambda home: truncate(home.genesis), "invalid-file"),
+    "genesis of bytes": (lambda home: garbage(home.genesis), "invalid-file"),
+    "genesis edited": (
+        lambda home: replace_text(home.genesis, '"heartbeat_ms": ', '"heartbeat_ms": 1'),
+        "invalid-genesis",
+    ),
+    "genesis missing": (lambda home: home.genesis.unlink(), "invalid-file"),
+    "key truncated": (lambda home: truncate(home.key("validator")), "invalid-key-file"),
+    "key of bytes": (lambda home: garbage(home.key("node")), "invalid-file"),
+    "certificate truncated": (lambda home: truncate(home.certificate), "invalid-file"),
+}
+"""What others' copies cannot replace: the start is refused, by which rule."""
+
+DAMAGED: dict[str, Damage] = {
+    "log edited": lambda home: edit(home.wal),
+    "log of bytes": lambda home: garbage(home.wal),
+    "log emptied": lambda home: home.wal.write_bytes(b""),
+    "table edited": lambda home: edit(largest(home, "*.ldb")),
+    "table truncated": lambda home: truncate(largest(home, "*.ldb")),
+    "table missing": lambda home: largest(home, "*.ldb").unlink(),
+    "manifest edited": lambda home: edit(largest(home, "MANIFEST-*")),
+    "manifest missing": lambda home: largest(home, "MANIFEST-*").unlink(),
+    "CURRENT of bytes": lambda home: garbage(home.ledger / "CURRENT"),
+    "CURRENT emptied": lambda home: (home.ledger / "CURRENT").write_bytes(b""),
+    "chain lost": lambda home: write(home, b"m/chain", None),
+    "chain edited": lambda home: write(home, b"m/chain", b"x"),
+    "standing lost": lambda home: write(home, b"m/application", None),
+    "standing cut": lambda home: write(home, b"m/application", b"x"),
+}
+"""What the others have, or what is not needed: refused, and after `koinon node repair` the node starts."""
+
+MADE_AGAIN: dict[str, Damage] = {
+    "log torn": lambda home: os.truncate(home.wal, home.wal.stat().st_size - 3),
+    "log missing": lambda home: home.wal.unlink(),
+    "index edited": lambda home: edit(home.read_model, 0.0),
+    "index truncated": lambda home: truncate(home.read_model),
+    "index of bytes": lambda home: garbage(home.read_model),
+    "index missing": lambda home: home.read_model.unlink(),
+    "snapshot's manifest truncated": lambda home: truncate(next(home.snapshots.glob("*/manifest"))),
+    "snapshot's manifest of bytes": lambda home: garbage(next(home.snapshots.glob("*/manifest"))),
+    "snapshot without manifest": lambda home: next(home.snapshots.glob("*/manifest")).unlink(),
+    "a file among the snapshots": lambda home: garbage(home.snapshots / "1"),
+    "half a ledger from a snapshot": lambda home: home.ledger_building.mkdir(),
+    "chunks of bytes": lambda home: (home.chunks.mkdir(), garbage(home.chunks / "00")),
+}
+"""What the node makes anew by itself: it starts where it stood."""
+
+
+def test_the_home_is_sound(original: Home, home: Home) -> None:
+    height = start(home)
+    assert isinstance(height, int)
+    assert height >= 1
+    result = CliRunner().invoke(main, ["node", "repair", "--home", str(home.path)])
+    assert (result.exit_code, result.stdout) == (0, "nothing is damaged\n")
+    assert sorted(path.name for path in home.ledger.parent.iterdir()) == sorted(
+        path.name for path in original.ledger.parent.iterdir()
+    )
+
+
+@pytest.mark.parametrize(("damage", "rule"), REFUSED.values(), ids=REFUSED)
+def test_refused_with_a_remedy(home: Home, damage: Damage, rule: str) -> None:
+    damage(home)
+    refused = start(home)
+    assert isinstance(refused, KoinonError)
+    assert refused.rule == rule
+    assert refused.hint
+    assert rule in RULES
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_refused_until_repaired(home: Home, damage: Damage) -> None:
+    damage(home)
+    refused = start(home)
+    assert isinstance(refused, KoinonError)
+    assert (refused.rule, refused.exit_code) == ("corrupt", 8), refused
+    assert refused.hint
+    result = CliRunner().invoke(main, ["node", "repair", "--home", str(home.path)])
+    assert result.exit_code == 0, result.output
+    assert "moved to" in result.stderr
+    assert list(home.ledger.parent.glob("*.damaged-1"))
+    assert isinstance(start(home), int)
+
+
+@pytest.mark.parametrize("damage", MADE_AGAIN.values(), ids=MADE_AGAIN)
+def test_made_again_by_the_node_itself(home: Home, damage: Damage) -> None:
+    height = start(home)
+    damage(home)
+    assert start(home) == height
+    assert start(home) == height
+
+
+def test_a_change_behind_the_checksums_is_found_by_looking(home: Home) -> None:
+    """Somebody edits the state with LevelDB's own tools: each block's commitment would show it to the others."""
+    change_state(home)
+    result = CliRunner().invoke(main, ["ledger", "verify", str(home.path)])
+    assert result.exit_code == 8
+    assert "[corrupt]" in result.stderr
+    result = CliRunner().invoke(main, ["node", "repair", "--home", str(home.path)])
+    assert "the state does not add up to its commitment" in result.stdout
+    assert start(home) == 0
+
+
+def test_a_damaged_chunk_of_a_snapshot_is_not_sent(home: Home) -> None:
+    with closing(LevelStore(home.ledger)) as store:
+        application = Application(store, genesis_file.load(home.genesis))
+        cutter = Cutter(home.snapshots, store, application)
+        height = application.info().height
+        assert cutter.chunk(height, 0)
+        edit(next(path for path in (home.snapshots / str(height)).iterdir() if path.name != "manifest"))
+        with pytest.raises(KoinonError, match="is damaged"):
+            cutter.chunk(height, 0)
+        assert cutter.chunk(height, 0) == b""
+        assert cutter.newest(height + 1) is None
