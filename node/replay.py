@@ -8,6 +8,8 @@ Per block, in this order:
 3. its certificate holds more than two thirds of the validators at that height (``commit-certificate``);
 4. it is executed by node.application, every signature verified anew.
 
+At the end all points there are must add up (``corrupt``): no header says so, since all members might be wrong alike.
+
 Then, of a node's own directory, what it keeps beside the blocks is compared with what the replay made: state, audit
 log, results, and where the chain stands (``corrupt``, naming the first key that differs). What the last block did
 is under no header yet: of an archive, only the replay says it.
@@ -82,6 +84,10 @@ def replay(
         chain = _execute(application, scratch, chain, block)
         transactions += len(block.transactions)
         on_progress(chain.height, transactions)
+    try:
+        application.check_conservation()
+    except Corrupt as error:
+        raise _diverges(chain.height, error.message, error.rule) from error
     return Replayed(chain, transactions, application.audit_log.size)
 
 

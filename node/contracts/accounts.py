@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinon.errors import InvalidInput, Refused
+from koinon.errors import Corrupt, InvalidInput, Refused
 from koinon.limits import MAX_POINTS, MAX_TEXT
 from koinon.names import AccountName
 from koinon.v1.points_pb2 import (
@@ -42,6 +42,26 @@ def balance(state: State, account: str) -> int:
 def supply(state: State) -> Supply:
     """Everything that was minted and burned, and what is in escrow now."""
     return tables.SUPPLY.find(state, "") or Supply()
+
+
+def check_conservation(state: State) -> None:
+    """Hold the stored totals against every account and escrow there is: for whoever examines a whole ledger.
+
+    Raises Corrupt.
+    """
+    total = supply(state)
+    spendable = sum(account.points for account in tables.ACCOUNTS.scan(state))
+    escrowed = sum(
+        escrow.points
+        for escrow in tables.ESCROWS.scan(state)
+        if escrow.status in (ESCROW_STATUS_HELD, ESCROW_STATUS_FROZEN)
+    )
+    if escrowed != total.escrowed or spendable + escrowed != total.minted - total.burned:
+        raise Corrupt(
+            f"{spendable} points in accounts and {escrowed} in escrow do not add up: {total.minted} were minted, "
+            f"{total.burned} burned, and {total.escrowed} should be in escrow",
+            hint="a contract is wrong: keep the ledger, and tell the developers",
+        )
 
 
 def check_owner(state: State, account: str) -> AccountName:

@@ -140,6 +140,10 @@ class Reads:
     def supply(self) -> Supply:
         return accounts.supply(self._state)
 
+    def check_conservation(self) -> None:
+        """Do accounts, escrows and totals add up, by a full scan? Raises Corrupt."""
+        accounts.check_conservation(self._state)
+
     def escrow(self, escrow_id: str) -> Escrow | None:
         return tables.ESCROWS.find(self._state, escrow_id)
 

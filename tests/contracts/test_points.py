@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from koinon.errors import Refused
+from koinon.errors import Corrupt, Refused
 from koinon.limits import MAX_POINTS, MAX_PRICE
 from koinon.v1.access_pb2 import RevokeToken
 from koinon.v1.catalog_pb2 import WithdrawDataset
@@ -23,6 +23,7 @@ from koinon.v1.points_pb2 import (
     EscrowStatus,
     Price,
     SetUnionMembers,
+    Supply,
     TransferPoints,
     UnionMember,
 )
@@ -75,6 +76,7 @@ def conserved(consortium: Consortium) -> None:
     supply = consortium.app.supply()
     held = sum(account.points for account in consortium.app.accounts(at_most=10_000))
     assert held + supply.escrowed == supply.minted - supply.burned
+    consortium.app.check_conservation()
 
 
 def by_ledger(consortium: Consortium, act: Callable[[Context], None]) -> None:
@@ -469,6 +471,27 @@ def test_no_fraction_of_a_point_is_lost_or_made(steps: list[tuple[str, Any]]) ->
         assert owed + union.remainder == union.divided * 2**32
         assert balance(consortium, "union:patients") >= union.divided
     conserved(consortium)
+
+
+@pytest.mark.parametrize("wrong", ["account", "escrow", "supply"])
+def test_a_ledger_whose_points_do_not_add_up_is_found(wrong: str) -> None:
+    consortium = start()
+    task = submitted(consortium)
+    consortium.app.check_conservation()
+
+    def tamper(context: Context) -> None:
+        if wrong == "account":
+            tables.ACCOUNTS.put(context.state, ANALYST, Account(id=ANALYST, points=10**6))
+        elif wrong == "escrow":
+            escrow = tables.ESCROWS.get(context.state, task)
+            escrow.points += 1
+            tables.ESCROWS.put(context.state, task, escrow)
+        else:
+            tables.SUPPLY.put(context.state, "", Supply(minted=RICH, burned=1, escrowed=101))
+
+    by_ledger(consortium, tamper)
+    with pytest.raises(Corrupt, match="do not add up"):
+        consortium.app.check_conservation()
 
 
 # --- the log
