@@ -12,13 +12,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import ledger, proofs, query
+from bench import audit, ledger, proofs, query
 from testnet.network import Testnet
 
 REPORT = Path(__file__).with_name("latest.json")
 AT_LEAST = {"ledger.tx_per_s": 500.0}
-AT_MOST = {"ledger.idle_p50_ms": 250.0, "query.p50_ms": 2_000.0, "testnet.ready_s": 10.0}
+AT_MOST = {
+    "ledger.idle_p50_ms": 250.0,
+    "query.p50_ms": 2_000.0,
+    "testnet.ready_s": 10.0,
+    "audit.page_ms": 50.0,
+    "audit.count_ms": 500.0,
+}
 RUNS = 20
+AUDIT_RECORDS = 1_000_000
 RECEIPTS = 200
 
 
@@ -41,6 +48,7 @@ def main() -> None:
                     figures |= asyncio.run(ledger.measure(network, ledger.Load(), say))
                     figures |= proofs.measure(network, RECEIPTS, say)
 
+    figures |= audit.measure(AUDIT_RECORDS, RUNS, say)
     table = Table(title=f"Koinon, 4 nodes on one machine with {os.cpu_count()} cores", title_justify="left")
     for column in ("figure", "value", "reach"):
         table.add_column(column, justify="left" if column == "figure" else "right")

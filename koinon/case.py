@@ -1,4 +1,5 @@
-"""Case files: every record that concerns one dataset, person, task or any other subject, with receipts, in one file. Pure.
+"""Case files: every record that concerns one dataset, person, task or any other subject, with receipts, in one file.
+Pure.
 
 Verification, in the order in which it is done:
 
@@ -8,13 +9,15 @@ Verification, in the order in which it is done:
 9. The records about each of these follow on one another: each begins in the state in which the one before it ended,
    and the first where nothing was.
 
-**What it proves**: that these records are in the log; and by step 9 that none is missing by which something in the scope
-changed its state. The size of the log is under the head, so it is also known up to which record the case was looked for.
+**What it proves**: that these records are in the log; and by step 9 that none is missing by which something in the
+scope changed its state. The size of the log is under the head, so it is also known up to which record the case was
+looked for.
 
-**What it does not prove**: that no record was left out by which nothing changed its state (a use of a token, a reading), or which
-names the subject without being about it. The log is a tree by place, not by subject: to prove such an absence one would have
-to show all records. It can be refuted, though: whoever holds the ledger finds what is missing, and its receipt shows that
-it is. ``koinon audit verify --compare`` asks another node; ``koinon ledger verify`` replays everything.
+**What it does not prove**: that no record was left out by which nothing changed its state (a use of a token, a
+reading), or which names the subject without being about it. The log is a tree by place, not by subject: to prove such
+an absence one would have to show all records. It can be refuted, though: whoever holds the ledger finds what is
+missing, and its receipt shows that it is. ``koinon audit verify --compare`` asks another node; ``koinon ledger
+verify`` replays everything.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Memberships and roles as W3C Verifiable Credentials 2.0, for those who know no ledger.
 
-An operator signs what the ledger says of a person of its institution: the roles, and since when. The proof is a Data Integrity
-proof of cryptosuite eddsa-jcs-2022 (W3C vc-di-eddsa, section 3.3); issuer and subject are ``did:key``. The
+An operator signs what the ledger says of a person of its institution: the roles, and since when. The proof is a Data
+Integrity proof of cryptosuite eddsa-jcs-2022 (W3C vc-di-eddsa, section 3.3); issuer and subject are ``did:key``. The
 evidence, two receipts, says why to believe it: the records that registered the person and the operator.
 
 Verification, in this order:
@@ -11,8 +11,8 @@ Verification, in this order:
 3. Both receipts hold, for the chain of a genesis you trust (koinon.receipt).
 4. They register the subject with just these roles and key, and the issuer as operator of the subject's institution.
 
-Steps 1 and 2 are any verifier's; 3 and 4 need the genesis. **What it does not prove**: that a role still stands. A key may have been
-replaced or revoked since: ask for a new credential, and look at the evidence's time.
+Steps 1 and 2 are any verifier's; 3 and 4 need the genesis. **What it does not prove**: that a role still stands. A
+key may have been replaced or revoked since: ask for a new credential, and look at the evidence's time.
 """
 
 from __future__ import annotations

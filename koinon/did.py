@@ -1,6 +1,6 @@
 """``did:key`` identifiers of Ed25519 keys (W3C did:key method v0.9): the key itself, in another notation.
 
-``did:key:`` and then, in base58 with a leading ``z`` (multibase), the two bytes 0xed 0x01 (multicodec ed25519-pub) and the
+``did:key:`` and then, in base58 with a leading ``z`` (multibase), two bytes 0xed 0x01 (multicodec ed25519-pub) and the
 key. Nothing is looked up: whoever has the identifier has the key.
 """
 

@@ -1,7 +1,8 @@
 """JSON in its one canonical spelling (RFC 8785), for what is signed as JSON.
 
-No whitespace, keys in the order of their UTF-16 code units, the shortest escapes. Numbers are whole ones that every reader
-holds exactly (section 3.2.2.3 writes those as digits); a fraction has no place in a credential of ours, and is refused.
+No whitespace, keys in the order of their UTF-16 code units, the shortest escapes. Numbers are whole ones that every
+reader holds exactly (section 3.2.2.3 writes those as digits); a fraction has no place in a credential of ours, and is
+refused.
 """
 
 from __future__ import annotations

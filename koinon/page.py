@@ -1,4 +1,4 @@
-"""A case file as a page to read and to print: one HTML file that loads nothing, runs nothing and trusts no text in it."""
+"""A case file as a page to read and to print: one HTML file that loads and runs nothing and trusts no text in it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ th, td { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0; 
 td { overflow-wrap: anywhere } td:first-child { text-align: right }
 thead { display: table-header-group } tr { break-inside: avoid } @media print { body { margin: 0; max-width: none } }
 """
+_COMPLETE = (
+    "No change of state of what the case is about is missing. That nothing else was left out, no file can prove; "
+    "any member's node can refute it."
+)
 _COLUMNS = ("No.", "Time (UTC)", "What", "By", "About", "Change", "Concerning", "Detail")
 
 
@@ -32,18 +36,15 @@ def render(case: VerifiedCase, *, file_name: str) -> str:
         ("Proved by", f"block {proof.height}, {when(proof.time_ms)}, {proof.block_hash.hex()}"),
         ("Signed by", ", ".join(proof.signers)),
         ("To verify", f"koinon audit verify {file_name} --genesis genesis.json"),
-        (
-            "Complete?",
-            "No change of state of what the case is about is missing. That nothing else was left out, no file can prove; "
-            "any member's node can refute it.",
-        ),
+        ("Complete?", _COMPLETE),
     )
     rows = "\n".join(f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in _cells(item))}</tr>" for item in case.records)
+    header = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f"<title>{_safe(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{_safe(title)}</h1>\n"
-        f"<dl>\n{_list(facts)}\n</dl>\n<table>\n<thead><tr>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr></thead>\n"
+        f"<dl>\n{_list(facts)}\n</dl>\n<table>\n<thead><tr>{header}</tr></thead>\n"
         f"<tbody>\n{rows}\n</tbody>\n</table>\n</body>\n</html>\n"
     )
 

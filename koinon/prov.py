@@ -1,9 +1,9 @@
 """The audit trail as W3C PROV (PROV-DM, in its PROV-JSON form of the W3C member submission of 2013). Pure.
 
-A record is an activity. Who caused it is an agent that the activity was associated with; a person acted on behalf of its
-institution. What the record is about is an entity, and each record generates a state of it: a
-specialisation, derived from the state before. What the record names besides was used. Identifiers are those of the
-ledger, under ``urn:koinon:<chain>:``; nothing is looked up.
+A record is an activity. Who caused it is an agent that the activity was associated with; a person acted on behalf of
+its institution. What the record is about is an entity, and each record generates a state of it: a specialisation,
+derived from the state before. What the record names besides was used. Identifiers are those of the ledger, under
+``urn:koinon:<chain>:``; nothing is looked up.
 """
 
 from __future__ import annotations

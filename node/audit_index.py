@@ -103,11 +103,11 @@ class AuditIndex:
         groups: dict[str, int] = {}
         whole = [chunk for chunk, bits in masks.items() if bits == _ALL and chunk < self._open.number]
         if whole and len(whole) == whole[-1] - whole[0] + 1:  # nothing to intersect: the rows know their counts
-            for value, count in self._execute(
+            rows = self._execute(
                 "SELECT value, SUM(count) FROM chunks WHERE dimension = ? AND chunk BETWEEN ? AND ? GROUP BY value",
                 (by, whole[0], whole[-1]),
-            ):
-                groups[value] = count
+            )
+            groups = dict(rows)
             for chunk in whole:
                 del masks[chunk]
         for value, chunk, offsets in self._rows_of(by, masks):

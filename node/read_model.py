@@ -146,39 +146,8 @@ class ReadModel:
             found.append(self.dimensions(record))
             rows[schema.INSERT_POSTING] += [(account, index) for account in {item.account for item in record.postings}]
             first.setdefault(record.subject, record)
-        for subject, record in first.items():
-            kind, _, name = subject.partition(":")
-            new = not record.from_state
-            match kind:
-                case "dataset":
-                    self._add_dataset(rows, name, record.index, new)
-                case "demand":
-                    self._add_demand(rows, name, record.index, new)
-                case "dispute":
-                    self._add_dispute(rows, name, record.index, new)
-                case "request":
-                    request = self._ledger.request(name)
-                    institution = request.requested.dataset.partition(".")[0]
-                    if new:
-                        row = (record.index, name, institution, request.requester, request.status)
-                        rows[schema.INSERT_REQUEST].append(row)
-                    else:
-                        rows[schema.UPDATE_REQUEST].append((request.status, name))
-                case "token":
-                    token = self._ledger.token(name)
-                    if new:
-                        rows[schema.INSERT_TOKEN].append(
-                            (record.index, name, token.holder, token.dataset, token.status)
-                        )
-                    else:
-                        rows[schema.UPDATE_TOKEN].append((token.status, name))
-                case "task":
-                    task = self._ledger.task(name)
-                    if new:
-                        rows[schema.INSERT_TASK].append((record.index, name, task.asker, task.status))
-                        rows[schema.INSERT_PARTY] += [(party, record.index) for party in task.submitted.committee]
-                    else:
-                        rows[schema.UPDATE_TASK].append((task.status, name))
+        for record in first.values():
+            self._add_present(rows, record)
         chunk = self._open_chunk
         complete = indices.stop % CHUNK == 0
         for index, dimensions in zip(indices, found, strict=True):
@@ -192,6 +161,39 @@ class ReadModel:
         self._next_index = indices.stop
         if complete:
             self._open_chunk = OpenChunk(chunk.number + 1)
+
+    def _add_present(self, rows: _Rows, record: AuditRecord) -> None:
+        """What a record is about, as it is now; the record is the first about it among those taken in."""
+        kind, _, name = record.subject.partition(":")
+        new = not record.from_state
+        match kind:
+            case "dataset":
+                self._add_dataset(rows, name, record.index, new)
+            case "demand":
+                self._add_demand(rows, name, record.index, new)
+            case "dispute":
+                self._add_dispute(rows, name, record.index, new)
+            case "request":
+                request = self._ledger.request(name)
+                institution = request.requested.dataset.partition(".")[0]
+                if new:
+                    row = (record.index, name, institution, request.requester, request.status)
+                    rows[schema.INSERT_REQUEST].append(row)
+                else:
+                    rows[schema.UPDATE_REQUEST].append((request.status, name))
+            case "token":
+                token = self._ledger.token(name)
+                if new:
+                    rows[schema.INSERT_TOKEN].append((record.index, name, token.holder, token.dataset, token.status))
+                else:
+                    rows[schema.UPDATE_TOKEN].append((token.status, name))
+            case "task":
+                task = self._ledger.task(name)
+                if new:
+                    rows[schema.INSERT_TASK].append((record.index, name, task.asker, task.status))
+                    rows[schema.INSERT_PARTY] += [(party, record.index) for party in task.submitted.committee]
+                else:
+                    rows[schema.UPDATE_TASK].append((task.status, name))
 
     def dimensions(self, record: AuditRecord) -> set[Dimension]:
         """Everything a record can be found by."""

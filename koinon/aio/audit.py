@@ -1,7 +1,7 @@
 """The audit trail: read it by any dimension, take proofs from it, follow it live.
 
-What a regulator reads is recorded on the ledger before its node answers. The client does so by itself when the node asks for
-it: one record for each question, or stream opened, with the ``purpose`` given here. It takes one block.
+What a regulator reads is recorded on the ledger before its node answers. The client does so by itself when the node
+asks for it: one record for each question, or stream opened, with the ``purpose`` given here. It takes one block.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from koinon.v1.audit_pb2 import (
     ProvedRecords,
     ReadingKind,
     Receipt,
-    RecordProof,
     RecordFilter,
+    RecordProof,
     RecordReading,
     SignedHeader,
 )
@@ -105,7 +105,7 @@ class Audit:
     async def stats(
         self, by: str, subject: str = "", *, limit: int = 50, purpose: str = "", **words: Unpack[Words]
     ) -> CountRecordsResponse:
-        """How many records there are, by a dimension: kind, institution, day, outcome … For operators and regulators."""
+        """How many records there are, by a dimension: kind, day, outcome … For operators and regulators."""
         wanted = trail.make(subject, **words)
         connection = self._session.connection
 
@@ -151,7 +151,8 @@ class Audit:
         return gathered
 
     async def missing(self, case: CaseFile, *, purpose: str = "") -> builtins.list[AuditRecord]:
-        """What this profile's node knows of a case, up to the same head, and the case leaves out: nothing, if all is well.
+        """What this profile's node knows of a case, up to the same head, and the case leaves out: nothing, if all is
+        well.
 
         ``case`` is verified already; a record that comes back refutes that it is complete.
         """

@@ -1,4 +1,4 @@
-"""``koinon audit``: read the trail, take receipts, verify them offline."""
+"""``koinon audit``: read the trail, count it, follow it, and take receipts."""
 
 from __future__ import annotations
 
@@ -6,64 +6,137 @@ from pathlib import Path
 
 import click
 
-from koinon import genesis as genesis_file
-from koinon import profile, receipt
-from koinon.cli import output, proofs
+from koinon import receipt
+from koinon.cli import case, output
 from koinon.cli.app import invocation
-from koinon.cli.arguments import limit_option, moment
+from koinon.cli.arguments import limit_option
+from koinon.cli.trail import (
+    check_dimension,
+    filter_options,
+    purpose_option,
+    show_line,
+    show_records,
+)
 from koinon.display import plain, printable, when
 from koinon.errors import InvalidInput
+from koinon.trail import Words
 from koinon.v1.audit_pb2 import AuditRecord
 
 
 @click.group()
 def audit() -> None:
-    """Read the audit trail; verify receipts offline."""
+    """Read the audit trail; take proofs away and verify them offline.
+
+    What a regulator reads is itself recorded, with --purpose, and seen by those it concerns.
+    """
+
+
+for further in (case.case, case.export, case.verify):
+    audit.add_command(further)
 
 
 @audit.command("list")
-@click.argument("subject", default="")
-@click.option("--actor", default="", metavar="ID", help="Only what this person or institution did.")
-@click.option("--kind", default="", metavar="KIND", help='E.g. "token.granted", or a family: "token."')
-@click.option("--since", type=moment, default="", metavar="TIME", help="From this time on (UTC).")
-@click.option("--until", type=moment, default="", metavar="TIME", help="Up to this time (UTC).")
-@click.option(
-    "--from", "from_index", type=click.IntRange(min=0), default=0, metavar="INDEX", help="From this record on."
-)
+@filter_options
 @limit_option(1_000)
+@click.option("--newest", is_flag=True, help="The newest first.")
+@click.option("--receipts", type=click.Path(path_type=Path), metavar="DIR", help="Also a receipt for each, in DIR.")
 @click.option("--follow", is_flag=True, help="Go on with new records as they are committed; Ctrl-C ends it.")
+@purpose_option
 def list_(
-    subject: str, actor: str, kind: str, since: int, until: int, from_index: int, limit: int, follow: bool
+    subject: str, words: Words, limit: int, newest: bool, receipts: Path | None, follow: bool, purpose: str
 ) -> None:
-    """List what happened to SUBJECT: a dataset, person, institution, task, token or request; everything without it.
+    """List what happened to SUBJECT: a dataset, person, institution, or KIND:ID; everything without it.
 
     \b
     Examples:
       koinon audit list um.ercp.indo_rct
       koinon audit list um/analyst --kind token. --since 2026-11-01
-      koinon audit list task:4f1c9a0b6d2e8f3751c0d9e2a7b48c36
+      koinon audit list --outcome failed --where institution=um --newest --limit 20
+      koinon audit list task:4f1c9a0b6d2e8f3751c0d9e2a7b48c36 --receipts proofs
     """
     client = invocation().client
-    subject = _subject(subject)
     if follow:
-        for record in client.audit.watch(subject, kind=kind, from_index=from_index):
-            _show_line(record)
+        _follow(subject, words, new_only=False, purpose=purpose)
         return
-    records = client.audit.list(
-        subject, actor=actor, kind=kind, from_index=from_index, since_ms=since, until_ms=until, limit=limit
-    )
+    if receipts is None:
+        records = client.audit.list(subject, limit=limit, newest_first=newest, purpose=purpose, **words)
+    else:
+        records = _with_receipts(subject, words, limit, receipts, purpose)
+    show_records(records)
+    if not invocation().json:
+        output.say(f"{len(records)} record{'' if len(records) == 1 else 's'}; koinon audit receipt INDEX proves one")
+
+
+def _with_receipts(subject: str, words: Words, limit: int, directory: Path, purpose: str) -> list[AuditRecord]:
+    proved = invocation().client.audit.prove(subject, limit=limit, purpose=purpose, **words)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"{directory}: {error.strerror}", hint="name a directory that can be made") from error
+    for position, item in enumerate(proved.records):
+        receipt.save(directory / f"record-{item.index}.json", receipt.single(proved, position))
+    return [AuditRecord.FromString(item.record) for item in proved.records]
+
+
+@audit.command()
+@filter_options
+@click.option("--all", "past", is_flag=True, help="Begin with what is on the ledger already.")
+@purpose_option
+def watch(subject: str, words: Words, past: bool, purpose: str) -> None:
+    """Show new records as they are committed; Ctrl-C ends it.
+
+    To go on where a stream ended, begin with --from, at one above its last index.
+
+    \b
+    Examples:
+      koinon audit watch --kind task. --where institution=um
+      koinon audit watch um.ercp.indo_rct --from 1201 --json
+    """
+    _follow(subject, words, new_only=not past and not words.get("from_index"), purpose=purpose)
+
+
+def _follow(subject: str, words: Words, *, new_only: bool, purpose: str) -> None:
+    last: int | None = None
+    try:
+        for record in invocation().client.audit.watch(subject, new_only=new_only, purpose=purpose, **words):
+            show_line(record)
+            last = record.index
+    finally:
+        if last is not None:
+            output.say(f"the last one was {last}: koinon audit watch --from {last + 1} goes on after it")
+
+
+@audit.command()
+@filter_options
+@click.option("--by", default="kind", show_default=True, metavar="DIMENSION", help="What to count by.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many groups.")
+@purpose_option
+def stats(subject: str, words: Words, by: str, limit: int, purpose: str) -> None:
+    """Count records: all, or what happened to SUBJECT, by kind, institution, person, dataset, outcome, purpose, day …
+
+    A record counts for every institution, person … that it concerns. For operators and regulators.
+
+    \b
+    Examples:
+      koinon audit stats --by institution --kind task.failed
+      koinon audit stats um.ercp.indo_rct --by day
+      koinon audit stats --by outcome --where kind=access.*
+    """
+    counted = invocation().client.audit.stats(check_dimension(by), subject, limit=limit, purpose=purpose, **words)
     if invocation().json:
-        output.show_json([plain(record) for record in records])
+        output.show_json(plain(counted))
         return
-    columns = ("Index", "Time", "Kind", "Actor", "Subject", "Change", "Detail")
-    output.show(output.table(columns, (_cells(record) for record in records), right=("Index",)))
-    output.say(f"{len(records)} record{'' if len(records) == 1 else 's'}; koinon audit receipt INDEX proves one")
+    rows = ((group.value, str(group.records)) for group in counted.groups)
+    output.show(output.table((by.capitalize(), "Records"), rows, right=("Records",)))
+    shown = "" if len(counted.groups) == counted.values else f", {len(counted.groups)} of them shown"
+    output.say(f"{counted.records} records; {counted.values} values of {by}{shown}")
 
 
 @audit.command("receipt")
 @click.argument("of", metavar="INDEX|tx:ID|token:ID")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="A new file.  [default: stdout]")
-def receipt_(of: str, out: Path | None) -> None:
+@purpose_option
+def receipt_(of: str, out: Path | None, purpose: str) -> None:
     """Take a receipt: a file that proves something to anyone who holds the genesis.
 
     \b
@@ -76,7 +149,7 @@ def receipt_(of: str, out: Path | None) -> None:
       koinon audit receipt 25 --out receipt.json
       koinon audit receipt token:4f1c9a0b6d --out token.json
     """
-    found = invocation().client.audit.receipt(of)
+    found = invocation().client.audit.receipt(of, purpose=purpose)
     if out is None:
         output.show_text(receipt.render(found))
         return
@@ -86,25 +159,6 @@ def receipt_(of: str, out: Path | None) -> None:
     else:
         output.show_text(f"{printable(str(out))}\n")
     output.say(f"verify it offline: koinon audit verify {out} --genesis genesis.json")
-
-
-@audit.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--genesis",
-    type=click.Path(path_type=Path),
-    metavar="JSON",
-    help="From someone you trust.  [default: the profile's]",
-)
-def verify(file: Path, genesis: Path | None) -> None:
-    """Verify the receipt in FILE; needs no network and trusts no node, only the genesis file."""
-    trusted = genesis_file.load(genesis or profile.load(invocation().profile).genesis)
-    proved = receipt.verify(receipt.load(file), trusted)
-    if invocation().json:
-        output.show_json(proofs.as_json(proved))
-    else:
-        output.show_text("verified: the consortium recorded this\n")
-        output.show(output.facts(proofs.as_facts(proved)))
 
 
 @audit.command()
@@ -133,38 +187,3 @@ def head(height: int | None) -> None:
             ]
         )
     )
-
-
-_KINDS = ("dataset", "person", "institution", "task", "token", "request")
-
-
-def _subject(text: str) -> str:
-    """A subject as the ledger writes it; datasets, people and institutions may be named as usual."""
-    if not text or text.startswith(tuple(f"{kind}:" for kind in _KINDS)):
-        return text
-    if "/" in text:
-        return f"person:{text}"
-    if text.count(".") == 2:
-        return f"dataset:{text}"
-    if text.count(".") == 0 and len(text) < 32:
-        return f"institution:{text}"
-    raise InvalidInput(f"{text!a} is no subject", hint=f"write KIND:ID, with KIND one of {', '.join(_KINDS)}")
-
-
-def _cells(record: AuditRecord) -> tuple[str, ...]:
-    return (
-        str(record.index),
-        when(record.time_ms),
-        record.kind,
-        record.actor,
-        record.subject,
-        proofs.change(record),
-        record.detail,
-    )
-
-
-def _show_line(record: AuditRecord) -> None:
-    if invocation().json:
-        output.show_json_line(plain(record))
-    else:
-        output.show_text("  ".join(printable(cell) for cell in _cells(record)) + "\n")

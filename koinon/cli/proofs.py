@@ -16,15 +16,7 @@ Fact = tuple[str, str]
 
 def as_json(proved: Verified) -> dict[str, Any]:
     """Everything that was proved."""
-    proof = proved.proof
-    common = {
-        "chain_id": proof.chain_id,
-        "height": proof.height,
-        "block_hash": proof.block_hash.hex(),
-        "time_ms": proof.time_ms,
-        "signers": list(proof.signers),
-        "validator_changes": proof.validator_changes,
-    }
+    common = proof_as_json(proved.proof)
     match proved:
         case VerifiedRecord():
             kind, of = "record", {"record": plain(proved.record), "tree_size": proved.tree_size}
@@ -46,6 +38,19 @@ def as_json(proved: Verified) -> dict[str, Any]:
     return {"verified": True, "kind": kind, **of, **common}
 
 
+def proof_as_json(proof: Proof, tree_size: int | None = None) -> dict[str, Any]:
+    """What proved it."""
+    size = {} if tree_size is None else {"tree_size": tree_size}
+    return size | {
+        "chain_id": proof.chain_id,
+        "height": proof.height,
+        "block_hash": proof.block_hash.hex(),
+        "time_ms": proof.time_ms,
+        "signers": list(proof.signers),
+        "validator_changes": proof.validator_changes,
+    }
+
+
 def as_facts(proved: Verified) -> list[Fact]:
     """The same for a person; names with empty values are left out by whoever shows them."""
     facts: Iterator[Fact]
@@ -58,7 +63,7 @@ def as_facts(proved: Verified) -> list[Fact]:
             facts = _transaction(proved)
         case _:
             assert_never(proved)
-    return [*facts, *_proof(proved.proof)]
+    return [*facts, *proof_as_facts(proved.proof)]
 
 
 def change(record: AuditRecord) -> str:
@@ -102,7 +107,8 @@ def _transaction(proved: VerifiedTransaction) -> Iterator[Fact]:
         yield "Refusal", f"{result.refusal.message} [{result.refusal.rule}]"
 
 
-def _proof(proof: Proof) -> Iterator[Fact]:
+def proof_as_facts(proof: Proof) -> Iterator[Fact]:
+    """What proved it, for a person."""
     yield "Chain", proof.chain_id
     yield "Proved by", f"block {proof.height} ({proof.block_hash.hex()[:16]}…), {when(proof.time_ms)}"
     yield "Signed by", ", ".join(proof.signers)

@@ -154,7 +154,6 @@ class Operation(_message.Message):
     COMPLETE_TASK_FIELD_NUMBER: _builtins.int
     FAIL_TASK_FIELD_NUMBER: _builtins.int
     CANCEL_TASK_FIELD_NUMBER: _builtins.int
-    RECORD_READING_FIELD_NUMBER: _builtins.int
     PROPOSE_FIELD_NUMBER: _builtins.int
     CAST_BALLOT_FIELD_NUMBER: _builtins.int
     WITHDRAW_PROPOSAL_FIELD_NUMBER: _builtins.int
@@ -164,6 +163,7 @@ class Operation(_message.Message):
     DEFINE_UNION_FIELD_NUMBER: _builtins.int
     SET_UNION_MEMBERS_FIELD_NUMBER: _builtins.int
     CLAIM_EARNINGS_FIELD_NUMBER: _builtins.int
+    RECORD_READING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register_person(self) -> _identity_pb2.RegisterPerson: ...
     @_builtins.property
@@ -221,8 +221,6 @@ class Operation(_message.Message):
     @_builtins.property
     def cancel_task(self) -> _task_pb2.CancelTask: ...
     @_builtins.property
-    def record_reading(self) -> _audit_pb2.RecordReading: ...
-    @_builtins.property
     def propose(self) -> _governance_pb2.Propose: ...
     @_builtins.property
     def cast_ballot(self) -> _governance_pb2.CastBallot: ...
@@ -240,6 +238,8 @@ class Operation(_message.Message):
     def set_union_members(self) -> _points_pb2.SetUnionMembers: ...
     @_builtins.property
     def claim_earnings(self) -> _points_pb2.ClaimEarnings: ...
+    @_builtins.property
+    def record_reading(self) -> _audit_pb2.RecordReading: ...
     def __init__(
         self,
         *,
@@ -271,7 +271,6 @@ class Operation(_message.Message):
         complete_task: _task_pb2.CompleteTask | None = ...,
         fail_task: _task_pb2.FailTask | None = ...,
         cancel_task: _task_pb2.CancelTask | None = ...,
-        record_reading: _audit_pb2.RecordReading | None = ...,
         propose: _governance_pb2.Propose | None = ...,
         cast_ballot: _governance_pb2.CastBallot | None = ...,
         withdraw_proposal: _governance_pb2.WithdrawProposal | None = ...,
@@ -281,12 +280,13 @@ class Operation(_message.Message):
         define_union: _points_pb2.DefineUnion | None = ...,
         set_union_members: _points_pb2.SetUnionMembers | None = ...,
         claim_earnings: _points_pb2.ClaimEarnings | None = ...,
+        record_reading: _audit_pb2.RecordReading | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "begin_voting", b"begin_voting", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "record_reading", b"record_reading", "register_person", b"register_person", "request_access", b"request_access", "revoke_key", b"revoke_key", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rotate_key", b"rotate_key", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "begin_voting", b"begin_voting", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "record_reading", b"record_reading", "register_person", b"register_person", "request_access", b"request_access", "revoke_key", b"revoke_key", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rotate_key", b"rotate_key", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["register_person", "revoke_person", "update_endpoints", "rotate_key", "revoke_key", "begin_voting", "publish_dataset", "withdraw_dataset", "verify_dataset", "withdraw_verification", "post_demand", "withdraw_demand", "request_access", "grant_access", "deny_access", "revoke_token", "counter_offer", "accept_offer", "withdraw_request", "open_dispute", "answer_dispute", "rule_dispute", "withdraw_dispute", "submit_task", "accept_task", "complete_task", "fail_task", "cancel_task", "record_reading", "propose", "cast_ballot", "withdraw_proposal", "apply_for_membership", "withdraw_application", "transfer_points", "define_union", "set_union_members", "claim_earnings"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["register_person", "revoke_person", "update_endpoints", "rotate_key", "revoke_key", "begin_voting", "publish_dataset", "withdraw_dataset", "verify_dataset", "withdraw_verification", "post_demand", "withdraw_demand", "request_access", "grant_access", "deny_access", "revoke_token", "counter_offer", "accept_offer", "withdraw_request", "open_dispute", "answer_dispute", "rule_dispute", "withdraw_dispute", "submit_task", "accept_task", "complete_task", "fail_task", "cancel_task", "propose", "cast_ballot", "withdraw_proposal", "apply_for_membership", "withdraw_application", "transfer_points", "define_union", "set_union_members", "claim_earnings", "record_reading"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 

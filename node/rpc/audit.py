@@ -152,7 +152,7 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
         return self._receipts.token(records[0].index, records[1].index if len(records) > 1 else None)
 
     async def _check(self, records: Sequence[AuditRecord], reading_id: str) -> None:
-        """May the caller see these? Then waits for a header over them. Raises PermissionRefused, Refused, Unavailable."""
+        """May the caller see these? Waits for a header over them. Raises PermissionRefused, Refused, Unavailable."""
         self._trail.admit_records(caller(), records, reading_id)
         await self._wait_for_header(max(record.height for record in records))
 

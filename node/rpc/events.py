@@ -48,15 +48,18 @@ class EventService(services_pb2_grpc.EventServiceServicer):
             rest.from_index = max(rest.from_index, self._read_model.size)
         self._open += 1
         try:
-            while not (rest.until_index and rest.from_index >= rest.until_index):
+            while True:
                 size = self._read_model.size
                 records, following = self._read_model.records(rest, limit=_TURN)
                 for record in records:
                     if self._trail.may_see(who, record):
                         yield services_pb2.SubscribeResponse(record=record)
                 rest.from_index = following or max(rest.from_index, size)
-                await asyncio.sleep(0)
-                if not following and self._read_model.size == size:
+                if rest.until_index and rest.from_index >= rest.until_index:
+                    return
+                if following or self._read_model.size != size:
+                    await asyncio.sleep(0)
+                else:
                     await self._changes.next()
         finally:
             self._open -= 1

@@ -1,8 +1,9 @@
 """Who may read what of the audit log.
 
-Operators see every record: their node holds them all. Regulators see every record too, and the ledger says first what they
-read (node.contracts.readings). Others see the records they caused and those that concern them: about themselves, or about a
-request, token or task of theirs. A reading concerns whom its filter names; one that names nobody concerns everybody.
+Operators see every record: their node holds them all. Regulators see every record too, and the ledger says first what
+they read (node.contracts.readings). Others see the records they caused and those that concern them: about themselves,
+or about a request, token or task of theirs. A reading concerns whom its filter names; one that names nobody concerns
+everybody.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ FINAL = {
     "escrow": {"settled", "refunded"},
     "proposal": {"rejected", "expired", "withdrawn", "dropped", "executed", "failed"},
     "upgrade": {"active"},
+    "reading": {"recorded"},
 }
 
 
