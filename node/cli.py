@@ -24,6 +24,7 @@ from node import tls
 from node.config import Address, Home
 from node.key_commands import key
 from node.ledger_commands import ledger
+from node.recovery_commands import vote_again
 
 _ROLES = {
     "operator": Role.ROLE_OPERATOR,
@@ -183,6 +184,8 @@ def doctor(home: Path) -> int:
         output.show_json([asdict(finding) for finding in findings])
     return int(any(finding.weight == "problem" for finding in findings))
 
+
+node.add_command(vote_again)
 
 commands = [init, genesis, node, doctor, ledger, key]
 """What the koinon command gains where the node is installed."""

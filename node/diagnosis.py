@@ -86,7 +86,16 @@ def _own_troubles(facts: DiagnoseStallResponse, own: str) -> Iterable[Finding]:
         yield Finding(
             problem=facts.stalled,
             text=f"this node lost its signing state: it observes, and votes {safe}",
-            hint="nothing: voting now could contradict what its key signed before; with too few others it must wait",
+            hint="nothing: voting now could contradict what its key signed before. Where members with more than a "
+            "third of the power say the same no height becomes safe by itself: see koinon node vote-again --help"
+            if not facts.votes_from_height
+            else "nothing: voting now could contradict what its key signed before",
+        )
+    if facts.validator_key_missing:
+        yield Finding(
+            problem=facts.stalled,
+            text="the members know another validator key for this institution than its home holds: it does not vote",
+            hint="restore HOME/keys from the backup made after the last rotation, or: koinon key rotate validator",
         )
     clocks = {item.institution: item.clock_ahead_ms for item in facts.validators if item.institution != own}
     heard = [ahead for ahead in clocks.values() if ahead]

@@ -71,9 +71,9 @@ class Journal:
             wal.reset(self._standings())
 
     @staticmethod
-    def create(wal: WriteAheadLog, public_key: bytes) -> None:
-        """Begin the log of a validator key that was just made and has signed nothing."""
-        wal.reset([_standing(public_key, 0, 0)])
+    def create(wal: WriteAheadLog, public_key: bytes, *, from_height: int = 0) -> None:
+        """Begin the log of a validator key that was just made, or that signed nothing from this height on."""
+        wal.reset([_standing(public_key, 0, from_height)])
 
     # --- reading
 

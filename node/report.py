@@ -104,6 +104,7 @@ class Report:
             signing_state_lost=own in chain.validators
             and (engine.votes_from_height is None or engine.votes_from_height > chain.height + 1),
             votes_from_height=engine.votes_from_height or 0,
+            validator_key_missing=own in chain.validators and not engine.has_key,
             disk_free_bytes=shutil.disk_usage(self._config.home.path).free,
             slowest_sync_ms=progress.slowest_sync_ms(now_ms),
         )

@@ -67,6 +67,8 @@ def _lag(height: int, heard: int) -> int:
 def _state(answer: GetStatusResponse) -> str:
     if answer.syncing:
         return f"catching up: {answer.highest_claim - answer.height} blocks behind the others"
+    if answer.institution not in {item.institution for item in answer.validators}:
+        return "observing: follows, and has no vote"
     stands_still = answer.step != "idle" and answer.quiet_ms > 10_000
     return "no decision for some time: koinon why-stalled says why" if stands_still else "in step"
 

@@ -219,6 +219,7 @@ class DiagnoseStallResponse(_message.Message):
     VOTES_FROM_HEIGHT_FIELD_NUMBER: _builtins.int
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     SLOWEST_SYNC_MS_FIELD_NUMBER: _builtins.int
+    VALIDATOR_KEY_MISSING_FIELD_NUMBER: _builtins.int
     stalled: _builtins.bool
     height: _builtins.int
     """being decided, or next"""
@@ -251,6 +252,8 @@ class DiagnoseStallResponse(_message.Message):
     disk_free_bytes: _builtins.int
     slowest_sync_ms: _builtins.int
     """of the write-ahead log, within the last minute"""
+    validator_key_missing: _builtins.bool
+    """the ledger names another one for this validator than its node holds"""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
         """the weightiest first"""
@@ -282,10 +285,11 @@ class DiagnoseStallResponse(_message.Message):
         votes_from_height: _builtins.int = ...,
         disk_free_bytes: _builtins.int = ...,
         slowest_sync_ms: _builtins.int = ...,
+        validator_key_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deciding", b"deciding", "deciding_ms", b"deciding_ms", "disk_free_bytes", b"disk_free_bytes", "findings", b"findings", "heartbeat_ms", b"heartbeat_ms", "height", b"height", "highest_claim", b"highest_claim", "pending_transactions", b"pending_transactions", "proposed", b"proposed", "proposer", b"proposer", "quiet_ms", b"quiet_ms", "quorum", b"quorum", "reachable_power", b"reachable_power", "round", b"round", "round_ms", b"round_ms", "signing_state_lost", b"signing_state_lost", "slowest_sync_ms", b"slowest_sync_ms", "stalled", b"stalled", "step", b"step", "syncing", b"syncing", "validators", b"validators", "votes_from_height", b"votes_from_height"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deciding", b"deciding", "deciding_ms", b"deciding_ms", "disk_free_bytes", b"disk_free_bytes", "findings", b"findings", "heartbeat_ms", b"heartbeat_ms", "height", b"height", "highest_claim", b"highest_claim", "pending_transactions", b"pending_transactions", "proposed", b"proposed", "proposer", b"proposer", "quiet_ms", b"quiet_ms", "quorum", b"quorum", "reachable_power", b"reachable_power", "round", b"round", "round_ms", b"round_ms", "signing_state_lost", b"signing_state_lost", "slowest_sync_ms", b"slowest_sync_ms", "stalled", b"stalled", "step", b"step", "syncing", b"syncing", "validator_key_missing", b"validator_key_missing", "validators", b"validators", "votes_from_height", b"votes_from_height"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -138,8 +138,8 @@ class Context:
         )
 
 
-def sender_of(state: State, public_key: bytes) -> Sender:
-    """Who signs with this key now.
+def sender_of(state: State, public_key: bytes, *, reads: bool = False) -> Sender:
+    """Who signs with this key now. Who only ``reads`` may be of a suspended institution.
 
     Raises Unauthenticated with rule ``unknown-key``, ``revoked-key``, ``member-suspended`` or ``member-removed``.
     """
@@ -151,11 +151,11 @@ def sender_of(state: State, public_key: bytes) -> Sender:
             hint="ask an operator of your institution to register it",
         )
     institution = tables.INSTITUTIONS.data(state, owner.partition("/")[0])
-    return _sender(public_key, owner, institution or b"", tables.PEOPLE.data(state, owner) or b"")
+    return _sender(public_key, owner, institution or b"", tables.PEOPLE.data(state, owner) or b"", reads)
 
 
 @lru_cache(maxsize=10_000)  # asked several times for every transaction; pure, so nothing has to be forgotten
-def _sender(public_key: bytes, owner: str, institution_data: bytes, person_data: bytes) -> Sender:
+def _sender(public_key: bytes, owner: str, institution_data: bytes, person_data: bytes, reads: bool) -> Sender:
     """The sender that these entries make. Raises Unauthenticated."""
     institution_id = owner.partition("/")[0]
     institution, person = Institution.FromString(institution_data), Person.FromString(person_data)
@@ -174,7 +174,7 @@ def _sender(public_key: bytes, owner: str, institution_data: bytes, person_data:
         raise Unauthenticated(
             f"{institution_id} was removed by the members", rule="member-removed", hint="it may apply again"
         )
-    if institution.status != MEMBER_STATUS_ACTIVE:
+    if institution.status != MEMBER_STATUS_ACTIVE and not reads:
         raise Unauthenticated(
             f"{institution_id} is suspended", rule="member-suspended", hint="the members decide when it may return"
         )

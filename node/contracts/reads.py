@@ -47,11 +47,11 @@ class Reads:
         return tables.PEOPLE.get(self._state, person_id)
 
     def sender(self, public_key: bytes) -> Sender:
-        """Who signs with this key now: a person, or an institution's node.
+        """Who asks with this key: a person, or an institution's node. The suspended may look, and change nothing.
 
-        Raises Unauthenticated with rule ``unknown-key``, ``revoked-key`` or ``member-suspended``.
+        Raises Unauthenticated with rule ``unknown-key``, ``revoked-key`` or ``member-removed``.
         """
-        return sender_of(self._state, public_key)
+        return sender_of(self._state, public_key, reads=True)
 
     def keys(self, owner: str) -> list[KeyRecord]:
         """Every key that an institution or a person ever had, oldest first. Raises NotFound."""

@@ -14,7 +14,7 @@ from koinon.v1.identity_pb2 import (
 )
 from koinon.v1.task_pb2 import TASK_STATUS_FAILED
 from node.contracts import tables
-from tests.contracts.consortium import MEMBERS, Consortium, access_request, publication
+from tests.contracts.consortium import MEMBERS, Consortium, access_request, key, publication
 from tests.contracts.decree import admit, decree, readmit, recover, remove, set_power, suspend
 
 
@@ -105,6 +105,7 @@ def test_who_is_excluded_leaves_nothing_open(consortium: Consortium, exclude: ob
 def test_keys_of_the_excluded_do_nothing(consortium: Consortium) -> None:
     decree(consortium, suspend("iu"))
     assert consortium.refused("iu/operator", publication("iu.a.t")) == "member-suspended"
+    assert consortium.app.sender(key("iu/operator").public_key).id == "iu/operator"  # it may look
     decree(consortium, remove("iu"))
     assert consortium.refused("iu/operator", publication("iu.a.t")) == "member-removed"
     assert consortium.refused("iu", publication("iu.a.t")) == "member-removed"

@@ -77,9 +77,8 @@ def follow(net: Net, height: int) -> int:
         wanted = next(question)
         while True:
             wanted = question.send(signed_header(net, wanted))
-    except StopIteration as end:
-        assert end.value.height == height
-    return len(client)
+    except StopIteration:
+        return len(client)
 
 
 def test_every_member_changes_its_key_and_the_ledger_goes_on() -> None:

@@ -1,0 +1,46 @@
+"""A validator that nobody can help: its signing state is lost, and without its vote no height becomes safe."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from koinon.keys import SigningKey
+from node.cli import node
+from node.config import Home
+from tests.node.test_runtime import home, running
+
+__all__ = ["home"]
+
+
+def vote_again(path: Path, *, sure: str = "y\n") -> Result:
+    return CliRunner().invoke(node, ["vote-again", "--home", str(path)], input=sure)
+
+
+async def test_a_lone_validator_votes_again_when_its_operator_says_so(home: Home) -> None:
+    async with running(home) as (client, _, _):
+        await client.members.register("um/first", SigningKey.generate().public_key, ["analyst"])
+        refused = vote_again(home.path)
+        assert getattr(refused.exception, "rule", "") == "store-locked"
+        height = (await client.status()).height
+    refused = vote_again(home.path)
+    assert getattr(refused.exception, "rule", "") == "wrong-state"
+    home.wal.unlink()
+    async with running(home) as (client, _, _):  # it only observes now, and nobody else decides
+        stall = await client.why_stalled()
+        assert stall.signing_state_lost
+        assert any("vote-again" in finding.hint for finding in stall.findings)
+        assert (await client.status()).height >= height
+    assert vote_again(home.path, sure="n\n").exit_code != 0
+    assert vote_again(home.path).exit_code == 0, vote_again(home.path).output
+    async with running(home) as (client, _, _):
+        await client.members.register("um/second", SigningKey.generate().public_key, ["analyst"])
+        assert (await client.status()).height > height
+
+
+def test_without_a_ledger_there_is_no_height_to_vote_from(home: Home) -> None:
+    shutil.rmtree(home.ledger, ignore_errors=True)
+    refused = vote_again(home.path)
+    assert getattr(refused.exception, "rule", "") == "corrupt"
