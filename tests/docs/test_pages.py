@@ -52,7 +52,7 @@ def test_a_page_about_the_readme_s_network(page: str, session: Path) -> None:
         shell.run(example)
 
 
-@pytest.mark.parametrize("page", ["operator.md", "developer.md", "points.md"])
+@pytest.mark.parametrize("page", ["operator.md", "developer.md", "points.md", "governance.md"])
 def test_a_page_of_its_own(page: str, tmp_path: Path) -> None:
     shell = Shell(_directory(tmp_path), environment(BIN))
     try:
@@ -63,5 +63,5 @@ def test_a_page_of_its_own(page: str, tmp_path: Path) -> None:
 
 
 def test_no_page_is_left_out() -> None:
-    run = {"analyst.md", "regulator.md", "operator.md", "developer.md"}
+    run = {"analyst.md", "regulator.md", "operator.md", "developer.md", "points.md", "governance.md"}
     assert {path.name for path in (ROOT / "docs").glob("*.md") if list(examples(path))} == run
