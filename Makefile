@@ -5,7 +5,7 @@ MESSAGES := $(wildcard proto/koinon/v1/*.proto)
 SERVICES := proto/koinon/v1/peer.proto proto/koinon/v1/services.proto
 CODE := koinon governance mpc node testnet bench docs tests
 
-.PHONY: demo test lint proto bench sim fuzz faults docs lock clean
+.PHONY: demo test lint proto bench endure sim fuzz faults docs lock clean
 
 demo: .venv/node.stamp ## four hospitals reproduce a published trial
 	@$(BIN)/koinon demo
@@ -29,6 +29,9 @@ proto: .venv/dev.stamp ## generate koinon/v1 from proto/koinon/v1
 
 bench: .venv/node.stamp ## measure; prints a table, writes bench/latest.json
 	@$(BIN)/python -m bench.run
+
+endure: .venv/node.stamp ## memory over ten minutes of load, cost up to a million transactions: make endure MINUTES=10
+	@$(BIN)/python -m bench.endurance --minutes $(or $(MINUTES),10)
 
 sim: .venv/dev.stamp ## the ledger under faults and attacks: make sim SEEDS=1000 JOBS=2
 	@$(BIN)/python -m testnet.simulation --seeds $(or $(SEEDS),200) --first-seed $(or $(FIRST_SEED),0) --jobs $(or $(JOBS),1)

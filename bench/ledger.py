@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import quantiles
 
 from koinon import envelope, genesis, key_files, profile
@@ -26,6 +27,7 @@ from koinon.v1.transaction_pb2 import Operation, TransactionStatus
 from testnet.network import Testnet
 
 BATCH = 200
+TICK_S = 0.1  # between two batches of a steady load
 _LANES = 5  # batches under way per node: more than a block holds, so that no block waits for load
 _EXPIRY_MS = 9 * 60 * 1000
 _WAIT_MS = 30_000
@@ -35,10 +37,11 @@ _WAIT_MS = 30_000
 class Load:
     """How much to measure; the defaults are what ``make bench`` reports."""
 
-    transactions: int = 12_000  # for throughput, in all
+    transactions: int = 24_000  # for throughput, in all
     idle_samples: int = 100
     idle_pause_s: float = 0.4  # longer than the empty block that follows a change
-    half_load_s: float = 20.0
+    steady_s: float = 20.0  # at full load, and at half of what was reached
+    full_tx_per_s: float = 2_500.0  # offered; or nearly what was reached, if that is less
 
 
 class Sender:
@@ -57,7 +60,7 @@ class Sender:
         signed = []
         for _ in range(count):
             self._number += 1
-            operation = Operation(publish_dataset=_small_dataset(f"{self._institution}.bench.t{self._number}"))
+            operation = Operation(publish_dataset=small_dataset(f"{self._institution}.bench.t{self._number}"))
             nonce = os.urandom(NONCE_BYTES)
             signed.append(envelope.sign(self._chain_id, [operation], self._key, expires_at_ms, nonce))
         return signed
@@ -83,7 +86,8 @@ class Sender:
             ]
 
 
-def _small_dataset(name: str) -> PublishDataset:
+def small_dataset(name: str) -> PublishDataset:
+    """What each transaction publishes."""
     return PublishDataset(
         name=name,
         title="A small table",
@@ -101,24 +105,55 @@ def _small_dataset(name: str) -> PublishDataset:
     )
 
 
+@asynccontextmanager
+async def connected(network: Testnet) -> AsyncIterator[list[Sender]]:
+    """A sender at every node."""
+    senders = [Sender(network, institution) for institution in network.institutions]
+    try:
+        yield senders
+    finally:
+        for sender in senders:
+            await sender.connection.close()
+
+
 async def measure(network: Testnet, load: Load, say: Callable[[str], None]) -> dict[str, float]:
     """Keys ``ledger.*`` of the report."""
-    async with AsyncExitStack() as stack:
-        senders = [Sender(network, institution) for institution in network.institutions]
-        for sender in senders:
-            stack.push_async_callback(sender.connection.close)
+    async with connected(network) as senders:
         say(f"latency of {load.idle_samples} single transactions on an idle ledger")
         idle = await _idle(senders[0], load)
         say(f"throughput of {load.transactions} transactions over {len(senders)} nodes")
+        before_s = _processor_s(network)
         tx_per_s = await _throughput(senders, load.transactions)
+        used_s = _processor_s(network) - before_s
+        full_tx_per_s = min(load.full_tx_per_s, 0.95 * tx_per_s)
+        say(f"latency at {full_tx_per_s:.0f} tx/s")
+        full = await _steady_load(senders, full_tx_per_s, load.steady_s)
         say(f"latency at half of {tx_per_s:.0f} tx/s")
-        half = await _half_load(senders, tx_per_s / 2, load.half_load_s)
+        half = await _steady_load(senders, tx_per_s / 2, load.steady_s)
     return {
         "ledger.tx_per_s": tx_per_s,
+        "ledger.cpu_us_per_tx": used_s / load.transactions * 1e6,
+        "ledger.full_load_p99_ms": _percentile(full, 99),
         "ledger.idle_p50_ms": _percentile(idle, 50),
         "ledger.idle_p99_ms": _percentile(idle, 99),
         "ledger.half_load_p99_ms": _percentile(half, 99),
     }
+
+
+async def measure_seven(network: Testnet, transactions: int, say: Callable[[str], None]) -> dict[str, float]:
+    """Key ``ledger.tx_per_s_7``, of a network of seven."""
+    say(f"throughput of {transactions} transactions over {len(network.institutions)} nodes")
+    async with connected(network) as senders:
+        return {"ledger.tx_per_s_7": await _throughput(senders, transactions)}
+
+
+def _processor_s(network: Testnet) -> float:
+    """Processor time of all nodes' processes so far: on a busy machine it says more than the clock."""
+    ticks = 0
+    for institution in network.institutions:
+        fields = Path(f"/proc/{network.pid(institution)}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime: proc(5) counts from the process id, as field 1
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 async def _timed(sender: Sender, envelopes: Sequence[bytes]) -> float:
@@ -155,16 +190,15 @@ async def _throughput(senders: Sequence[Sender], transactions: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-async def _half_load(senders: Sequence[Sender], tx_per_s: float, seconds: float) -> list[float]:
+async def _steady_load(senders: Sequence[Sender], tx_per_s: float, seconds: float) -> list[float]:
     """Latencies of every transaction of a steady stream: one small batch every tick, at the nodes in turn."""
-    tick_s = 0.1
-    size = max(1, round(tx_per_s * tick_s))
-    ticks = round(seconds / tick_s)
+    size = max(1, round(tx_per_s * TICK_S))
+    ticks = round(seconds / TICK_S)
     batches = [senders[number % len(senders)].sign(size) for number in range(ticks)]
     started = time.perf_counter()
     pending = []
     for number, batch in enumerate(batches):
-        await asyncio.sleep(max(0.0, started + number * tick_s - time.perf_counter()))
+        await asyncio.sleep(max(0.0, started + number * TICK_S - time.perf_counter()))
         pending.append(asyncio.create_task(_timed(senders[number % len(senders)], batch)))
     return [latency for latency in await asyncio.gather(*pending) for _ in range(size)]
 

@@ -12,13 +12,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, ledger, proofs, query
-from testnet.network import Testnet
+from bench import audit, crash, endurance, execution, ledger, proofs, query
+from testnet.network import DEFAULT_INSTITUTIONS, Testnet
 
 REPORT = Path(__file__).with_name("latest.json")
-AT_LEAST = {"ledger.tx_per_s": 500.0}
+AT_LEAST = {"ledger.tx_per_s": 2_500.0, "ledger.tx_per_s_7": 1_250.0}
 AT_MOST = {
-    "ledger.idle_p50_ms": 250.0,
+    "ledger.idle_p50_ms": 80.0,
+    "ledger.full_load_p99_ms": 1_500.0,
+    "ledger.proposer_crash_gap_ms": 2_000.0,
     "query.p50_ms": 2_000.0,
     "testnet.ready_s": 10.0,
     "audit.page_ms": 50.0,
@@ -27,6 +29,12 @@ AT_MOST = {
 RUNS = 20
 AUDIT_RECORDS = 1_000_000
 RECEIPTS = 200
+KILLS = 4
+SIZES = (10_000, 100_000)
+MEMORY_S = 60.0
+MEMORY_TX_PER_S = 1_000.0
+SEVEN = (*DEFAULT_INSTITUTIONS, "va", "vb", "vc")
+SEVEN_TRANSACTIONS = 14_000
 
 
 def main() -> None:
@@ -38,17 +46,22 @@ def main() -> None:
         console.print(f"{text} ...", style="dim")
 
     with tempfile.TemporaryDirectory(prefix="koinon-bench-") as directory:
-        for part in ("query", "ledger"):  # each on a network of its own, so that neither meets the other's state
-            started = time.perf_counter()
-            with Testnet.create(Path(directory) / part) as network:
-                if part == "query":
-                    figures["testnet.ready_s"] = time.perf_counter() - started
-                    figures |= query.measure(network, RUNS, say)
-                else:
-                    figures |= asyncio.run(ledger.measure(network, ledger.Load(), say))
-                    figures |= proofs.measure(network, RECEIPTS, say)
-
+        path = Path(directory)  # every part on a network of its own, so that none meets another's state
+        started = time.perf_counter()
+        with Testnet.create(path / "query") as network:
+            figures["testnet.ready_s"] = time.perf_counter() - started
+            figures |= query.measure(network, RUNS, say)
+        with Testnet.create(path / "ledger") as network:
+            figures |= asyncio.run(ledger.measure(network, ledger.Load(), say))
+            figures |= proofs.measure(network, RECEIPTS, say)
+        with Testnet.create(path / "seven", SEVEN) as network:
+            figures |= asyncio.run(ledger.measure_seven(network, SEVEN_TRANSACTIONS, say))
+        with Testnet.create(path / "long") as network:
+            figures |= asyncio.run(endurance.memory(network, MEMORY_S, MEMORY_TX_PER_S, say))
+            figures |= asyncio.run(crash.measure(network, KILLS, say))
+    figures |= execution.measure(SIZES, say)
     figures |= audit.measure(AUDIT_RECORDS, RUNS, say)
+
     table = Table(title=f"Koinon, 4 nodes on one machine with {os.cpu_count()} cores", title_justify="left")
     for column in ("figure", "value", "reach"):
         table.add_column(column, justify="left" if column == "figure" else "right")

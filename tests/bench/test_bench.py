@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from bench import ledger, query, run
+from bench import crash, endurance, execution, ledger, query, run
 from testnet.network import Testnet
 
-SMALL = ledger.Load(transactions=400, idle_samples=3, idle_pause_s=0.05, half_load_s=0.5)
+SMALL = ledger.Load(transactions=400, idle_samples=3, idle_pause_s=0.05, steady_s=0.5)
 FIGURES = {
     "ledger.tx_per_s",
     "ledger.idle_p50_ms",
     "ledger.idle_p99_ms",
     "ledger.half_load_p99_ms",
+    "ledger.full_load_p99_ms",
+    "ledger.cpu_us_per_tx",
+    "ledger.tx_per_s_7",
+    "ledger.rss_growth_mb",
+    "ledger.proposer_crash_gap_ms",
+    "ledger.execution_us_1000",
+    "ledger.execution_us_6000",
     "query.p50_ms",
     "query.wire_bytes",
 }
@@ -24,10 +31,14 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
     with Testnet.create(tmp_path / "net") as network:
         figures = query.measure(network, 1, said.append)
         figures |= asyncio.run(ledger.measure(network, SMALL, said.append))
+        figures |= asyncio.run(ledger.measure_seven(network, 400, said.append))
+        figures |= asyncio.run(endurance.memory(network, 1.0, 100.0, said.append))
+        figures |= asyncio.run(crash.measure(network, 1, said.append))
+    figures |= execution.measure((1_000, 6_000), said.append)
     assert set(figures) == FIGURES
-    assert all(value > 0 for value in figures.values()), figures
+    assert all(value > 0 for name, value in figures.items() if name != "ledger.rss_growth_mb"), figures
     assert figures["ledger.idle_p50_ms"] <= figures["ledger.idle_p99_ms"]
-    assert len(said) == 4
+    assert len(said) == 10
 
 
 def test_every_reach_belongs_to_a_figure() -> None:

@@ -1,0 +1,122 @@
+"""What a transaction costs one node, without network and consensus, as its store grows.
+
+Processor time, not the clock's: it means the same on a busy machine. The store is LevelDB on disk, with the read model
+beside it, filled by transactions like those of the throughput run; those are executed without verifying signatures,
+which takes what it takes whatever the store holds. What is measured is verified.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+from bench.ledger import small_dataset
+from koinon import canonical, envelope, genesis, key_files, profile
+from koinon.envelope import SignedTransaction
+from koinon.keys import SIGNATURE_BYTES
+from koinon.limits import MAX_EXPIRY_MS, NONCE_BYTES
+from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED, Envelope, Operation, TransactionBody
+from node.abci import DecidedBlock
+from node.application import Application
+from node.read_model import ReadModel
+from node.store.leveldb import LevelStore
+from testnet.network import Testnet
+
+_BLOCK = 1_000  # transactions
+_BLOCK_MS = 400
+_MEASURED = 5  # blocks at every size
+
+
+def measure(sizes: Sequence[int], say: Callable[[str], None]) -> dict[str, float]:
+    """Keys ``ledger.execution_us_<size>``: microseconds per transaction with that many in the store, ascending.
+
+    Verification, admission, check of the proposal, execution, one synced write, index: all that a validator does.
+    """
+    figures = {}
+    with tempfile.TemporaryDirectory(prefix="koinon-execution-") as directory, closing(_Node(Path(directory))) as node:
+        for size in sizes:
+            say(f"a store with {size:,} transactions")
+            while node.transactions < size:
+                node.fill()
+            figures[f"ledger.execution_us_{size}"] = sum(node.timed() for _ in range(_MEASURED)) / _MEASURED
+    return figures
+
+
+class _Node:
+    """An institution's ledger, whose operator publishes without end."""
+
+    def __init__(self, directory: Path) -> None:
+        network = Testnet.create(directory / "net")  # for its genesis and keys: no node runs
+        chosen = profile.load(network.profile(f"{network.institutions[0]}-operator"))
+        initial = genesis.load(chosen.genesis)
+        self._institution = network.institutions[0]
+        self._key = key_files.load_signing_key(chosen.key_file)
+        self._chain_id = genesis.chain_id(initial)
+        self._store = LevelStore(directory / "ledger")
+        self._application = Application(self._store, initial)
+        self._read_model = ReadModel(directory / "read.sqlite", self._application)
+        self._voters = tuple(item.institution for item in self._application.info().validators)
+        self._numbers = count()
+        self.transactions = 0
+
+    def close(self) -> None:
+        self._read_model.close()
+        self._store.close()
+
+    def fill(self) -> None:
+        """One block of transactions that pass for verified."""
+        block = []
+        for body in self._bodies():
+            data = Envelope(
+                body=body.SerializeToString(deterministic=True),
+                public_key=self._key.public_key,
+                signature=os.urandom(SIGNATURE_BYTES),
+            )
+            transaction_id = canonical.transaction_id(self._key.public_key, data.body)
+            block.append(data.SerializeToString(deterministic=True))
+            self._application.remember(block[-1], SignedTransaction(transaction_id, self._key.public_key, body))
+        self._decide(block)
+
+    def timed(self) -> float:
+        """One block of transactions that were signed; microseconds for each."""
+        block = [
+            envelope.sign(self._chain_id, body.operations, self._key, body.expires_at_ms, body.nonce)
+            for body in self._bodies()
+        ]
+        started = time.process_time()
+        for data, transaction in zip(block, envelope.verify_many(self._chain_id, block), strict=True):
+            assert isinstance(transaction, SignedTransaction)
+            assert self._application.check_verified(data, transaction) is None
+        height, time_ms = self._application.info().height + 1, self._application.time_ms + _BLOCK_MS
+        assert self._application.process_proposal(height, time_ms, block) is None
+        self._decide(block)
+        return (time.process_time() - started) / len(block) * 1e6
+
+    def _bodies(self) -> list[TransactionBody]:
+        return [
+            TransactionBody(
+                chain_id=self._chain_id,
+                nonce=os.urandom(NONCE_BYTES),
+                expires_at_ms=self._application.time_ms + MAX_EXPIRY_MS,
+                operations=[Operation(publish_dataset=small_dataset(f"{self._institution}.bench.t{number}"))],
+            )
+            for number, _ in zip(self._numbers, range(_BLOCK), strict=False)
+        ]
+
+    def _decide(self, block: Sequence[bytes]) -> None:
+        application = self._application
+        height, time_ms = application.info().height + 1, application.time_ms + _BLOCK_MS
+        decided = DecidedBlock(
+            height, time_ms, canonical.ZERO_HASH, self._voters[0], tuple(block), signers=self._voters
+        )
+        finalized = application.finalize_block(decided)
+        self._store.write(finalized.writes, sync=True)
+        application.commit()
+        self._read_model.follow()
+        assert all(result.status == TRANSACTION_STATUS_COMMITTED for result in finalized.results)
+        self.transactions += len(block)
