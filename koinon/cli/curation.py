@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from koinon import croissant, dcat
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.cli.arguments import limit_option
@@ -13,6 +14,8 @@ from koinon.cli.catalog import catalog
 from koinon.display import plain, when
 from koinon.v1.catalog_pb2 import Dataset, DatasetStatus, VerificationOutcome
 from koinon.words import word
+
+_ALL = 1_000_000  # datasets: an export leaves none out
 
 
 @catalog.command()
@@ -80,6 +83,30 @@ def unverify(name: str, reason: str, version: int | None) -> None:
     """Take back what your institution stated about dataset NAME. Operators only."""
     dataset = invocation().client.catalog.withdraw_verification(name, reason, version=version or 0)
     _done(dataset, f"taken back: {dataset.published.name}, version {dataset.version}")
+
+
+@catalog.command()
+@click.option("--format", "format_", type=click.Choice(["dcat", "croissant"]), default="dcat", show_default=True)
+@click.option("--dataset", "name", default="", metavar="NAME", help="Only this one (institution.collection.table).")
+def export(format_: str, name: str) -> None:
+    """Print the whole catalog as JSON-LD that others understand.
+
+    dcat: DCAT 3 in the Dataspace Protocol's form, with ODRL offers and Croissant columns, one document. croissant:
+    one document per dataset, on a line each.
+
+    \b
+    Example:
+      koinon catalog export > catalog.jsonld
+    """
+    client = invocation().client
+    found = [client.catalog.show(name)] if name else client.catalog.search(limit=_ALL)
+    institutions, chain_id = client.members.institutions(), client.status().chain_id
+    if format_ == "dcat":
+        output.show_json(dcat.catalog(chain_id, found, institutions, client.catalog.taxonomy()))
+        return
+    titles = {member.descriptor.id: member.descriptor.title for member in institutions}
+    for dataset in dcat.published(found):
+        output.show_json_line(croissant.dataset(chain_id, dataset, titles.get(dataset.publisher) or dataset.publisher))
 
 
 def _done(dataset: Dataset, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,11 @@ def test_from_a_wish_to_a_verdict(consortium: Consortium, tmp_path: Path) -> Non
     assert [item["version"] for item in consortium.data(analyst, "catalog", "history", TABLE)] == [2, 1]
     assert "description" in consortium.ok(analyst, "catalog", "history", TABLE).splitlines()[2]
     assert "c (confirmed)" in consortium.ok(analyst, "catalog", "history", TABLE)
+
+    exported = json.loads(consortium.ok(analyst, "catalog", "export"))
+    assert [item["dct:identifier"] for item in exported["dataset"]] == [found[0]["uid"]]
+    card = json.loads(consortium.ok(analyst, "catalog", "export", "--format", "croissant", "--dataset", TABLE))
+    assert [field["name"] for field in card["recordSet"][0]["field"]] == ["age", "arm"]
 
     (request,) = consortium.data(analyst, "access", "request", TABLE, "--purpose", "a look", "--uses", "9")
     consortium.ok(
