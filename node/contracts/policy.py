@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from koinon.errors import InvalidInput, NotFound, Refused
 from koinon.v1.catalog_pb2 import DATASET_STATUS_PUBLISHED, AccessPolicy, Dataset, TaskOperation
-from koinon.v1.identity_pb2 import Parameters
+from koinon.v1.identity_pb2 import MEMBER_STATUS_SUSPENDED, Parameters
 from node.contracts import tables
 from node.ledger.state import State
 
@@ -14,9 +14,15 @@ from node.ledger.state import State
 def published_dataset(state: State, name: str) -> Dataset:
     """The newest version of a dataset that can be used.
 
-    Raises NotFound, or Refused with rule ``dataset-withdrawn``.
+    Raises NotFound, or Refused with rule ``dataset-withdrawn`` or ``member-suspended``.
     """
     dataset = tables.DATASETS.get(state, name)
+    if tables.INSTITUTIONS.get(state, dataset.publisher).status == MEMBER_STATUS_SUSPENDED:
+        raise Refused(
+            f"{dataset.publisher}, who published {name}, is suspended",
+            rule="member-suspended",
+            hint="the members decide when it may return",
+        )
     if dataset.status != DATASET_STATUS_PUBLISHED:
         raise Refused(
             f"dataset {name} was withdrawn by {dataset.publisher}",

@@ -59,7 +59,13 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
         standing = Ledger(answer.status.height, answer.status.block_time_ms, answer.members)
     members = standing.members or (tuple(genesis.institutions) if genesis is not None else ())
     known = next((item for item in members if item.id == config.institution), None)
-    if members and known is None:
+    if members and known is None and _hopes(config):
+        yield warning(
+            "membership",
+            f"{config.institution} is not among the members yet: {', '.join(item.id for item in members)}",
+            "the members decide; until then their nodes do not let this one in",
+        )
+    elif members and known is None:
         yield problem(
             "membership",
             f"{config.institution} is not among the members: {', '.join(item.id for item in members)}",
@@ -84,6 +90,14 @@ def is_running(home: Home) -> bool:
     except OSError:
         return True
     return False
+
+
+def _hopes(config: NodeConfig) -> bool:
+    """Was the home made for this institution, which may still be admitted?"""
+    try:
+        return genesis_file.load_descriptor(config.home.descriptor).id == config.institution
+    except InvalidFile:
+        return False
 
 
 def _ask_node(config: NodeConfig, genesis: Genesis, ask: AskPassphrase | None) -> Live | str:

@@ -12,6 +12,7 @@ from koinon.key_files import AskPassphrase, Kind
 from koinon.v1.identity_pb2 import InstitutionDescriptor
 from node import tls
 from node.config import NodeConfig
+from node.credentials import KINDS, NEXT
 from node.doctor.finding import Finding, ok, problem, refused, warning
 
 _SOON_DAYS = 30
@@ -20,8 +21,7 @@ _CENTURY_DAYS = 36_500  # koinon init makes certificates without an end, which X
 
 def keys(config: NodeConfig, known: InstitutionDescriptor | None, ask: AskPassphrase | None) -> Iterator[Finding]:
     """``known`` is what the members know of this institution; None where that cannot be told."""
-    kinds: dict[str, Kind] = {"validator": "ed25519", "node": "ed25519", "sealing": "x25519"}
-    for name, kind in kinds.items():
+    for name, kind in KINDS.items():
         path, check = config.home.key(name), f"{name} key"
         try:
             encrypted = key_files.is_encrypted(path, kind)
@@ -35,7 +35,14 @@ def keys(config: NodeConfig, known: InstitutionDescriptor | None, ask: AskPassph
         except InvalidFile as error:
             yield refused(check, error)
             continue
-        if known is not None and public_key != getattr(known, f"{name}_key"):
+        named = getattr(known, f"{name}_key") if known is not None else b""
+        if known is not None and not named:
+            yield warning(
+                check, f"the members know none for {config.institution}: it was revoked", f"koinon key rotate {name}"
+            )
+        elif known is not None and named == _waiting(config, name, kind):
+            yield warning(check, f"{path} was rotated, and the node has not taken up the new key", "start the node")
+        elif known is not None and public_key != named:
             yield problem(
                 check,
                 f"{path} is not the key that the members know for {config.institution}",
@@ -67,6 +74,8 @@ def certificate(config: NodeConfig, known: InstitutionDescriptor | None) -> Iter
         yield problem(
             check, f"{home.certificate} does not belong to {home.certificate_key}", "restore both from one backup"
         )
+    elif known is not None and der != known.tls_certificate and known.tls_certificate == _waiting_certificate(config):
+        yield warning(check, f"{home.certificate} was rotated, and the node has not taken up the new one", "start it")
     elif known is not None and der != known.tls_certificate:
         yield problem(
             check,
@@ -81,6 +90,16 @@ def certificate(config: NodeConfig, known: InstitutionDescriptor | None) -> Iter
         )
     else:
         yield ok(check, f"pinned by the members; {'without an end' if left > _CENTURY_DAYS else f'{left} days left'}")
+
+
+def _waiting(config: NodeConfig, name: str, kind: Kind) -> bytes:
+    path = config.home.key(f"{name}.{NEXT}")
+    return key_files.public_key(path, kind) if path.exists() else b""
+
+
+def _waiting_certificate(config: NodeConfig) -> bytes:
+    path = config.home.certificate.parent / NEXT / config.home.certificate.name
+    return tls.pem_to_der(_read(path)) if path.exists() else b""
 
 
 def _read(path: Path) -> bytes:

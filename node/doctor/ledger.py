@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from koinon import genesis as genesis_file
 from koinon.errors import Corrupt, KoinonError
-from koinon.v1.identity_pb2 import Genesis, InstitutionDescriptor
+from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED, Genesis, InstitutionDescriptor
 from koinon.validators import verify_commit
 from node.application import Application
 from node.config import Home
@@ -21,6 +21,7 @@ from node.ledger.blocks import ChainState
 from node.store import wal
 from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore
+from node.store.validator_history import ValidatorHistory
 
 _BLOCKS = 200  # the newest: a few thousand signatures at most
 _FETCH = "remove the ledger directory and start the node: it fetches the ledger from its peers"
@@ -56,9 +57,11 @@ def examine(home: Home, genesis: Genesis, ledger: Ledger) -> Iterator[Finding]:
         application = Application(store, genesis)
         chain = _chain(store, genesis, application)
         ledger.height, ledger.time_ms = chain.height, chain.time_ms
-        ledger.members = tuple(item.descriptor for item in application.institutions())
+        ledger.members = tuple(
+            item.descriptor for item in application.institutions() if item.status != MEMBER_STATUS_REMOVED
+        )
         yield ok(check, f"began from this genesis; height {chain.height}")
-        yield _follow_back(BlockStore(store), genesis_file.chain_id(genesis), chain)
+        yield _follow_back(store, genesis, chain)
         yield _index(home, application)
     except KoinonError as error:
         yield problem(check, error.message, error.hint or _FETCH)
@@ -83,10 +86,14 @@ def _chain(store: LevelStore, genesis: Genesis, application: Application) -> Cha
     return chain
 
 
-def _follow_back(store: BlockStore, chain_id: str, chain: ChainState) -> Finding:
-    """From the last block back: each is the one that its successor names, and has a quorum's certificate."""
+def _follow_back(disk: LevelStore, genesis: Genesis, chain: ChainState) -> Finding:
+    """From the last block back: each is the one that its successor names, and has its validators' certificate.
+
+    Who validated is kept apart, and believed only where the header, by then proved, names it.
+    """
     check = "blocks"
-    expected, validators = chain.block_hash, chain.last_validators
+    store, history = BlockStore(disk), ValidatorHistory(disk, genesis_file.validators(genesis))
+    expected, chain_id = chain.block_hash, genesis_file.chain_id(genesis)
     height, seen, proved = chain.height, 0, 0
     while height and seen < _BLOCKS:
         data, commit = store.block(height), store.commit(height)
@@ -95,17 +102,16 @@ def _follow_back(store: BlockStore, chain_id: str, chain: ChainState) -> Finding
         block = blocks.parse(data)
         if block.value.block_hash != expected or block.header.height != height:
             raise Corrupt(f"the block at height {height} is not the one that the chain goes on from", hint=_FETCH)
+        validators = chain.last_validators if height == chain.height else history.at(height)
         if validators is not None and block.header.validators_hash == validators.hash():
             verify_commit(chain_id, validators, commit, block.value.block_hash, height)
             proved += 1
-        else:
-            validators = None  # another set decided this and what is below: its members are not kept
         expected = block.header.previous_block_hash
         height, seen = height - 1, seen + 1
     if not seen:
         return ok(check, "none is kept")
     unproved = (
-        "" if proved == seen else f", {seen - proved} older ones by hash only: another validator set decided them"
+        "" if proved == seen else f", {seen - proved} older ones by hash only: who decided them is not kept here"
     )
     return ok(check, f"the last {seen} form one chain; {proved} certificates hold{unproved}")
 

@@ -115,6 +115,7 @@ def test_data_of_the_removed_are_withdrawn(consortium: Consortium) -> None:
     consortium.publish("iu.a.t")
     decree(consortium, suspend("iu"))
     assert consortium.app.dataset("iu.a.t").status != DATASET_STATUS_WITHDRAWN
+    assert consortium.refused("um/analyst", access_request("iu.a.t")) == "member-suspended"
     decree(consortium, remove("iu"))
     assert consortium.app.dataset("iu.a.t").status == DATASET_STATUS_WITHDRAWN
     assert consortium.app.institution("iu").status == MEMBER_STATUS_REMOVED

@@ -42,7 +42,7 @@ def open_node(home: Home) -> Node:
 
 
 @asynccontextmanager
-async def running(home: Home) -> AsyncIterator[tuple[Client, Node, asyncio.Task[None]]]:
+async def running(home: Home) -> AsyncIterator[tuple[Client, Node, asyncio.Task[bool]]]:
     """A node, its operator's client once it answers, and what waits for its end; stopped afterwards."""
     node = open_node(home)
     task = asyncio.create_task(node.run())
