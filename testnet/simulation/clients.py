@@ -34,6 +34,7 @@ from koinon.v1.identity_pb2 import (
     RevokePerson,
     RotateKey,
 )
+from koinon.v1.points_pb2 import PRICE_UNIT_PERIOD, PRICE_UNIT_ROW, PRICE_UNIT_USE, Price, TransferPoints
 from koinon.v1.task_pb2 import AcceptTask, CancelTask, CompleteTask, FailTask, SubmitTask, TaskSource
 from koinon.v1.transaction_pb2 import Operation
 from node.application import Application
@@ -50,6 +51,13 @@ Action = Callable[[Application, Random, Sequence[str]], Signed | None]
 
 _PLAN_HASH = bytes(range(32))
 _OPERATIONS = (TASK_OPERATION_COUNT, TASK_OPERATION_SUM)
+_PRICES = (
+    None,
+    None,
+    Price(unit=PRICE_UNIT_USE, points=31),
+    Price(unit=PRICE_UNIT_ROW, points=1),
+    Price(unit=PRICE_UNIT_PERIOD, points=50, period_ms=20_000),
+)
 _FIELDS = {
     item.message_type.name: item.name
     for item in Operation.DESCRIPTOR.oneofs_by_name["operation"].fields
@@ -95,7 +103,16 @@ def _publish(app: Application, rng: Random, members: Sequence[str]) -> Signed:
             max_duration_ms=1_000_000,
         ),
         commitment=hashlib.sha256(name.encode()).digest(),
+        price=rng.choice(_PRICES),
     )
+
+
+def _transfer(app: Application, rng: Random, members: Sequence[str]) -> Signed:
+    """Mostly what the account holds, and at times more."""
+    payer = f"{rng.choice(members)}/{ANALYST}"
+    target = rng.choice((f"institution:{rng.choice(members)}", f"person:{rng.choice(members)}/{ANALYST}"))
+    points = rng.choice((1, 7, 2_000))
+    return payer, TransferPoints(source=f"person:{payer}", target=target, points=points, reason="thanks")
 
 
 def _withdraw(app: Application, rng: Random, members: Sequence[str]) -> Signed:
@@ -163,6 +180,7 @@ def _submit_task(app: Application, rng: Random, members: Sequence[str]) -> Signe
         committee=committee,
         result_key=bytes(32),
         threshold=1,
+        max_price=1_000,
     )
 
 
@@ -197,6 +215,7 @@ ACTIONS: list[tuple[int, Action]] = [
     (6, _submit_task),
     (16, _work_on_task),
     (2, _rotate),
+    (4, _transfer),
 ]
 """What clients do, and how often."""
 

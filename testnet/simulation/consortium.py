@@ -57,4 +57,7 @@ def genesis(powers: Sequence[int]) -> Genesis:
     chosen.run_window_ms = 4_000
     chosen.heartbeat_ms = 3_000
     members = [descriptor(index, power) for index, power in enumerate(powers)]
-    return genesis_file.join("sim", START_MS, members, chosen)
+    chosen.computing_share_bp, chosen.coordinator_share_bp, chosen.fund_share_bp = 1_001, 333, 500
+    chosen.settlement_delay_ms = 1_000
+    budgets = {f"person:{member.id}/{ANALYST}": 1_000 for member in members}
+    return genesis_file.join("sim", START_MS, members, chosen, budgets)

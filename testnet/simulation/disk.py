@@ -32,6 +32,10 @@ class Disk:
         self.wal = _Wal(self)
         self.store = _Store(self)
 
+    def open(self) -> None:
+        """A process opens it. LevelDB writes what its log holds to a table then, and syncs that."""
+        self.files[1].write((), sync=True)
+
     def crash(self) -> None:
         """The machine loses its power."""
         rng = self.rng

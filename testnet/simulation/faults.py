@@ -40,18 +40,19 @@ class Faults:
         self._dead: Sequence[SimNode] = ()
         self._restarting: set[str] = set()
         twins = len(self._attackers) == 2 and len({node.institution for node in self._attackers}) == 1
+        trapping = twins and rng.random() < 0.7
         processes: list[tuple[float, Callable[[], None], int, int]] = [
             # probability, what, and between how many milliseconds
             (1.0, self._client, 20, rng.choice((100, 400, 1_500))),
             (0.9, self._change_weather, 1_000, 4_000),
-            (0.7, self._partition, 800, 4_000),
+            (0.0 if trapping else 0.7, self._partition, 800, 4_000),
             (0.7, self._crash_one, 300, rng.choice((1_000, 4_000))),
             (0.2, self._crash_all, 3_000, 8_000),
             (0.5, self._skew_clock, 1_000, 8_000),
             (0.4, self._pause, 1_000, 5_000),
             (0.3, self._slow_disk, 500, 4_000),
             (0.3, self._fill_disk, 1_500, 5_000),
-            (0.6 if twins else 0.0, self._trap, 1_000, 3_000),
+            (1.0 if trapping else 0.0, self._trap, 3_000, 4_000),
         ]
         for probability, action, least_ms, most_ms in processes:
             if rng.random() < probability:
@@ -60,6 +61,8 @@ class Faults:
             assert node.attacker is not None
             if node.attacker.period_ms:
                 self._attack(node)
+        if trapping:
+            self._trap()
         if victim is not None:
             world.schedule(rng.randint(1_000, 4_500), self._lose)
         self._restart()
@@ -131,15 +134,24 @@ class Faults:
     def _trap(self) -> None:
         """What the locks are there for: one decides with the help of a twin, and is then cut off together with it.
 
-        The others hold a quorum too, with the other twin, which knows nothing of the decision.
+        The others hold a quorum too, with the other twin, which knows nothing of the decision. Until then that twin is
+        heard by nobody, since whoever contradicts itself in public does not vote for long.
         """
-        rng = self._rng
+        self._world.severed.clear()
+        self._network.reconnect()
+        _, there = (node.name for node in self._attackers)
+        self._world.severed.update((there, node.name) for node in self._nodes)
+        self._world.schedule(self._rng.randint(300, 600), self._cut)
+
+    def _cut(self) -> None:
+        if not self._active:
+            return
+        self._world.severed.clear()
         correct = [node.name for node in self._nodes if node.correct]
-        rng.shuffle(correct)
+        self._rng.shuffle(correct)
         informed = correct[: 2 * len(correct) // 3]
         ignorant = correct[len(informed) :]
         here, there = (node.name for node in self._attackers)
-        self._world.severed.clear()
         self._world.part(([*informed, here], [*ignorant, there]))
 
         def spring(decider: SimNode) -> None:
@@ -150,6 +162,7 @@ class Faults:
                 self._world.part(([decider.name, here], [*rest, there]))
 
         self._checkers.on_first_decision = spring
+        self.counted["partitions"] += 1
 
     def _crash_one(self) -> None:
         self._rng.choice(self._nodes).crash_after(self._rng.randint(0, 60))

@@ -96,6 +96,7 @@ class SimNode:
         self.busy_until_ms = 0
         self.pool.clear()
         self.lives += 1
+        self.disk.open()
 
         def make() -> None:
             store = self.disk.store

@@ -5,10 +5,12 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
+from koinon.keys import SigningKey
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.v1.peer_pb2 import DeliverRequest
 from node.consensus.messages import Vote, VoteType
+from testnet.simulation.consortium import VALIDATOR_KEYS, validator_key
 
 if TYPE_CHECKING:
     from testnet.simulation.nodes import SimNode
@@ -37,12 +39,19 @@ class Attacker:
         """Called now and then while the process is up."""
 
 
+def signing_key(node: SimNode) -> SigningKey:
+    """The key that the ledger, as this node has it, names for the next height."""
+    member = node.engine.chain.validators.member(node.institution) if node.engine is not None else None
+    keys = [validator_key(node.institution, number) for number in range(VALIDATOR_KEYS)]
+    return next((key for key in keys if member is not None and key.public_key == member.public_key), node.key)
+
+
 def signed_vote(node: SimNode, vote_type: int, height: int, round_: int, block_hash: bytes) -> pb.Vote:
     """A vote with this node's signature, whatever its journal says."""
     chain = node.config.chain_id
     unsigned = Vote(VoteType(vote_type), height, round_, block_hash, node.now_ms(), node.institution, b"")
     vote = unsigned.to_proto()
-    vote.signature = node.key.sign(unsigned.signed_bytes(chain))
+    vote.signature = signing_key(node).sign(unsigned.signed_bytes(chain))
     return vote
 
 

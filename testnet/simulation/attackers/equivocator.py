@@ -8,7 +8,7 @@ from koinon.v1 import consensus_pb2 as pb
 from koinon.v1.peer_pb2 import DeliverRequest
 from node.consensus.messages import NIL, NO_ROUND, Proposal
 from node.ledger import blocks
-from testnet.simulation.attackers.attacker import Attacker, Outgoing, own_vote, signed_vote, votes
+from testnet.simulation.attackers.attacker import Attacker, Outgoing, own_vote, signed_vote, signing_key, votes
 
 if TYPE_CHECKING:
     from testnet.simulation.nodes import SimNode
@@ -45,5 +45,5 @@ class Equivocator(Attacker):
         other = blocks.build(chain, block.transactions[:-1], block.evidence, block.last_commit, node.institution)
         unsigned = Proposal(proposal.height, proposal.round, NO_ROUND, other.value, node.institution, b"")
         signed = unsigned.to_proto()
-        signed.signature = node.key.sign(unsigned.signed_bytes(node.config.chain_id))
+        signed.signature = signing_key(node).sign(unsigned.signed_bytes(node.config.chain_id))
         return DeliverRequest(proposal=signed)

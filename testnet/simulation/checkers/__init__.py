@@ -4,6 +4,7 @@ Nothing of the production arithmetic is imported: a mistake there must not hide 
 
 - ``chain``: agreement, one chain, certificates of the right validators, durability
 - ``contents``: transactions, audit log, state
+- ``points``: balances and escrow, from the audit log alone
 - ``conduct``: what nodes say in their own names
 """
 

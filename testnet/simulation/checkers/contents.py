@@ -10,8 +10,10 @@ import numpy as np
 
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1.audit_pb2 import AuditRecord
+from koinon.v1.points_pb2 import Account, Supply
 from koinon.v1.transaction_pb2 import Envelope
 from node.abci import AppHashes
+from testnet.simulation.checkers.points import Points
 from testnet.simulation.checkers.violation import Violation
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Contents:
         self._faulty = faulty
         self._leaves: list[bytes] = []  # hashes of all audit records
         self._height = 0
+        self._points = Points()
 
     def check(self, node: SimNode, height: int, block: pb.Block, hashes: AppHashes) -> None:
         """The block at ``height``, when the first node has executed it."""
@@ -68,6 +71,7 @@ class Contents:
             if record.index != index or not self._height <= record.height <= height:
                 raise Violation(f"audit record {index} of block {height} says {record.index} and {record.height}")
             self._leaves.append(hashlib.sha256(b"\0" + data).digest())
+            self._points.check(record)
         if hashes.audit_root != tree_root(self._leaves):
             raise Violation(f"the audit log of block {height} is not the old one and what was added")
         self._height = height
@@ -90,6 +94,9 @@ class Contents:
         for node in nodes[:1]:
             if state_commitment(node) != node.app.info().hashes.state_commitment:
                 raise Violation(f"the state that {node.name} stores is not the one its header commits to")
+            if node.app.info().hashes.audit_size == len(self._leaves):
+                supply = Supply.FromString(node.disk.store.get(b"s/supply/") or b"")
+                self._points.finish(node.name, _accounts(node), supply)
 
 
 def transaction_id(envelope: bytes) -> bytes:
@@ -108,6 +115,11 @@ def tree_root(leaves: Sequence[bytes]) -> bytes:
         paired = [hashlib.sha256(b"\1" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
         level = paired + level[len(paired) * 2 :]
     return level[0]
+
+
+def _accounts(node: SimNode) -> dict[str, int]:
+    found = (Account.FromString(value) for _, value in node.disk.store.scan(b"s/account/"))
+    return {account.id: account.points for account in found}
 
 
 def state_commitment(node: SimNode) -> bytes:
