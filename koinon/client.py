@@ -219,6 +219,7 @@ class Members(_Twin):
 
     institutions = _blocking(AsyncMembers.institutions)
     people = _blocking(AsyncMembers.people)
+    credential = _blocking(AsyncMembers.credential)
     register = _blocking(AsyncMembers.register)
     revoke = _blocking(AsyncMembers.revoke)
     rotate_key = _blocking(AsyncMembers.rotate_key)

@@ -58,7 +58,7 @@ class Client:
         self.disputes = Disputes(session, self.access, self.tasks)
         self.audit = Audit(session)
         self.points = Points(session)
-        self.members = Members(session)
+        self.members = Members(session, self.audit)
         self.governance = Governance(session)
 
     @property

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
+from koinon import credential
+from koinon.aio.audit import Audit
 from koinon.aio.session import Session
 from koinon.errors import NotFound
 from koinon.names import PersonId
+from koinon.v1.audit_pb2 import Receipt
 from koinon.v1.identity_pb2 import (
     Institution,
     KeyPurpose,
@@ -26,8 +30,9 @@ from koinon.words import number, numbers
 class Members:
     """``client.members``."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, audit: Audit) -> None:
         self._session = session
+        self._audit = audit
 
     async def institutions(self) -> list[Institution]:
         """All institutions, ascending by id."""
@@ -69,6 +74,28 @@ class Members:
         connection = self._session.connection
         response = await connection.call(connection.members.ListKeys, ListKeysRequest(owner=owner))
         return list(response.keys)
+
+    async def credential(self, person_id: str) -> credential.Document:
+        """A W3C Verifiable Credential of a person's roles, signed with one's own key (koinon.credential).
+
+        For operators, about people of their own institution. Its evidence are receipts for both registrations.
+        Raises NotFound, PermissionRefused, Corrupt.
+        """
+        own = str(self._session.person)
+        evidence = [await self._registration(str(PersonId.parse(person_id))), await self._registration(own)]
+        now_ms = time.time_ns() // 1_000_000
+        return credential.issue(evidence[0], evidence[1], self._session.key, self._session.genesis, now_ms)
+
+    async def _registration(self, person_id: str) -> Receipt:
+        """A receipt for the last registration of a person that is not revoked."""
+        person = await self._person(person_id)
+        if person.revoked:
+            raise NotFound(f"the key of {person_id} was revoked", hint="register a new key first")
+        subject = f"person:{person_id}"
+        found = await self._audit.list(subject, kind="person.registered", newest_first=True, limit=1)
+        if not found:
+            raise NotFound(f"no record registers {person_id}", hint="operators see every record")
+        return await self._audit.receipt(found[0].index)
 
     async def _person(self, person_id: str) -> Person:
         for person in await self.people(PersonId.parse(person_id).institution):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from koinon import genesis
+from koinon import did, genesis
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.cli.member import member
@@ -129,6 +129,7 @@ def _show_application(asked: Application) -> None:
 def _keys(descriptor: InstitutionDescriptor) -> list[tuple[str, str]]:
     return [
         ("Title", descriptor.title),
+        ("Identifier", did.of_key(descriptor.node_key)),
         ("Validator key", descriptor.validator_key.hex()),
         ("Node key", descriptor.node_key.hex()),
         ("Sealing key", descriptor.sealing_key.hex()),

@@ -7,6 +7,7 @@ import click
 from koinon.cli import (  # these add to koinon member, catalog and access
     applications,  # noqa: F401
     curation,  # noqa: F401
+    identities,  # noqa: F401
     negotiation,  # noqa: F401
 )
 from koinon.cli.access import access
