@@ -79,7 +79,7 @@ class _Standing(NamedTuple):
         if len(data) != struct.calcsize(_STANDING_FORMAT):
             raise Corrupt(
                 "the ledger does not say where the application stands",
-                hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
+                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
             )
         return cls(*struct.unpack(_STANDING_FORMAT, data))
 

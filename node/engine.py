@@ -161,7 +161,7 @@ class Engine:
             raise Corrupt(
                 f"the ledger on disk contradicts itself: chain at {chain.height}, application at {info.height}, "
                 f"blocks up to {self.blocks.height()}",
-                hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
+                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
             )
         return chain
 

@@ -52,6 +52,9 @@ class Metrics:
         self.round = gauge("koinon_round", "Round of the height being decided; 0 while nothing is.")
         self.step = gauge("koinon_step", "0 idle, 1 propose, 2 prevote, 3 precommit.")
         self.syncing = gauge("koinon_syncing", "1 while the node fetches blocks that others have.")
+        self.first_block = gauge("koinon_first_block", "Lowest height whose block is kept whole.")
+        self.snapshot = gauge("koinon_snapshot_height", "Height of the newest snapshot that this node offers; 0: none.")
+        self.chunks_missing = gauge("koinon_snapshot_chunks_missing", "Of a snapshot that this node is fetching.")
         self.last_block = gauge("koinon_last_block_time_seconds", "Unix time of the last block.")
         self.block_interval = histogram("koinon_block_interval_seconds", "Between blocks committed here.", _BLOCK_S)
         self.committed = counter("koinon_transactions_committed_total", "Transactions in blocks that took effect.")
@@ -161,6 +164,12 @@ class Metrics:
             self._advance(directions[direction], direction, kind, count)
         for rule, count in refusals.items():
             self._advance(self.refused, "refused", rule, count)
+
+    def sample_ledger(self, first_block: int, snapshot_height: int, chunks: tuple[int, int]) -> None:
+        """Once a second: what the ledger holds; ``chunks`` of a snapshot being fetched are here, and in all."""
+        self.first_block.set(first_block)
+        self.snapshot.set(snapshot_height)
+        self.chunks_missing.set(chunks[1] - chunks[0])
 
     def _advance(self, counter: Counter, name: str, label: str, count: int) -> None:
         counter.labels(label).inc(count - self._seen.get((name, label), 0))

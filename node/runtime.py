@@ -342,6 +342,8 @@ class Node:
         while True:
             workers = self._jobs.running if self._jobs is not None else 0
             self._metrics.sample(self._report.status(), self._peers.traffic, self._pool.refusals, workers)
+            snapshots = self._snapshots
+            self._metrics.sample_ledger(self._engine.blocks.first(), snapshots.newest(), snapshots.progress)
             await asyncio.sleep(_SAMPLE_S)
 
     async def _keep_up(self) -> None:

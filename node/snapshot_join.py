@@ -28,7 +28,7 @@ from node.ledger import snapshot
 from node.ledger.snapshot import InvalidSnapshot, Plan
 from node.ports import Log, Transport
 
-_SEEK_INTERVALS = 4  # to wait for offers, unless all who hear us have answered
+_SEEK_INTERVALS = 8  # to wait for offers, unless all who hear us have answered
 _PATIENCE_INTERVALS = 20  # to wait for a chunk: those in flight take three seconds at 10 Mbit/s
 _CHUNKS_IN_FLIGHT = 4  # per peer; a peer's queue takes eight messages of this size
 _CHUNKS_PER_INTERVAL = 16  # asked of one peer: it sends twice as many

@@ -24,7 +24,7 @@ from node.store.leveldb import LevelStore
 from node.store.validator_history import ValidatorHistory
 
 _BLOCKS = 200  # the newest: a few thousand signatures at most
-_FETCH = "remove the ledger directory and start the node: it fetches the ledger from its peers"
+_FETCH = "stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew"
 
 
 @dataclass(slots=True)
@@ -110,9 +110,7 @@ def _follow_back(disk: LevelStore, genesis: Genesis, chain: ChainState) -> Findi
         height, seen = height - 1, seen + 1
     if not seen:
         return ok(check, "none is kept")
-    unproved = (
-        "" if proved == seen else f", {seen - proved} older ones by hash only: who decided them is not kept here"
-    )
+    unproved = "" if proved == seen else f", {seen - proved} older ones by hash only: who decided them is not kept here"
     return ok(check, f"the last {seen} form one chain; {proved} certificates hold{unproved}")
 
 

@@ -117,7 +117,7 @@ class AuditLog:
         if value is None:
             raise Corrupt(
                 f"the audit log lacks the entry {key.hex()}",
-                hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
+                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
             )
         return value
 

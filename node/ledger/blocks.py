@@ -104,7 +104,7 @@ class ChainState:
         except (DecodeError, InvalidInput) as error:
             raise Corrupt(
                 "the stored state of the chain is damaged",
-                hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
+                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
             ) from error
 
 

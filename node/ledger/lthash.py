@@ -40,7 +40,7 @@ class LtHash:
         if len(data) != STATE_BYTES:
             raise Corrupt(
                 f"a stored state commitment has {len(data)} bytes, not {STATE_BYTES}",
-                hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
+                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
             )
         result = cls()
         result._lanes = np.frombuffer(data, dtype="<u2").copy()

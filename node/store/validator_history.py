@@ -63,7 +63,7 @@ class ValidatorHistory:
     def _damaged(height: int) -> Corrupt:
         return Corrupt(
             f"the stored validators of height {height} are damaged",
-            hint="remove the ledger directory and start the node: it fetches the ledger from its peers",
+            hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
         )
 
 

@@ -113,6 +113,11 @@ def garbage(path: Path) -> None:
     path.write_bytes(bytes(range(256)) * 4)
 
 
+def made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
 def largest(home: Home, pattern: str) -> Path:
     return max(home.ledger.glob(pattern), key=lambda file: file.stat().st_size)
 
@@ -185,7 +190,7 @@ MADE_AGAIN: dict[str, Damage] = {
     "snapshot without manifest": lambda home: next(home.snapshots.glob("*/manifest")).unlink(),
     "a file among the snapshots": lambda home: garbage(home.snapshots / "1"),
     "half a ledger from a snapshot": lambda home: home.ledger_building.mkdir(),
-    "chunks of bytes": lambda home: (home.chunks.mkdir(), garbage(home.chunks / "00")),
+    "chunks of bytes": lambda home: garbage(made(home.chunks) / "00"),
 }
 """What the node makes anew by itself: it starts where it stood."""
 
