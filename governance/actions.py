@@ -23,8 +23,15 @@ from koinon.limits import (
 )
 from koinon.names import UNPRINTABLE, PersonId, check_id, check_institution
 from koinon.parameters import PARAMETERS
-from koinon.v1.governance_pb2 import Action, AdmitInstitution, Propose, RecoverInstitution, ScheduleUpgrade
-from koinon.v1.identity_pb2 import ROLE_REGULATOR
+from koinon.v1.governance_pb2 import (
+    Action,
+    AdmitInstitution,
+    AssertMemberStatus,
+    Propose,
+    RecoverInstitution,
+    ScheduleUpgrade,
+)
+from koinon.v1.identity_pb2 import ROLE_REGULATOR, MemberStatus
 
 _PRECONDITION = "assert_"
 
@@ -135,6 +142,11 @@ def _recovery(action: RecoverInstitution) -> None:
         raise InvalidInput(f"{action.person_id} is not of {action.institution}", hint="name one of its own people")
 
 
+def _status(action: AssertMemberStatus) -> None:
+    if action.status not in MemberStatus.values():
+        raise InvalidInput(f"{action.status} is no status of a member", hint="compare versions with the node")
+
+
 def _digest(action: Any) -> None:
     if len(action.digest) != HASH_BYTES:
         raise InvalidInput(
@@ -146,6 +158,7 @@ _FURTHER: dict[str, Callable[[Any], None]] = {
     "admit": _admission,
     "set_parameter": _parameter_value,
     "assert_parameter": _parameter,
+    "assert_member_status": _status,
     "assert_constitution": _digest,
     "register_regulator": _regulator,
     "schedule_upgrade": _upgrade,
