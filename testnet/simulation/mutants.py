@@ -2,7 +2,7 @@
 
 ``python -m testnet.simulation.mutants --seeds N`` runs worlds with each rule broken until one of them shows a
 violation, and prints which; a rule that can be broken unnoticed ends it with exit code 1. A mutation replaces
-functions of production code in this process; ``seed`` is where it was found first, and is looked at first.
+functions of production code in this process. First come the named scenarios, then seeds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -36,6 +37,7 @@ from node.ledger.evidence import PendingEvidence
 from node.ledger.lthash import LtHash
 from node.store import wal
 from testnet.simulation.run import run
+from testnet.simulation.scenarios import SCENARIOS, play
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,7 @@ class Mutant:
     owner: Any
     name: str
     broken: Callable[[Any], Any]  # from what stands there to what stands there instead
-    seed: int
-    quick: bool = True  # is it found within seconds?
+    slow: bool = False  # does it take many worlds to find it?
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -185,34 +186,33 @@ MUTANTS: Sequence[Mutant] = (
         ValidatorSet,
         "quorum",
         lambda p: property(lambda s: 2 * s.total_power // 3),
-        0,
     ),
-    Mutant("a lock binds nobody", Core, "_locks", constant(True), 0),
-    Mutant("a lock is forgotten at once", Core, "_line_36", _forget_lock, 0),
-    Mutant("the valid value is forgotten", Core, "_line_36", _forget_valid_value, 0),
-    Mutant("prevotes decide", VoteKeeper, "has_quorum_for", _prevotes_decide, 0),
-    Mutant("a value returns without its polka", Core, "_line_28", _no_polka_needed, 0),
-    Mutant("sent before it is synced", Journal, "sync", constant(None), 0),
-    Mutant("what was signed is forgotten in a crash", Journal, "replay", constant(None), 0),
-    Mutant("the log's replay ends at a lost ledger", Journal, "replay", _once, 0),
-    Mutant("the journal does not note what it signed", Journal, "_note_own", constant(None), 0),
-    Mutant("without a signing state it votes at once", Journal, "__init__", _votes_at_once, 0),
-    Mutant("a damaged log ends quietly", wal, "_decode", _ends_quietly, 0),
-    Mutant("blocks are announced before they are synced", Engine, "_execute", _unsynced, 0),
-    Mutant("votes need no signature", Intake, "vote", _unsigned, 0),
-    Mutant("every proposal is valid", Intake, "_is_valid", constant(True), 0),
-    Mutant("fetched blocks need no certificate", engine_module, "verify_commit", constant(None), 0),
-    Mutant("new validators never vote", ChainState, "after", _old_set, 0),
-    Mutant("evidence needs no signature", evidence, "verify", _believed, 0),
-    Mutant("evidence is forgotten", PendingEvidence, "add", constant(False), 0),
-    Mutant("transactions return", Schedule, "contains", constant(False), 0),
-    Mutant("a block may hold one transaction twice", Application, "_select", _no_ids, 0),
-    Mutant("the application accepts any block", Application, "process_proposal", constant(None), 0),
-    Mutant("block time may stand still", blocks, "next_time_ms", _time_stands_still, 0),
-    Mutant("what is deleted stays in the commitment", LtHash, "update", _only_added, 0),
-    Mutant("records are logged last first", AuditLog, "append", _last_first, 0),
-    Mutant("one liar is believed to be ahead", CatchUp, "is_behind", _believes_anyone, 0),
-    Mutant("what was lost is not sent again", gossip, "missing", constant([]), 0),
+    Mutant("a lock binds nobody", Core, "_locks", constant(True)),
+    Mutant("a lock is forgotten at once", Core, "_line_36", _forget_lock),
+    Mutant("the valid value is forgotten", Core, "_line_36", _forget_valid_value),
+    Mutant("prevotes decide", VoteKeeper, "has_quorum_for", _prevotes_decide),
+    Mutant("a value returns without its polka", Core, "_line_28", _no_polka_needed),
+    Mutant("sent before it is synced", Journal, "sync", constant(None)),
+    Mutant("what was signed is forgotten in a crash", Journal, "replay", constant(None)),
+    Mutant("the log's replay ends at a lost ledger", Journal, "replay", _once),
+    Mutant("the journal does not note what it signed", Journal, "_note_own", constant(None)),
+    Mutant("without a signing state it votes at once", Journal, "__init__", _votes_at_once),
+    Mutant("a damaged log ends quietly", wal, "_decode", _ends_quietly),
+    Mutant("blocks are announced before they are synced", Engine, "_execute", _unsynced),
+    Mutant("votes need no signature", Intake, "vote", _unsigned),
+    Mutant("every proposal is valid", Intake, "_is_valid", constant(True)),
+    Mutant("fetched blocks need no certificate", engine_module, "verify_commit", constant(None)),
+    Mutant("new validators never vote", ChainState, "after", _old_set),
+    Mutant("evidence needs no signature", evidence, "verify", _believed),
+    Mutant("evidence is forgotten", PendingEvidence, "add", constant(False)),
+    Mutant("transactions return", Schedule, "contains", constant(False)),
+    Mutant("a block may hold one transaction twice", Application, "_select", _no_ids),
+    Mutant("the application accepts any block", Application, "process_proposal", constant(None)),
+    Mutant("block time may stand still", blocks, "next_time_ms", _time_stands_still),
+    Mutant("what is deleted stays in the commitment", LtHash, "update", _only_added),
+    Mutant("records are logged last first", AuditLog, "append", _last_first),
+    Mutant("one liar is believed to be ahead", CatchUp, "is_behind", _believes_anyone),
+    Mutant("what was lost is not sent again", gossip, "missing", constant([])),
 )
 
 
@@ -220,24 +220,25 @@ MUTANTS: Sequence[Mutant] = (
 class Find:
     """Where a mutant was caught, and by what."""
 
-    seed: int
-    tried: int
+    where: str
     violation: str
 
 
 def hunt(mutant: Mutant, seeds: int) -> Find | None:
-    """The first of this many worlds in which the mutant does harm that is noticed; None if none is."""
+    """The first scenario or seed in which the mutant does harm that is noticed; None if there is none."""
+    worlds: list[tuple[str, Callable[[], object]]] = [(name, partial(play, name)) for name in SCENARIOS]
+    worlds += [(f"seed {seed}", partial(run, seed)) for seed in range(seeds)]
     with mutant.alive():
-        for tried, seed in enumerate((mutant.seed, *range(seeds)), start=1):
+        for name, world in worlds:
             try:
-                run(seed)
+                world()
             except Exception as error:  # noqa: BLE001 - a node that breaks is a finding too
-                return Find(seed, tried, f"{type(error).__name__}: {error}".splitlines()[0][:100])
+                return Find(name, f"{type(error).__name__}: {error}".splitlines()[0][:100])
     return None
 
 
 @click.command()
-@click.option("--seeds", type=click.IntRange(min=1), default=400, show_default=True, help="Worlds per mutant, at most.")
+@click.option("--seeds", type=click.IntRange(min=1), default=400, show_default=True, help="Seeds per mutant, at most.")
 @click.option("--only", default="", help="Part of a mutant's name.")
 def main(seeds: int, only: str) -> None:
     """Break one rule at a time; every one must be noticed."""
@@ -246,10 +247,9 @@ def main(seeds: int, only: str) -> None:
         if only in mutant.what:
             found = hunt(mutant, seeds)
             missed += found is None
-            where = f"seed {found.seed:>4}, world {found.tried:>3}: {found.violation}" if found else "NOT NOTICED"
-            click.echo(f"{mutant.what:<45} {where}")
+            click.echo(f"{mutant.what:<45} " + (f"{found.where}: {found.violation}" if found else "NOT NOTICED"))
     if missed:
-        click.echo(f"{missed} not noticed in {seeds} worlds each", err=True)
+        click.echo(f"{missed} not noticed in {len(SCENARIOS)} scenarios and {seeds} seeds each", err=True)
         sys.exit(1)
 
 

@@ -12,6 +12,7 @@ import pytest
 from testnet.simulation.attackers import ATTACKERS
 from testnet.simulation.mutants import MUTANTS, Mutant, hunt
 from testnet.simulation.run import Report, run
+from testnet.simulation.scenarios import SCENARIOS, play
 
 SEEDS = range(40)
 
@@ -58,7 +59,12 @@ def test_signatures_verified_and_remembered_make_the_same_world(monkeypatch: pyt
     assert dataclasses.astuple(run(1)) == dataclasses.astuple(remembered)
 
 
-QUICKLY_FOUND = [mutant for mutant in MUTANTS if mutant.quick]
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_worst_moments_end_in_peace(name: str) -> None:
+    play(name)
+
+
+QUICKLY_FOUND = [mutant for mutant in MUTANTS if not mutant.slow]
 
 
 @pytest.mark.parametrize("mutant", QUICKLY_FOUND, ids=lambda mutant: mutant.what)

@@ -7,6 +7,7 @@ from testnet.simulation.attackers.attacker import Attacker
 from testnet.simulation.attackers.block_forger import BlockForger
 from testnet.simulation.attackers.equivocator import Equivocator
 from testnet.simulation.attackers.false_accuser import FalseAccuser
+from testnet.simulation.attackers.false_polka import FalsePolka
 from testnet.simulation.attackers.flooder import Flooder
 from testnet.simulation.attackers.foul_proposer import FoulProposer
 from testnet.simulation.attackers.garbage import Garbage
@@ -23,6 +24,7 @@ ATTACKERS: dict[str, type[Attacker]] = {
     "block forger": BlockForger,
     "equivocator": Equivocator,
     "false accuser": FalseAccuser,
+    "false polka": FalsePolka,
     "flooder": Flooder,
     "foul proposer": FoulProposer,
     "garbage": Garbage,

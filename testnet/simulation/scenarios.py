@@ -1,0 +1,118 @@
+"""Situations that chance seldom makes, made on purpose: exact delays, and the network cut in the worst moment.
+
+Each ends in peace or in a Violation. ``mutants`` looks here first, before it looks through seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from testnet.simulation.attackers.attacker import Attacker
+from testnet.simulation.attackers.false_polka import FalsePolka
+from testnet.simulation.attackers.twin import Twin
+from testnet.simulation.checkers import Checkers, Violation
+from testnet.simulation.clients import Clients
+from testnet.simulation.nodes import Network, SimNode
+from testnet.simulation.run import consortium
+from testnet.simulation.signatures import remembered
+from testnet.simulation.world import Weather, World
+
+_EXACT = Weather(min_delay_ms=1, mean_delay_ms=0)
+_BOUND_MS = 60_000
+
+
+def _four(attackers: dict[int, type[Attacker]]) -> tuple[World, Network, Checkers, Clients]:
+    """Four members on a calm day."""
+    world = World(0)
+    world.weather = _EXACT
+    network, checkers, clients = consortium(world, (1, 1, 1, 1), attackers)
+    for node in network.nodes.values():
+        node.start()
+    return world, network, checkers, clients
+
+
+def _peace(world: World, network: Network, checkers: Checkers, alive: Sequence[SimNode]) -> None:
+    """Everything heals; all that are alive must go on together."""
+    world.severed.clear()
+    network.reconnect()
+    goal = max(checkers.chain.decided) + 2
+    if not world.run(_BOUND_MS, until=lambda: all(len(node.committed) >= goal for node in alive)):
+        raise Violation("no progress after healing")
+    checkers.finish(alive)
+
+
+def _until_turn(world: World, clients: Clients, node: SimNode, others: Sequence[SimNode]) -> None:
+    """Decide blocks until it is this node's turn to propose, and all is quiet."""
+    while True:
+        world.run(350)
+        engine = node.engine
+        assert engine is not None
+        if engine.chain.validators.proposer(engine.chain.height + 1, 0) == node.institution:
+            return
+        clients.submit(others[0], clients.registration(others[0].institution))
+
+
+def _decided_and_cut_off(kind: type[Attacker], *, loses_ledger: bool = False) -> None:
+    """v2 proposes and decides, with one twin's help, and both are cut off; v0 and v1 could decide with the other twin.
+
+    What keeps them is that v0 is locked: v1 and that twin never saw the proposal, and v0 does not hear what they lack.
+    With ``loses_ledger`` v0 must fetch its ledger anew.
+    """
+    world, network, checkers, clients = _four({3: kind})
+    locked, ignorant, decider, here, there = network.nodes.values()
+    quiet = {(there.name, node.name) for node in (locked, ignorant, decider, here)}
+    world.severed.update(quiet)
+    _until_turn(world, clients, decider, [locked])
+    world.severed.clear()
+    world.part(([decider.name, locked.name, here.name], [ignorant.name, there.name]))
+    world.severed -= {(locked.name, ignorant.name), (locked.name, there.name)}
+
+    def spring(first: SimNode) -> None:
+        checkers.on_first_decision = None
+        world.part(([decider.name, here.name], [locked.name, ignorant.name, there.name]))
+        if loses_ledger:
+            world.schedule(5, lambda: _lose_ledger(locked))
+
+    checkers.on_first_decision = spring
+    for node in (decider, ignorant):
+        clients.submit(node, clients.registration(node.institution))
+    world.run(1_500)  # until those who never saw the proposal are in the next round
+    world.severed.clear()
+    world.part(([decider.name, here.name], [locked.name, ignorant.name, there.name]))
+    world.run(15_000)
+    _peace(world, network, checkers, [locked, ignorant, decider])
+
+
+def _lose_ledger(node: SimNode) -> None:
+    node.stop()
+    node.lose_store()
+    node.start()
+
+
+def _locked_and_the_proposer_dies() -> None:
+    """v0 and v1 are locked on a block that v3 never saw, and whoever made it is gone: one of them must propose it."""
+    world, network, checkers, clients = _four({})
+    first, second, author, unaware = network.nodes.values()
+    _until_turn(world, clients, author, [first])
+    world.severed.update((unaware.name, node.name) for node in (first, second, author))
+    world.severed.add((author.name, unaware.name))
+    for node in (author, unaware):
+        clients.submit(node, clients.registration(node.institution))
+    world.run(1)  # the proposal and its author's prevote are under way
+    author.stop()
+    world.run(1_200)
+    _peace(world, network, checkers, [first, second, unaware])
+
+
+SCENARIOS: dict[str, Callable[[], None]] = {
+    "decided and cut off": lambda: _decided_and_cut_off(Twin),
+    "decided and cut off, with lies about a polka": lambda: _decided_and_cut_off(FalsePolka),
+    "decided and cut off, and a ledger is lost": lambda: _decided_and_cut_off(Twin, loses_ledger=True),
+    "locked, and the proposer dies": _locked_and_the_proposer_dies,
+}
+
+
+def play(name: str) -> None:
+    """Raises Violation."""
+    with remembered():
+        SCENARIOS[name]()
