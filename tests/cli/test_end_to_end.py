@@ -263,3 +263,87 @@ def test_a_file_changed_behind_the_node_s_back_fails_the_task_by_name(consortium
     consortium.refused("analyst", 4, "dataset-changed", "query", "SELECT SUM(x) AS s FROM um.c.changed")
     (token,) = consortium.data("analyst", "access", "list", "--mine", "--dataset", "um.c.changed")["tokens"]
     assert token["uses_left"] == token["uses_granted"]
+
+
+def test_a_regulator_reads_by_any_dimension_and_that_is_recorded(consortium: Consortium, tmp_path: Path) -> None:
+    ask = ["--where", "institution=iu", "--outcome", "published", "--purpose", "complaint 7"]
+    (published, *_) = consortium.data("regulator", "audit", "list", *ask, "--receipts", str(tmp_path / "proofs"))
+    assert (published["kind"], published["actor"]) == ("dataset.published", "iu/operator")
+    proof = tmp_path / "proofs" / f"record-{published['index']}.json"
+    assert "dataset.published" in consortium.ok("analyst", "audit", "verify", str(proof))
+    readings = consortium.data("iu-operator", "audit", "list", "--kind", "audit.read", "--newest", "--limit", "1")
+    assert readings[0]["actor"] == "um/regulator"
+    assert readings[0]["related"] == ["institution:iu"]
+    assert readings[0]["detail"] == "list institution=iu outcome=published: complaint 7"
+    newest = consortium.data("um-operator", "audit", "list", "--newest", "--limit", "3")
+    assert [record["index"] for record in newest] == sorted((record["index"] for record in newest), reverse=True)
+
+
+def test_records_are_counted(consortium: Consortium) -> None:
+    by_kind = consortium.data("regulator", "audit", "stats", "--kind", "dataset.")
+    counted = {group["value"]: group["records"] for group in by_kind["groups"]}
+    listed = consortium.data("um-operator", "audit", "list", "--kind", "dataset.")
+    assert counted["dataset.published"] == sum(record["kind"] == "dataset.published" for record in listed)
+    assert by_kind["records"] == len(listed)
+    assert "institution" in consortium.ok("um-operator", "audit", "stats", "--by", "institution").lower()
+    consortium.refused("analyst", 4, "permission", "audit", "stats")
+
+
+def test_a_case_is_gathered_verified_and_read_by_others(consortium: Consortium, tmp_path: Path) -> None:
+    consortium.ok("analyst", "query", SQL)
+    task = consortium.data("analyst", "task", "list", "--mine")[0]["id"]
+    file, genesis = tmp_path / "case.json", str(consortium.network.dir / "genesis.json")
+    consortium.ok("regulator", "audit", "case", f"task:{task}", "--out", str(file))
+    offline = CliRunner(env={"KOINON_PROFILE": ""})
+    proved = json.loads(offline.invoke(main, ["audit", "verify", str(file), "--genesis", genesis, "--json"]).stdout)
+    assert proved["kind"] == "case"
+    assert {subject.partition(":")[0] for subject in proved["scope"]} >= {"task", "token"}
+    assert "no other" in consortium.ok("iu-operator", "audit", "verify", str(file), "--compare")
+    prov = json.loads(consortium.ok("regulator", "audit", "case", f"task:{task}", "--format", "prov"))
+    assert f"k:task/{task}" in prov["entity"]
+    page = consortium.ok("regulator", "audit", "case", f"um.{TABLE}", "--format", "html")
+    assert page.startswith("<!doctype html>")
+    case = json.loads(file.read_text())
+    del case["proved"]["records"][1]
+    file.write_text(json.dumps(case))
+    result = consortium.run("iu-operator", "audit", "verify", str(file), "--compare")
+    assert result.exit_code == 8
+    consortium.refused("regulator", 3, "not-found", "audit", "case", "task:" + "0" * 32)
+
+
+def test_an_export_is_for_other_programs(consortium: Consortium, tmp_path: Path) -> None:
+    file = tmp_path / "trail.csv"
+    consortium.ok("um-operator", "audit", "export", f"um.{TABLE}", "--format", "csv", "--out", str(file))
+    rows = list(csv.DictReader(file.open()))
+    lines = consortium.ok("um-operator", "audit", "export", f"um.{TABLE}").splitlines()
+    assert [int(row["index"]) for row in rows] == [json.loads(line)["index"] for line in lines]
+    assert rows[0]["kind"] == "dataset.published"
+    assert "activity" in json.loads(consortium.ok("um-operator", "audit", "export", "--format", "prov"))
+
+
+def test_a_stream_is_recorded_once_and_goes_on_where_it_ended(consortium: Consortium) -> None:
+    with koinon.connect(consortium.network.profile("regulator")) as regulator:
+        stream = regulator.audit.watch("person:um/watched", new_only=True, purpose="a tip")
+        with koinon.connect(consortium.network.profile("um-operator")) as operator:
+            waiting = regulator.audit.list("person:um/watched")
+            operator.members.register("um/watched", bytes(range(32)), ["analyst"])
+        assert waiting[-1].kind == "audit.read"
+        seen = regulator.audit.watch("person:um/watched", purpose="a tip")
+        kinds = [next(seen).kind for _ in range(len(waiting) + 1)]
+        assert "audit.read" in kinds
+        later = regulator.audit.watch("person:um/watched", kind="person.registered", from_index=waiting[-1].index)
+        assert next(later).kind == "person.registered"
+        del stream
+
+
+def test_a_membership_is_a_credential(consortium: Consortium, tmp_path: Path) -> None:
+    file, genesis = tmp_path / "membership.json", str(consortium.network.dir / "genesis.json")
+    consortium.ok("um-operator", "member", "credential", "um/analyst", "--out", str(file))
+    offline = CliRunner(env={"KOINON_PROFILE": ""})
+    proved = json.loads(offline.invoke(main, ["audit", "verify", str(file), "--genesis", genesis, "--json"]).stdout)
+    assert (proved["person"], proved["roles"], proved["operator"]) == ("um/analyst", ["analyst"], "um/operator")
+    assert consortium.ok("analyst", "member", "did", "um/analyst").strip() == proved["subject"]
+    assert consortium.ok("analyst", "member", "did", "um").startswith("did:key:z6Mk")
+    file.write_text(file.read_text().replace('"analyst"', '"operator"', 1))
+    assert offline.invoke(main, ["audit", "verify", str(file), "--genesis", genesis]).exit_code == 8
+    consortium.refused("iu-operator", 8, "invalid-credential", "member", "credential", "um/analyst")
