@@ -92,10 +92,10 @@ class Members:
         if person.revoked:
             raise NotFound(f"the key of {person_id} was revoked", hint="register a new key first")
         subject = f"person:{person_id}"
-        found = await self._audit.list(subject, kind="person.registered", newest_first=True, limit=1)
-        if not found:
-            raise NotFound(f"no record registers {person_id}", hint="operators see every record")
-        return await self._audit.receipt(found[0].index)
+        for record in await self._audit.list(subject, kind="person.registered", newest_first=True):
+            if record.subject == subject:  # and not one that it registered somebody else by
+                return await self._audit.receipt(record.index)
+        raise NotFound(f"no record registers {person_id}", hint="operators see every record")
 
     async def _person(self, person_id: str) -> Person:
         for person in await self.people(PersonId.parse(person_id).institution):

@@ -314,7 +314,7 @@ def test_a_case_is_gathered_verified_and_read_by_others(consortium: Consortium, 
 def test_an_export_is_for_other_programs(consortium: Consortium, tmp_path: Path) -> None:
     file = tmp_path / "trail.csv"
     consortium.ok("um-operator", "audit", "export", f"um.{TABLE}", "--format", "csv", "--out", str(file))
-    rows = list(csv.DictReader(file.open()))
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
     lines = consortium.ok("um-operator", "audit", "export", f"um.{TABLE}").splitlines()
     assert [int(row["index"]) for row in rows] == [json.loads(line)["index"] for line in lines]
     assert rows[0]["kind"] == "dataset.published"
