@@ -50,7 +50,6 @@ RULES: dict[str, str] = {
     "unknown-theme": "the consortium's taxonomy has no theme of that code",
     "taxonomy": "a taxonomy's codes are distinct and ascending, and its themes form trees",
     "offer": "an offer is answered by its number: another may have taken its place",
-    "not-your-turn": "in a negotiation one side answers the other",
     "dispute-parties": "a dispute is between two institutions, on the two sides of a token or a task",
     "insufficient-points": "an account holds at least what leaves it, and an escrow what is paid from it",
     "points-limit": "at most limits.MAX_POINTS are ever minted",
