@@ -17,14 +17,14 @@ from typing import TypeVar
 from koinon import genesis as genesis_file
 from koinon.v1.identity_pb2 import Genesis
 from koinon.validators import ValidatorSet
+from node import snapshot
 from node.abci import AppHashes, Write
 from node.application import Application, restored_ids, restored_standing
 from node.config import Home
-from node.ledger import snapshot
 from node.ledger.audit_log import AuditLog
 from node.ledger.blocks import ChainState
 from node.ledger.lthash import LtHash
-from node.ledger.snapshot import InvalidSnapshot, Plan
+from node.snapshot import InvalidSnapshot, Plan
 from node.store import validator_history
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore

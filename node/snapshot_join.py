@@ -1,7 +1,7 @@
 """Fetching a snapshot from several peers, none of whom is trusted. Pure.
 
 1. *Seek*: ask all for their newest snapshot. An offer counts when its headers lead there from the genesis
-   (node.ledger.snapshot); whoever offers what does not hold is disbelieved.
+   (node.snapshot); whoever offers what does not hold is disbelieved.
 2. *Choose* what most peers offer, the newest of these: correct members cut the same bytes at the same height, so a
    forged manifest stands alone.
 3. *Fetch* chunks from all who offer it, a few of each at a time. A chunk that is not what the manifest names is
@@ -24,9 +24,9 @@ from koinon.errors import Corrupt
 from koinon.v1 import peer_pb2
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.snapshot_pb2 import ChunkRequest, ChunkResponse, SnapshotOffer, SnapshotRequest
-from node.ledger import snapshot
-from node.ledger.snapshot import InvalidSnapshot, Plan
+from node import snapshot
 from node.ports import Log, Transport
+from node.snapshot import InvalidSnapshot, Plan
 
 _SEEK_INTERVALS = 8  # to wait for offers, unless all who hear us have answered
 _PATIENCE_INTERVALS = 20  # to wait for a chunk: those in flight take three seconds at 10 Mbit/s

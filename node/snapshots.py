@@ -22,14 +22,13 @@ from koinon.limits import SNAPSHOT_AUDIT_RECORDS
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.snapshot_pb2 import ChunkRequest, ChunkResponse, SnapshotManifest, SnapshotOffer
-from node import restore
+from node import restore, snapshot
 from node.application import Application
 from node.config import Home
 from node.engine import Engine
-from node.ledger import snapshot
-from node.ledger.snapshot import InvalidSnapshot
 from node.ports import Log, Transport
 from node.receipts import Receipts
+from node.snapshot import InvalidSnapshot
 from node.snapshot_join import Joiner, Phase
 from node.store.kv import KeyValueStore
 from node.store.validator_history import ValidatorHistory

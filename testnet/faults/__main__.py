@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import signal
 import sys
@@ -60,6 +61,10 @@ def _run(directory: Path, institutions: list[str], kills: int, seed: int, *, lan
         if lan:
             for name in institutions:
                 lans.own_disk(network.home(name).ledger.parent)
+        for name in institutions:  # whole ledgers are compared in the end: who was wiped is to fetch every block
+            config = network.home(name).config
+            text = config.read_text(encoding="utf-8")
+            config.write_text(re.sub(r"snapshot_blocks = \d+", "snapshot_blocks = 0", text), encoding="utf-8")
         stack.enter_context(network)
         return asyncio.run(Run(network, switch).run(plan(seed, kills, institutions, lan=lan)))
 

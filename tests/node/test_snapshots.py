@@ -16,12 +16,12 @@ from koinon.envelope import identify
 from koinon.errors import Corrupt
 from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.snapshot_pb2 import ChunkResponse, SnapshotManifest, SnapshotOffer, StateChunk
-from node import receipts, restore
+from node import receipts, restore, snapshot
 from node.application import Application
 from node.config import Home
-from node.ledger import blocks, snapshot
+from node.ledger import blocks
 from node.ledger.blocks import ChainState
-from node.ledger.snapshot import InvalidSnapshot
+from node.snapshot import InvalidSnapshot
 from node.snapshot_join import Joiner, Phase
 from node.snapshots import ChunkFiles, Cutter
 from node.store.blocks import BlockStore
