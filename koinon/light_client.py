@@ -34,8 +34,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from koinon import canonical
-from koinon import genesis as genesis_file
+from koinon import canonical, genesis_form
 from koinon.errors import Corrupt, InvalidInput
 from koinon.v1.audit_pb2 import SignedHeader
 from koinon.v1.consensus_pb2 import Header
@@ -69,9 +68,9 @@ class TrustedHeader:
 
 def root(genesis: Genesis) -> TrustedHeader:
     """Where trust begins: the genesis, valid and from someone you trust, as if it were a header."""
-    validators = genesis_file.validators(genesis)
+    validators = genesis_form.validators(genesis)
     header = Header(
-        chain_id=genesis_file.chain_id(genesis),
+        chain_id=genesis_form.chain_id(genesis),
         time_ms=genesis.time_ms,
         validators_hash=validators.hash(),
         next_validators_hash=validators.hash(),

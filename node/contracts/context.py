@@ -60,7 +60,7 @@ class Context:
     records: list[AuditRecord] = field(default_factory=list)
     transaction_id: bytes = b""
     sender: Sender = THE_LEDGER
-    validators: ValidatorSet = ValidatorSet(())  # who votes on the next height
+    validators: ValidatorSet = field(default_factory=lambda: ValidatorSet(()))  # who votes on the next height
     operation: str = ""
     operation_index: int = 0
     chain_id: str = ""

@@ -22,7 +22,7 @@ for ever, so that what it signed remains accountable.
 
 from __future__ import annotations
 
-from koinon import genesis as genesis_file
+from koinon import genesis_form
 from koinon.errors import InvalidInput, Refused
 from koinon.limits import LIVE_HEARTBEATS, MAX_INSTITUTIONS, MAX_JOIN_LAG_BLOCKS, MAX_TEXT, MAX_TITLE, MAX_TOTAL_POWER
 from koinon.names import PersonId
@@ -100,7 +100,7 @@ def admit(context: Context, descriptor: InstitutionDescriptor, power: int) -> No
 
 def check_descriptor(descriptor: InstitutionDescriptor) -> None:
     """The form of a would-be member's descriptor, from anyone. Raises InvalidInput."""
-    genesis_file.validate_descriptor(descriptor)
+    genesis_form.validate_descriptor(descriptor)
     shapes.text("title", descriptor.title, MAX_TITLE)
     shapes.addresses(descriptor.peer_address, descriptor.rpc_address, descriptor.mpc_address)
 

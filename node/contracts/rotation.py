@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from koinon import genesis as genesis_file
+from koinon import genesis_form
 from koinon.errors import InvalidInput, Refused
 from koinon.limits import MAX_TEXT
 from koinon.v1.identity_pb2 import (
@@ -49,11 +49,11 @@ def rotate(context: Context, operation: RotateKey) -> str:
     context.authorise(institution=sender.institution)
     field = _field(operation.purpose)
     if operation.purpose == KEY_PURPOSE_TLS:
-        genesis_file.check_certificate(operation.key, sender.institution)
+        genesis_form.check_certificate(operation.key, sender.institution)
     elif operation.purpose == KEY_PURPOSE_SEALING:
         shapes.exactly("key", operation.key, _KEY_BYTES)
     else:
-        genesis_file.check_signing_key(operation.key, f"the new {keys.name(operation.purpose)} key")
+        genesis_form.check_signing_key(operation.key, f"the new {keys.name(operation.purpose)} key")
     member = tables.INSTITUTIONS.get(context.state, sender.institution)
     descriptor = member.descriptor
     old, new = getattr(descriptor, field), _recorded(operation.purpose, operation.key)
