@@ -17,12 +17,14 @@ class Checks:
 
     answered: dict[bytes, tuple[int, tuple[str, ...]]] = field(default_factory=dict)  # COMMITTED id: height, created
     silent: list[tuple[str, int, int]] = field(default_factory=list)  # institution; not a vote between these heights
+    first: dict[str, int] = field(default_factory=dict)  # of who began from a snapshot: the first block it has
     blocks: dict[int, bytes] = field(default_factory=dict)  # digest at each height, of the ledger that was read first
 
     def examine(self, institution: str, kept: BlockStore) -> None:
-        """Hold one ledger against the rest. Raises Violation."""
+        """Hold one ledger against the rest: the blocks from where its node began. Raises Violation."""
         found: dict[bytes, int] = {}
-        for height in range(1, kept.height() + 1):
+        first = self.first.get(institution, 1)
+        for height in range(first, kept.height() + 1):
             data, commit = kept.block(height), kept.commit(height)
             if data is None or commit is None:
                 raise Violation(f"{institution} lacks the block at height {height}, or its certificate")
@@ -40,5 +42,5 @@ class Checks:
                     raise Violation(f"{institution} has {transaction_id.hex()} twice")
                 found[transaction_id] = height
         for transaction_id, (height, _) in self.answered.items():
-            if found.get(transaction_id) != height:
+            if height >= first and found.get(transaction_id) != height:
                 raise Violation(f"lost: {institution} lacks {transaction_id.hex()} at height {height}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from koinon.rpc import Connection
 from koinon.v1.identity_pb2 import Person, RegisterPerson, Role
 from koinon.v1.services_pb2 import DiagnoseStallRequest, GetStatusRequest, GetTransactionsRequest
 from koinon.v1.transaction_pb2 import Operation, TransactionStatus
-from node import replay, tls
+from node import examine, replay, tls
 from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore
 from node.store.memory import MemoryStore
@@ -158,6 +159,7 @@ class Run:
         if fault.kind == Kind.WIPE:
             # Its last precommit before may stand in the certificate after next of those that live.
             self._checks.silent.append((fault.victim, from_height + 2, await self._safe_height(fault.victim)))
+            self._note_beginning(fault.victim)
         gap = self._longest_gap(struck, back)
         self.report.gaps.setdefault(fault.kind, []).append(gap)
         self.report.returns.setdefault(fault.kind, []).append(back - begun)
@@ -211,6 +213,12 @@ class Run:
             await asyncio.to_thread(network.kill, victim)
             network.start(victim)
         return height
+
+    def _note_beginning(self, victim: str) -> None:
+        """If a node that lost its ledger joined by a snapshot, it knows no block up to that."""
+        for line in (self._network.home(victim).log / "node.log").read_text(encoding="utf-8").splitlines():
+            if '"snapshot restored"' in line:
+                self._checks.first[victim] = int(json.loads(line)["height"]) + 1
 
     async def _set_the_clock_wrong(self, fault: Fault) -> None:
         """Run the node with a clock an hour ahead or behind; the others go on, and so does its ledger."""
@@ -335,19 +343,26 @@ class Run:
             for start in range(0, len(ids), MAX_SUBMIT_ENVELOPES):
                 request = GetTransactionsRequest(transaction_ids=ids[start : start + MAX_SUBMIT_ENVELOPES])
                 for info in (await connection.call(connection.transactions.GetTransactions, request)).transactions:
+                    if self._checks.answered[info.transaction_id][0] < self._checks.first.get(institution, 1):
+                        continue
                     said = (info.height, tuple(info.created))
                     committed = info.status == TransactionStatus.TRANSACTION_STATUS_COMMITTED
                     if not committed or said != self._checks.answered[info.transaction_id]:
                         raise Violation(f"{institution} says of {info.transaction_id.hex()}: {info}")
 
     def _examine_ledgers(self) -> None:
-        """Of all homes, their nodes stopped. Raises Violation, and Corrupt from the replay."""
+        """Of all homes, their nodes stopped; whose began from a snapshot cannot be replayed, and is held against the
+        validators' signatures instead. Raises Violation, and Corrupt from the replay or the examination.
+        """
         for institution in self._network.institutions:
             with (
                 closing(LevelStore(self._network.home(institution).ledger)) as store,
                 closing(MemoryStore()) as scratch,
             ):
                 self._checks.examine(institution, BlockStore(store))
+                if institution in self._checks.first:
+                    examine.examine(self._genesis, store)
+                    continue
                 replayed = replay.replay(self._genesis, replay.stored(store), scratch)
                 replay.compare(store, scratch, replayed.chain)
         self.report.blocks = len(self._checks.blocks)
