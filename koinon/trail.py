@@ -20,7 +20,6 @@ Filters come from outside and are checked by ``check``.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TypedDict, Unpack
 
@@ -86,7 +85,16 @@ def _institution(kind: str, name: str) -> str:
 
 @lru_cache(maxsize=4_000)
 def _day(days: int) -> str:
-    return datetime.fromtimestamp(days * _DAY_MS / 1000, UTC).strftime("%Y-%m-%d")
+    """The date so many days after 1970-01-01, by integers alone: contracts, which know no clock, import this file.
+
+    Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days: eras of 400 years from 0000-03-01.
+    """
+    era, of_era = divmod(days + 719_468, 146_097)
+    year = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    month = (5 * of_year + 2) // 153  # from March
+    day = of_year - (153 * month + 2) // 5 + 1
+    return f"{era * 400 + year + (month >= 10):04}-{month + 3 if month < 10 else month - 9:02}-{day:02}"
 
 
 # --- filters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,12 @@ def test_dimensions_follow_from_the_record() -> None:
         ("institution", "iu"),
         ("institution", "case"),
     }
+
+
+@given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 12, 31)))  # noqa: DTZ001
+def test_days_are_those_of_the_calendar(moment: datetime) -> None:
+    record = AuditRecord(time_ms=int(moment.replace(tzinfo=UTC).timestamp() * 1000))
+    assert ("day", moment.strftime("%Y-%m-%d")) in trail.dimensions(record)
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=40))
