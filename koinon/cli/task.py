@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from koinon import prices
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.cli.arguments import limit_option
@@ -68,6 +69,11 @@ def _beginning(sql: str) -> str:
     return sql if len(sql) <= _SQL_SHOWN else sql[: _SQL_SHOWN - 1] + "…"
 
 
+def _price(one: Task) -> str:
+    paid = prices.cost(one.terms)
+    return f"{paid} points; koinon points explain {short(one.id)} says who gets them" if paid else ""
+
+
 def _show(one: Task) -> None:
     if invocation().json:
         output.show_json(plain(one))
@@ -83,6 +89,7 @@ def _show(one: Task) -> None:
                 ("Asker", one.asker),
                 ("Query", submitted.sql),
                 ("Sources", ", ".join(f"{s.dataset} (token {short(s.token_id)})" for s in submitted.sources)),
+                ("Price", _price(one)),
                 ("Plan", submitted.plan_hash.hex()),
                 (
                     "Committee",
