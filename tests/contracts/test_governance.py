@@ -11,8 +11,10 @@ from governance.actions import ACTIONS
 from koinon import canonical
 from koinon.errors import Unavailable
 from koinon.rules import RULES
+from koinon.v1.access_pb2 import TOKEN_STATUS_REVOKED
 from koinon.v1.catalog_pb2 import Taxonomy, Theme
 from koinon.v1.constitution_pb2 import Constitution, Fraction
+from koinon.v1.dispute_pb2 import REMEDY_REVOCATION
 from koinon.v1.governance_pb2 import (
     APPLICATION_STATUS_ADMITTED,
     APPLICATION_STATUS_WITHDRAWN,
@@ -66,7 +68,7 @@ from koinon.v1.identity_pb2 import (
 )
 from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED
 from node.contracts import actions, upgrades
-from tests.contracts.consortium import MEMBERS, Consortium, genesis, key, person
+from tests.contracts.consortium import MEMBERS, Consortium, claim, genesis, key, person
 from tests.contracts.decree import descriptor
 
 FUND = "fund:consortium"
@@ -429,6 +431,16 @@ def test_a_taxonomy_by_ballot(consortium: Consortium) -> None:
     decided = decide(consortium, Action(set_taxonomy=SetTaxonomy(taxonomy=taxonomy)))
     assert decided.status == PROPOSAL_STATUS_EXECUTED, decided.ended_because
     assert decided.effects[0].endswith("1 themes")
+
+
+def test_a_dispute_is_resolved_by_ballot(consortium: Consortium) -> None:
+    consortium.publish("iu.a.t")
+    token = consortium.token("iu.a.t", duration_ms=1_000_000)
+    dispute = consortium.do("um/analyst", claim(token, "iu", REMEDY_REVOCATION))
+    ruling = ResolveDispute(dispute_id=dispute, remedies=[REMEDY_REVOCATION], reason="seen")
+    decided = decide(consortium, Action(resolve_dispute=ruling))
+    assert decided.status == PROPOSAL_STATUS_EXECUTED, decided.ended_because
+    assert consortium.app.token(token).status == TOKEN_STATUS_REVOKED
 
 
 def test_a_dispute_that_is_not_there_is_not_resolved(consortium: Consortium) -> None:

@@ -41,6 +41,7 @@ CALLS: list[tuple[str, list[Any]]] = [
     ("proposal_id", [CHAIN, "um/operator", 1_763_000_000_000, b"proposal"]),
     ("proposal_id", ["", "", 0, b""]),
     ("constitution_digest", [b"constitution"]),
+    ("snapshot_chunk", [b"chunk"]),
     ("content_commitment", [HASH, KEY]),
     ("plan_hash", [b"plan"]),
     ("output_digest", ["00" * 16, 0, b"sealed"]),
