@@ -107,7 +107,6 @@ PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     "complete_task": (_PARTY,),
     "fail_task": (_PARTY,),
     "cancel_task": (_CONCERNED, _OPERATOR),  # the asker, or its own institution
-    "record_reading": (Permission(ROLE_REGULATOR, Relation.MEMBER),),
     "propose": (_MEMBER,),
     "cast_ballot": (_MEMBER,),  # its own institution's
     "withdraw_proposal": (_OPERATOR,),  # of the institution that proposed
@@ -117,6 +116,7 @@ PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     "define_union": (_OPERATOR,),
     "set_union_members": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # its administrator, or the founding institution
     "claim_earnings": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # the member
+    "record_reading": (Permission(ROLE_REGULATOR, Relation.MEMBER),),
     "record_reading": (Permission(ROLE_REGULATOR, Relation.MEMBER),),
 }
 """By the name of the operation in ``Operation``'s oneof (transaction.proto)."""
