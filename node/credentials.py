@@ -95,6 +95,14 @@ def former_validator(home: Home, public_key: bytes, ask: AskPassphrase | None) -
     return key_files.load_signing_key(path, ask) if path.exists() else None
 
 
+def waiting_validator(home: Home, public_key: bytes, ask: AskPassphrase | None) -> SigningKey | None:
+    """The validator key that waits in the home, if it is this one. Raises InvalidFile."""
+    path = home.key(f"validator.{NEXT}")
+    if not path.exists() or key_files.public_key(path, "ed25519") != public_key:
+        return None
+    return key_files.load_signing_key(path, ask)
+
+
 def make_next(home: Home, kind: str, passphrase: str | None) -> bytes:
     """Make the key that is to replace one in use, ``validator``, ``node`` or ``sealing``; its public half.
 

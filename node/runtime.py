@@ -258,6 +258,18 @@ class Node:
             if former is not None:
                 self._engine.add_signer(former)
 
+    def _add_next_signer(self) -> None:
+        """The new validator key is needed two blocks from now, which others may decide before a thread has read it."""
+        member = self._own()
+        try:
+            if member is not None and member.descriptor.validator_key:
+                named, credentials = member.descriptor.validator_key, self._credentials
+                signer = credential_files.waiting_validator(self._config.home, named, credentials.ask)
+                if signer is not None:
+                    self._engine.add_signer(signer)
+        except KoinonError as error:
+            self._log.error("keys not taken up", rule=error.rule, reason=error.message, hint=error.hint)
+
     async def _take_up_keys(self) -> None:
         """The ledger names other keys of ours: use those that wait in the home, all but the certificate at once."""
         member, before = self._own(), self._credentials
@@ -439,6 +451,7 @@ class Node:
         if changed:
             self._peers.update(self._members())
         if any(record.subject == f"institution:{self._config.institution}" for record in changed):
+            self._add_next_signer()
             self._key_change = asyncio.create_task(self._take_up_keys(), name="take up keys")
         self._snapshots.on_committed(height)
         asyncio.get_running_loop().call_soon(self._drive, self._publish)
