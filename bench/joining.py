@@ -22,7 +22,7 @@ _PATIENCE_S = 300
 
 def measure(network: Testnet, say: Callable[[str], None]) -> dict[str, float]:
     """Keys ``ledger.catch_up_tx_per_s`` and ``ledger.snapshot_join_s``, of the ledger that the network holds."""
-    joiner, *others = network.institutions
+    _, joiner, *others = network.institutions
     say(f"{joiner} fetches all blocks")
     _cut_every(network, 0)
     seconds, transactions = _rejoin(network, joiner)

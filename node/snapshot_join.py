@@ -72,14 +72,16 @@ class Joiner:
         self._liars: set[str] = set()
         self._asks: Counter[str] = Counter()  # by peer, in this interval
         self._intervals = 0
+        self._above = 0  # height of our own last block
         self._fetch: _Fetch | None = None
         self.phase = Phase.IDLE
 
     # --- 1. seek
 
-    def seek(self) -> None:
-        """Begin, or begin again."""
+    def seek(self, above: int = 0) -> None:
+        """Begin, or begin again: a snapshot of a greater height than this, our last, would help."""
         self.phase, self._fetch, self._intervals = Phase.SEEKING, None, 0
+        self._above = max(self._above, above)
         self._plans.clear()
         self._answered.clear()
         self._transport.broadcast(peer_pb2.DeliverRequest(snapshot_request=SnapshotRequest()))
@@ -92,9 +94,12 @@ class Joiner:
         if not offer.manifest or peer in self._liars:
             return
         try:
-            self._plans[peer] = snapshot.plan(self._genesis, offer)
+            plan = snapshot.plan(self._genesis, offer)
         except Corrupt as error:
             self._disbelieve(peer, error)
+            return
+        if plan.height > self._above:
+            self._plans[peer] = plan
 
     def interval_ended(self, reachable: int) -> None:
         """Called a few times a second; ``reachable`` is how many peers hear us."""

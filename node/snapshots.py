@@ -283,7 +283,7 @@ class Snapshots:
             self._pause = max(0, self._pause - 1)
             engine.wait_for_snapshot(engine.chain.height == 0 and not self._pause)
             if engine.needs_snapshot() and not self._pause:
-                joiner.seek()
+                joiner.seek(engine.chain.height)
         elif before is not Phase.COMPLETE:
             engine.wait_for_snapshot(True)
             joiner.interval_ended(self._reachable())

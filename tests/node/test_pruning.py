@@ -57,6 +57,12 @@ def home(recorded: RecordedLedger, tmp_path: Path) -> Home:
     return home
 
 
+class Silence:
+    def info(self, event: str, **fields: object) -> None: ...
+
+    def warning(self, event: str, **fields: object) -> None: ...
+
+
 def run(*arguments: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(main, arguments)
     return result.exit_code, result.stdout, result.stderr
@@ -137,6 +143,26 @@ def test_a_crash_between_leaves_a_ledger_that_holds(recorded: RecordedLedger) ->
     store.crash(survivors=7)
     assert BlockStore(store).first() == 8
     examine(recorded.genesis, store)
+
+
+async def test_a_running_node_prunes_by_itself_and_never_what_a_joiner_needs(home: Home) -> None:
+    with closing(LevelStore(home.ledger)) as store:
+        blocks = BlockStore(store)
+        upkeep = pruning.Upkeep(blocks, store, store, 5, Silence())
+        for _ in range(10):
+            await upkeep.step(0)  # no snapshot is offered
+        assert blocks.first() == 1
+        for _ in range(10):
+            await upkeep.step(32)
+        await upkeep.stop()
+        assert blocks.first() == 30
+        for _ in range(10):
+            await upkeep.step(60)
+        await upkeep.stop()
+        assert blocks.first() == 50
+        everything = pruning.Upkeep(blocks, store, store, 0, Silence())
+        await everything.step(60)
+        assert blocks.first() == 50
 
 
 # --- what is damaged in a pruned ledger is found

@@ -381,6 +381,15 @@ def test_without_any_snapshot_the_search_ends(server: Server, tmp_path: Path) ->
     assert Net(server, bends=dict.fromkeys(PEERS, _no_answer)).run() is Phase.IDLE
 
 
+def test_a_snapshot_from_before_our_own_last_block_is_no_help(server: Server) -> None:
+    net = Net(server)
+    net.joiner.seek(server.height)
+    assert net.run() is Phase.IDLE
+    net = Net(server)
+    net.joiner.seek(server.height - 1)
+    assert net.run() is Phase.COMPLETE
+
+
 def test_a_restart_fetches_only_what_is_missing_and_not_what_was_damaged(server: Server) -> None:
     first = Net(server)
     first.run()
