@@ -7,6 +7,8 @@ A refusal is an error of ``koinon.errors`` with its rule; the caller (``node.app
 where the transaction began.
 
 Layers, each knowing only those before it:
-``transitions``, ``tables``, ``shapes`` · ``context`` · ``policy``, ``tokens`` · ``tasks`` · ``identity``, ``access`` ·
-``negotiation``, ``classification``, ``demand`` · ``catalog`` · ``disputes`` · ``genesis``, ``operations``, ``reads``.
+``transitions``, ``tables``, ``shapes`` · ``context`` · ``accounts``, ``classification``, ``keys``, ``policy`` ·
+``subscriptions``, ``unions``, ``upgrades`` · ``settlement``, ``tokens`` · ``tasks`` · ``identity``, ``access`` ·
+``membership``, ``negotiation``, ``demand`` · ``applications``, ``catalog``, ``disputes``, ``rotation``, ``readings`` ·
+``actions`` · ``governance`` · ``genesis``, ``operations``, ``reads``.
 """

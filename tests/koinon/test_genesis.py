@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from koinon import canonical, genesis, json_form
 from koinon.errors import InvalidFile
 from koinon.keys import SealingKey, SigningKey
-from koinon.limits import MAX_CERTIFICATE_BYTES, MAX_GENESIS_BYTES, MAX_TITLE, MAX_TOTAL_POWER
+from koinon.limits import MAX_CERTIFICATE_BYTES, MAX_GENESIS_BYTES, MAX_POINTS, MAX_TITLE, MAX_TOTAL_POWER
 from koinon.rules import RULES
 from koinon.v1.identity_pb2 import (
     ROLE_ANALYST,
@@ -84,6 +84,15 @@ def test_joining_sorts(tmp_path: Path) -> None:
     assert loaded == descriptors
 
 
+def test_points_from_the_start_name_another_chain_and_are_read_again(tmp_path: Path) -> None:
+    points = {"person:case/operator": 5, "fund:consortium": 2**62 - 5}
+    rich = genesis.join("ercp", 1, GOOD.institutions, GOOD.parameters, points)
+    assert [(account.id, account.points) for account in rich.points] == sorted(points.items())
+    genesis.save(tmp_path / "genesis.json", rich)
+    assert genesis.load(tmp_path / "genesis.json") == rich
+    assert genesis.chain_id(rich) != genesis.chain_id(genesis.join("ercp", 1, GOOD.institutions, GOOD.parameters))
+
+
 def test_one_institution_alone_is_a_network() -> None:
     genesis.validate(genesis.join("alone", 1, [GOOD.institutions[0]]))
 
@@ -139,8 +148,19 @@ BREAK: list[tuple[str, Callable[[Genesis], object]]] = [
     ("heartbeat_ms is 1", lambda g: setattr(g.parameters, "heartbeat_ms", 1)),
     ("max_token_uses is 0", lambda g: setattr(g.parameters, "max_token_uses", 0)),
     ("max_token_duration_ms is 0", lambda g: setattr(g.parameters, "max_token_duration_ms", 0)),
+    ("fund:other' has points", lambda g: g.points.add(id="fund:other", points=1)),
+    ("institution:nobody' has points", lambda g: g.points.add(id="institution:nobody", points=1)),
+    ("institution:case has 0 points", lambda g: g.points.add(id="institution:case")),
+    ("institution:case has", lambda g: g.points.add(id="institution:case", points=MAX_POINTS + 1)),
+    ("too many points", lambda g: give(g, {"institution:case": MAX_POINTS, "institution:um": 1})),
+    ("not in ascending order", lambda g: give(g, {"institution:um": 1, "institution:case": 1})),
     ("exceeds max_committee", lambda g: g.parameters.MergeFrom(Parameters(min_committee=7, max_committee=5))),
 ]
+
+
+def give(broken: Genesis, points: dict[str, int]) -> None:
+    for account, number in points.items():
+        broken.points.add(id=account, points=number)
 
 
 def set_roles(person: Person, roles: list[Any]) -> None:
