@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,6 +126,22 @@ def test_the_constitution_is_changed_by_its_own_export(consortium: Consortium, t
     decided = consortium.agree(consortium.propose("a", "--constitution", str(file)), "a", "b", "c")
     assert decided["status"] == "executed"
     assert "more than 3/5 yes" in consortium.ok("d", "gov", "constitution")
+
+
+def test_a_regulator_of_an_authority_that_is_no_member(consortium: Consortium, tmp_path: Path) -> None:
+    made = CliRunner().invoke(main, ["key", "make", str(tmp_path / "inspector.key"), "--no-passphrase"])
+    consortium.agree(consortium.propose("a", "--regulator", f"fda/inspector={made.stdout.strip()}"), "a", "b", "c")
+    profile = consortium.network.profile("a-operator")
+    text = profile.read_text()
+    for name, value in (("person", "fda/inspector"), ("key_file", str(tmp_path / "inspector.key"))):
+        text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {json.dumps(value)}", text)
+    own = profile.with_name("inspector.toml")
+    own.write_text(text)
+    trail = CliRunner().invoke(main, ["--profile", str(own), "audit", "list", "--json", "--kind", "proposal.executed"])
+    assert trail.exit_code == 0, trail.stderr
+    assert "proposal.executed" in trail.stdout
+    refused = CliRunner().invoke(main, ["--profile", str(own), "gov", "propose", "--set", "heartbeat_ms=300"])
+    assert refused.exit_code in (2, 4)
 
 
 def test_from_application_to_validator(consortium: Consortium) -> None:
