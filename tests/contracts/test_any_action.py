@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -68,7 +69,7 @@ def value(draw: st.DrawFn, field: FieldDescriptor, depth: int) -> Any:
     if field.message_type is not None:
         if field.message_type.name in _WHOLE and draw(st.booleans()):
             return _WHOLE[field.message_type.name]
-        return message(draw, field.message_type._concrete_class, depth + 1)
+        return message(draw, GetMessageClass(field.message_type), depth + 1)
     if field.enum_type is not None:
         return draw(st.sampled_from((*field.enum_type.values_by_number, 77)))
     if field.type == FieldDescriptor.TYPE_STRING:
@@ -96,7 +97,9 @@ def message(draw: st.DrawFn, kind: Any, depth: int = 0) -> Any:
 @st.composite
 def actions(draw: st.DrawFn) -> Action:
     field = draw(st.sampled_from(tuple(Action.DESCRIPTOR.fields)))
-    return Action(**{field.name: message(draw, field.message_type._concrete_class)})  # type: ignore[arg-type]
+    assert field.message_type is not None
+    content: dict[str, Any] = {field.name: message(draw, GetMessageClass(field.message_type))}
+    return Action(**content)
 
 
 @given(action=actions())
