@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from governance import constitution
+from koinon import trail
 from koinon.rules import RULES
 from koinon.v1.access_pb2 import (
     TOKEN_STATUS_ACTIVE,
@@ -25,6 +26,7 @@ from koinon.v1.access_pb2 import (
     RevokeToken,
     Token,
 )
+from koinon.v1.audit_pb2 import READING_KIND_LIST, RecordReading
 from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, WithdrawDataset
 from koinon.v1.constitution_pb2 import Constitution
 from koinon.v1.governance_pb2 import (
@@ -365,6 +367,10 @@ class Ledger(RuleBasedStateMachine):
     def withdraw_proposal(self, sender: str, proposal: str, really: bool) -> None:
         if really:
             self.act(sender, WithdrawProposal(proposal_id=proposal, reason="no longer"))
+
+    @rule(sender=mostly("um/regulator"), name=st.sampled_from(DATASETS))
+    def read(self, sender: str, name: str) -> None:
+        self.act(sender, RecordReading(kind=READING_KIND_LIST, filter=trail.make(f"dataset:{name}"), purpose="audit"))
 
     @rule(after_ms=st.sampled_from((1, 1, 5, 5, 20_000, 150_000)))
     def wait(self, after_ms: int) -> None:
