@@ -12,11 +12,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, crash, endurance, execution, ledger, proofs, query
+from bench import audit, crash, endurance, execution, joining, ledger, proofs, query
 from testnet.network import DEFAULT_INSTITUTIONS, Testnet
 
 REPORT = Path(__file__).with_name("latest.json")
-AT_LEAST = {"ledger.tx_per_s": 2_500.0, "ledger.tx_per_s_7": 1_250.0}
+AT_LEAST = {"ledger.tx_per_s": 2_500.0, "ledger.tx_per_s_7": 1_250.0, "ledger.catch_up_tx_per_s": 5_000.0}
 AT_MOST = {
     "ledger.idle_p50_ms": 80.0,
     "ledger.full_load_p99_ms": 1_500.0,
@@ -53,6 +53,7 @@ def main() -> None:
             figures |= query.measure(network, RUNS, say)
         with Testnet.create(path / "ledger") as network:
             figures |= asyncio.run(ledger.measure(network, ledger.Load(), say))
+            figures |= joining.measure(network, say)
             figures |= proofs.measure(network, RECEIPTS, say)
         with Testnet.create(path / "seven", SEVEN) as network:
             figures |= asyncio.run(ledger.measure_seven(network, SEVEN_TRANSACTIONS, say))

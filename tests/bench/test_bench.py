@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from bench import audit, crash, endurance, execution, ledger, query, run
+from bench import audit, crash, endurance, execution, joining, ledger, query, run
 from testnet.network import Testnet
 
 SMALL = ledger.Load(transactions=400, idle_samples=3, idle_pause_s=0.05, steady_s=0.5)
@@ -20,6 +20,8 @@ FIGURES = {
     "ledger.rss_growth_mb",
     "ledger.proposer_crash_gap_ms",
     "ledger.execution_us_1000",
+    "ledger.catch_up_tx_per_s",
+    "ledger.snapshot_join_s",
     "audit.page_ms",
     "audit.count_ms",
     "audit.feed_us",
@@ -37,12 +39,13 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
         figures |= asyncio.run(ledger.measure_seven(network, 400, said.append))
         figures |= asyncio.run(endurance.memory(network, 1.0, 100.0, said.append))
         figures |= asyncio.run(crash.measure(network, 1, said.append))
+        figures |= joining.measure(network, said.append)
     figures |= execution.measure((1_000,), said.append)
     figures |= audit.measure(1_400, 2, said.append)
     assert set(figures) == FIGURES
     assert all(value > 0 for name, value in figures.items() if name != "ledger.rss_growth_mb"), figures
     assert figures["ledger.idle_p50_ms"] <= figures["ledger.idle_p99_ms"]
-    assert len(said) == 11
+    assert len(said) == 13
 
 
 def test_every_reach_belongs_to_a_figure() -> None:
