@@ -54,7 +54,7 @@ PARAMETERS: dict[str, Bounds] = {
 
 
 def defaults() -> Parameters:
-    """The parameters of a consortium that says nothing about them; those added later stay unset, which ``get`` knows."""
+    """The parameters of a consortium that says nothing about them; those added later stay unset, see ``get``."""
     return Parameters(**{name: bounds.default for name, bounds in PARAMETERS.items() if not bounds.added})
 
 

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 from governance import taxonomy
 from koinon import trail
 from koinon.errors import Exhausted, InvalidInput, KoinonError, NotFound, Unavailable
-from koinon.limits import MAX_SEARCH_TERMS, MAX_TITLE
 from koinon.trail import Dimension
 from koinon.v1.access_pb2 import AccessRequest, Token
 from koinon.v1.audit_pb2 import AuditRecord, RecordFilter
@@ -41,12 +40,12 @@ from node import audit_index
 from node import read_schema as schema
 from node.application import Application
 from node.audit_index import CHUNK, AuditIndex, Counts, OpenChunk
+from node.read_query import Value, Where, page_position, search_terms
 
 _LARGEST = 2**63 - 1  # of SQLite's integers
 _CHUNK_RECORDS = 2_000  # followed in one SQLite transaction
 
 T = TypeVar("T")
-Value = str | int
 _Rows = dict[str, list[tuple[Value | bytes, ...]]]
 
 
@@ -281,7 +280,7 @@ class ReadModel:
         dataset published last. ``theme`` finds narrower ones too; ``unit`` is of ``column``, where one is named.
         Also returns the token of the next page, or ''.
         """
-        where = _Where()
+        where = Where()
         where.equal(institution=institution)
         if column and unit:
             where.add("datasets.seq IN (SELECT seq FROM columns WHERE name = ? AND unit = ?)", column, unit)
@@ -300,7 +299,7 @@ class ReadModel:
             where.add("confirmed >= ? AND NOT contested", min_verifications)
         if not include_withdrawn:
             where.add("NOT withdrawn")
-        query = _match(text)
+        query = search_terms(text)
         if not query:
             return self._newest("SELECT seq, id FROM datasets", where, page_size, page_token, self._ledger.dataset)
         where.add("texts MATCH ?", query)
@@ -326,7 +325,7 @@ class ReadModel:
         page_token: str = "",
     ) -> tuple[list[AccessRequest], str]:
         """Access requests, newest first, and the token of the next page; ``institution`` publishes the dataset."""
-        where = _Where()
+        where = Where()
         where.equal(institution=institution, requester=requester, status=status)
         where.begins(id_prefix)
         return self._newest("SELECT seq, id FROM requests", where, page_size, page_token, self._ledger.request)
@@ -342,7 +341,7 @@ class ReadModel:
         page_token: str = "",
     ) -> tuple[list[Token], str]:
         """Tokens, newest first, and the token of the next page."""
-        where = _Where()
+        where = Where()
         where.equal(holder=holder, dataset=dataset, status=status)
         where.begins(id_prefix)
         return self._newest("SELECT seq, id FROM tokens", where, page_size, page_token, self._ledger.token)
@@ -358,7 +357,7 @@ class ReadModel:
         page_token: str = "",
     ) -> tuple[list[Demand], str]:
         """Demands, newest first, and the token of the next page; ``matched_institution`` has what is asked for."""
-        where = _Where()
+        where = Where()
         where.equal(demander=demander, status=status)
         where.begins(id_prefix)
         if matched_institution:
@@ -376,7 +375,7 @@ class ReadModel:
         page_token: str = "",
     ) -> tuple[list[Dispute], str]:
         """Disputes, newest first, and the token of the next page; ``institution`` is a side of it, or an arbiter."""
-        where = _Where()
+        where = Where()
         where.equal(about=subject, status=status)
         where.begins(id_prefix)
         if institution:
@@ -387,7 +386,7 @@ class ReadModel:
         self, *, asker: str = "", institution: str = "", status: int = 0, page_size: int, page_token: str = ""
     ) -> tuple[list[Task], str]:
         """Tasks, newest first, and the token of the next page; ``institution`` is a party to it."""
-        where = _Where()
+        where = Where()
         where.equal(asker=asker, status=status)
         if institution:
             where.add("seq IN (SELECT seq FROM parties WHERE institution = ?)", institution)
@@ -395,7 +394,7 @@ class ReadModel:
 
     def task_id(self, prefix: str) -> str:
         """The one task whose id begins so. Raises NotFound, or InvalidInput when there are several."""
-        where = _Where()
+        where = Where()
         where.begins(prefix)
         rows = self._select("SELECT id FROM tasks", where, "LIMIT 2")
         if not rows or not prefix:
@@ -448,7 +447,7 @@ class ReadModel:
 
     def statement(self, account: str, *, page_size: int, page_token: str = "") -> tuple[list[AuditRecord], str]:
         """Records that moved points of an account, newest first, and the token of the next page."""
-        where = _Where()
+        where = Where()
         where.add("account = ?", account)
         if page_token:
             where.add("idx < ?", page_position(page_token))
@@ -457,7 +456,7 @@ class ReadModel:
         return [self._record(index) for (index,) in page], str(page[-1][0]) if len(rows) > page_size else ""
 
     def _newest(
-        self, source: str, where: _Where, page_size: int, page_token: str, find: Callable[[str], T]
+        self, source: str, where: Where, page_size: int, page_token: str, find: Callable[[str], T]
     ) -> tuple[list[T], str]:
         """One page of (seq, id) from ``source``, newest first, as entities; and the token of the next page."""
         if page_token:
@@ -466,7 +465,7 @@ class ReadModel:
         page = rows[:page_size]
         return [find(name) for _, name in page], str(page[-1][0]) if len(rows) > page_size else ""
 
-    def _select(self, source: str, where: _Where, order: str, *further: Value) -> list[tuple[Any, ...]]:
+    def _select(self, source: str, where: Where, order: str, *further: Value) -> list[tuple[Any, ...]]:
         """Run a query made of this file's own words; everything from outside is a bound value."""
         try:
             return self._database.execute(f"{source} WHERE {where} {order}", (*where.values, *further)).fetchall()
@@ -490,48 +489,3 @@ class ReadModel:
             rule="disk-error",
             hint="check space and permissions of the disk; the file can be removed, it is made again from the ledger",
         )
-
-
-class _Where:
-    """Conditions that must all hold, and the values bound to them."""
-
-    def __init__(self) -> None:
-        self._conditions = ["TRUE"]
-        self.values: list[Value] = []
-
-    def add(self, condition: str, *values: Value) -> None:
-        self._conditions.append(condition)
-        self.values += values
-
-    def equal(self, **columns: Value) -> None:
-        """Equality for the columns that are asked for; an empty text or zero asks for nothing."""
-        for name, value in columns.items():
-            if value:
-                self.add(f"{name} = ?", value)
-
-    def begins(self, prefix: str) -> None:
-        """Ids, which are hexadecimal, with this beginning."""
-        if prefix:
-            self.add("id >= ? AND id < ?", prefix, prefix + "g")
-
-    def __str__(self) -> str:
-        return " AND ".join(self._conditions)
-
-
-def page_position(page_token: str) -> int:
-    """Where a page continues. Raises InvalidInput unless it is one of ours."""
-    if not page_token:
-        return 0
-    if not page_token.isascii() or not page_token.isdigit() or len(page_token) > 18:
-        raise InvalidInput("the page token is not one this node gave out", hint="start again from the first page")
-    return int(page_token)
-
-
-def _match(text: str) -> str:
-    """An FTS5 query for every word of a text, each a prefix; '' when there is none. Raises InvalidInput."""
-    if len(text) > MAX_TITLE:
-        raise InvalidInput(f"the search text has {len(text)} characters", hint=f"at most {MAX_TITLE} are allowed")
-    words = text.replace('"', " ").split()
-    if len(words) > MAX_SEARCH_TERMS:
-        raise InvalidInput(f"the search text has {len(words)} words", hint=f"at most {MAX_SEARCH_TERMS} are allowed")
-    return " ".join(f'"{word}"*' for word in words)

@@ -18,7 +18,8 @@ from koinon.v1.identity_pb2 import Role
 from node.application import Application
 from node.auth import require
 from node.datasets import DatasetStore
-from node.read_model import ReadModel, page_position
+from node.read_model import ReadModel
+from node.read_query import page_position
 from node.rpc.bounds import page_size
 
 Context = aio.ServicerContext[Any, Any]

@@ -22,7 +22,12 @@ from koinon.v1.access_pb2 import (
     GrantAccess,
     WithdrawRequest,
 )
-from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, VerifyDataset, WithdrawVerification
+from koinon.v1.catalog_pb2 import (
+    TASK_OPERATION_COUNT,
+    VERIFICATION_OUTCOME_CONFIRMED,
+    VerifyDataset,
+    WithdrawVerification,
+)
 from koinon.v1.demand_pb2 import DEMAND_STATUS_OPEN, Demand, WithdrawDemand
 from koinon.v1.dispute_pb2 import (
     DISPUTE_STATUS_ARBITRATION,
@@ -111,7 +116,11 @@ class Market(Ledger):
             self.act(sender, WithdrawVerification(dataset=name, version=version, reason="a mistake"))
         else:
             statement = VerifyDataset(
-                dataset=name, version=version, outcome=1, method="recounted", evidence_digest=bytes(32)
+                dataset=name,
+                version=version,
+                outcome=VERIFICATION_OUTCOME_CONFIRMED,
+                method="recounted",
+                evidence_digest=bytes(32),
             )
             self.act(sender, statement)
 
