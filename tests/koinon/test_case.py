@@ -10,7 +10,7 @@ import pytest
 from koinon import case as cases
 from koinon import page, prov, trail
 from koinon.errors import Corrupt, InvalidFile
-from koinon.receipt import single, verify
+from koinon.receipt import VerifiedRecord, single, verify
 from koinon.v1.access_pb2 import RevokeToken
 from koinon.v1.audit_pb2 import AuditRecord, CaseFile
 from node.receipts import Receipts
@@ -67,7 +67,7 @@ def test_everything_that_concerns_a_subject_is_in_its_case(ledger: RecordedLedge
 
 def test_every_record_of_a_case_is_a_receipt(ledger: RecordedLedger, case: CaseFile) -> None:
     for position in range(len(case.proved.records)):
-        assert verify(single(case.proved, position), ledger.genesis)
+        assert isinstance(verify(single(case.proved, position), ledger.genesis), VerifiedRecord)
 
 
 def _drop(position: int) -> Callable[[CaseFile], object]:
