@@ -361,11 +361,21 @@ def test_a_task_that_costs_more_than_agreed_or_owned_is_refused() -> None:
     consortium.do("iu/operator", publication("iu.a.t", price=PER_USE))
     token = consortium.token("iu.a.t")
     submission = consortium.submission({"iu.a.t": token})
-    assert consortium.refused("um/analyst", submission) == "max-price"
+    for agreed in (0, 100):
+        submission.max_price = agreed
+        assert consortium.refused("um/analyst", submission) == "max-price"
     submission.max_price = 101
     assert consortium.refused("um/analyst", submission) == "insufficient-points"
     assert consortium.app.token(token).uses_left == 2
     conserved(consortium)
+
+
+def test_a_period_counts_towards_what_was_agreed_to() -> None:
+    consortium = start()
+    consortium.do("iu/operator", publication("iu.a.t", price=PER_PERIOD))
+    submission = consortium.submission({"iu.a.t": consortium.token("iu.a.t")})
+    submission.max_price = PER_PERIOD.points - 1
+    assert consortium.refused("um/analyst", submission) == "max-price"
 
 
 def test_no_more_than_the_limit_is_ever_minted() -> None:
