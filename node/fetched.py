@@ -18,9 +18,11 @@ from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
 
 Verified = list[tuple[bytes, SignedTransaction]]
 
+_IN_FLIGHT = 8  # answers: as many as a node asks for at a time (node.catch_up)
+
 
 class FetchedBlocks:
-    """In flight are at most as many answers as the engine expects."""
+    """At most ``_IN_FLIGHT`` at a time: a peer that sends what was asked for again and again fills no memory."""
 
     def __init__(
         self,
@@ -34,7 +36,9 @@ class FetchedBlocks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, peer: str, message: DeliverRequest) -> None:
-        """Take an answer that the engine expects from this peer."""
+        """Take an answer that the engine expects from this peer; beyond the bound it is dropped, and asked for anew."""
+        if len(self._tasks) >= _IN_FLIGHT:
+            return
         task = asyncio.create_task(self._take(peer, message), name=f"blocks from {peer}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import koinon
 from bench.ledger import Sender
+from koinon.cli import main
 from testnet.network import Testnet
 
 TRANSACTIONS = 2_000
@@ -72,3 +74,10 @@ def test_a_wiped_node_joins_by_snapshot_and_replays_nothing_before_it(network: T
     assert min(executed) > int(str(restored["height"]))
     assert not home.chunks.exists()
     assert not home.ledger_restored.exists()
+
+    network.stop("case")  # what it holds now is verified offline, as far as it goes
+    result = CliRunner().invoke(main, ["ledger", "verify", str(home.path), "--json"])
+    assert result.exit_code == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert (facts["by"], facts["first_block"]) == ("signatures", int(str(restored["height"])) + 1)
+    assert CliRunner().invoke(main, ["doctor", "--home", str(home.path)]).exit_code == 0
