@@ -26,6 +26,16 @@ from koinon.v1.catalog_pb2 import (
     PublishDataset,
     WithdrawDataset,
 )
+from koinon.v1.governance_pb2 import (
+    CHOICE_NO,
+    CHOICE_YES,
+    PROPOSAL_STATUS_OPEN,
+    CastBallot,
+    Propose,
+    SetParameter,
+    SetPower,
+)
+from koinon.v1.governance_pb2 import Action as GovernanceAction
 from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_VALIDATOR,
     ROLE_ANALYST,
@@ -49,6 +59,7 @@ Signed = tuple[str, Any]
 Action = Callable[[Application, Random, Sequence[str]], Signed | None]
 """From a node's ledger, chance and the members' names to a transaction; None where there is nothing to do."""
 
+_GOVERNING = 0.15  # of what clients do is about how the members decide
 _PLAN_HASH = bytes(range(32))
 _OPERATIONS = (TASK_OPERATION_COUNT, TASK_OPERATION_SUM)
 _PRICES = (
@@ -221,7 +232,7 @@ ACTIONS: list[tuple[int, Action]] = [
 
 
 class Clients:
-    """All clients of one run. They talk to the nodes of correct members; faulty members have clients of their own."""
+    """All clients of one run. Members that are ``reliable`` may gain power by ballots; who is faulty must not."""
 
     def __init__(self, world: World, network: Network, checkers: Checkers, chain_id: str) -> None:
         self._world = world
@@ -231,6 +242,7 @@ class Clients:
         self._rng = world.random("clients")
         self._nonce = 0
         self._sent: list[tuple[bytes, bytes]] = []  # id and envelope, newest last
+        self.reliable: dict[str, int] = {}  # with the power they began with
 
     def envelope(self, sender: str, message: Any, *, expires_in_ms: int = 60_000, chain_id: str = "") -> bytes:
         """A transaction signed with the key of this name; expiry counts from now."""
@@ -255,8 +267,26 @@ class Clients:
         rng = self._rng
         members = [item.descriptor.id for item in node.app.institutions()]
         (action,) = rng.choices([action for _, action in ACTIONS], [weight for weight, _ in ACTIONS])
-        signed = action(node.app, rng, members) or _register(node.app, rng, members)
+        signed = self._govern(node.app, members) if self.reliable and rng.random() < _GOVERNING else None
+        signed = signed or action(node.app, rng, members) or _register(node.app, rng, members)
         self.submit(node, self.envelope(*signed, expires_in_ms=rng.choice((500, 5_000, 60_000, 60_000))))
+
+    def _govern(self, app: Application, members: Sequence[str]) -> Signed:
+        """A ballot on what is open, or a proposal: of another power for a member, or of a parameter."""
+        rng = self._rng
+        pending = [proposal.id for proposal in app.proposals() if proposal.status == PROPOSAL_STATUS_OPEN]
+        sender = f"{rng.choice(members)}/{OPERATOR}"
+        if pending and rng.random() < 0.9:
+            choice = rng.choice((CHOICE_YES, CHOICE_YES, CHOICE_YES, CHOICE_NO))
+            return sender, CastBallot(proposal_id=rng.choice(pending), choice=choice)
+        name, power = rng.choice(sorted(self.reliable.items()))
+        action = rng.choice(
+            (
+                GovernanceAction(set_power=SetPower(institution=name, power=power + rng.randint(0, 2))),
+                GovernanceAction(set_parameter=SetParameter(name="min_cohort_floor", value=rng.randint(1, 5))),
+            )
+        )
+        return sender, Propose(title="A change", reason="to see what happens", actions=[action])
 
     def submit(self, node: SimNode, data: bytes) -> bytes:
         """Hand in an envelope; the transaction's id."""

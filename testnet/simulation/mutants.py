@@ -26,7 +26,6 @@ from node.catch_up import CatchUp
 from node.consensus.core import Core
 from node.consensus.messages import NO_ROUND, VoteType
 from node.consensus.votes import VoteKeeper
-from node.contracts.tables import Schedule
 from node.engine import Engine
 from node.intake import Intake
 from node.journal import Journal
@@ -192,26 +191,26 @@ MUTANTS: Sequence[Mutant] = (
     Mutant("the valid value is forgotten", Core, "_line_36", _forget_valid_value),
     Mutant("prevotes decide", VoteKeeper, "has_quorum_for", _prevotes_decide),
     Mutant("a value returns without its polka", Core, "_line_28", _no_polka_needed),
-    Mutant("sent before it is synced", Journal, "sync", constant(None)),
+    Mutant("sent before it is synced", Journal, "sync", constant(None), slow=True),
     Mutant("what was signed is forgotten in a crash", Journal, "replay", constant(None)),
     Mutant("the log's replay ends at a lost ledger", Journal, "replay", _once),
-    Mutant("the journal does not note what it signed", Journal, "_note_own", constant(None)),
-    Mutant("without a signing state it votes at once", Journal, "__init__", _votes_at_once),
-    Mutant("a damaged log ends quietly", wal, "_decode", _ends_quietly),
-    Mutant("blocks are announced before they are synced", Engine, "_execute", _unsynced),
-    Mutant("votes need no signature", Intake, "vote", _unsigned),
-    Mutant("every proposal is valid", Intake, "_is_valid", constant(True)),
-    Mutant("fetched blocks need no certificate", engine_module, "verify_commit", constant(None)),
+    Mutant("the journal does not note what it signed", Journal, "_note_own", constant(None), slow=True),
+    Mutant("without a signing state it votes at once", Journal, "__init__", _votes_at_once, slow=True),
+    Mutant("a damaged log ends quietly", wal, "_decode", _ends_quietly, slow=True),
+    Mutant("blocks are announced before they are synced", Engine, "_execute", _unsynced, slow=True),
+    Mutant("votes need no signature", Intake, "vote", _unsigned, slow=True),
+    Mutant("every proposal is valid", Intake, "_is_valid", constant(True), slow=True),
+    Mutant("fetched blocks need no certificate", engine_module, "verify_commit", constant(None), slow=True),
     Mutant("new validators never vote", ChainState, "after", _old_set),
-    Mutant("evidence needs no signature", evidence, "verify", _believed),
-    Mutant("evidence is forgotten", PendingEvidence, "add", constant(False)),
-    Mutant("transactions return", Schedule, "contains", constant(False)),
-    Mutant("a block may hold one transaction twice", Application, "_select", _no_ids),
-    Mutant("the application accepts any block", Application, "process_proposal", constant(None)),
+    Mutant("evidence needs no signature", evidence, "verify", _believed, slow=True),
+    Mutant("evidence is forgotten", PendingEvidence, "add", constant(False), slow=True),
+    Mutant("transactions return", Application, "_admit", constant(None)),
+    Mutant("a block may hold one transaction twice", Application, "_select", _no_ids, slow=True),
+    Mutant("the application accepts any block", Application, "process_proposal", constant(None), slow=True),
     Mutant("block time may stand still", blocks, "next_time_ms", _time_stands_still),
     Mutant("what is deleted stays in the commitment", LtHash, "update", _only_added),
     Mutant("records are logged last first", AuditLog, "append", _last_first),
-    Mutant("one liar is believed to be ahead", CatchUp, "is_behind", _believes_anyone),
+    Mutant("one liar is believed to be ahead", CatchUp, "is_behind", _believes_anyone, slow=True),
     Mutant("what was lost is not sent again", gossip, "missing", constant([])),
 )
 

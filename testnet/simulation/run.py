@@ -91,8 +91,10 @@ def _run(seed: int) -> Report:
         kinds = [*ATTACKERS, *_OFTEN]
         attackers = {index: rng.choice(kinds) for index in expendable[: rng.randint(1, 2)]}
     spare = [index for index in expendable if index not in attackers]
+    reliable = [index for index in range(count) if index not in expendable]
 
     network, checkers, clients = consortium(world, powers, {i: ATTACKERS[kind] for i, kind in attackers.items()})
+    clients.reliable = {f"v{index}": powers[index] for index in reliable}
     nodes = list(network.nodes.values())
     correct = [node for node in nodes if node.correct]
     victim = network.nodes[f"v{spare[0]}"] if spare and rng.random() < 0.5 else None

@@ -14,7 +14,7 @@ from testnet.simulation.mutants import MUTANTS, Mutant, hunt
 from testnet.simulation.run import Report, run
 from testnet.simulation.scenarios import SCENARIOS, play
 
-SEEDS = range(40)
+SEEDS = range(32)
 
 
 @pytest.fixture(scope="module")
