@@ -92,7 +92,9 @@ class Testnet:
         self.dir = directory
         self._places = places or {}
         founders = {item.id for item in chain.institutions}
-        self.institutions = tuple(sorted(founders | {path.parent.name for path in directory.glob("nodes/*/config.toml")}))
+        self.institutions = tuple(
+            sorted(founders | {path.parent.name for path in directory.glob("nodes/*/config.toml")})
+        )
         self._genesis = chain
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 

@@ -263,13 +263,17 @@ def _exclude(context: Context, institution: str, kind: str, reason: str) -> None
 
 
 def _lapse_tokens(context: Context, institution: str, reason: str) -> None:
-    """What others hold on its data, and what its people hold; nothing open uses any of them any more."""
+    """What others hold on its data, and what its people hold or ask for; nothing open uses any of it any more."""
     state = context.state
     for dataset in list(tables.DATASETS.scan(state, f"{institution}.")):
         access.end_all(context, dataset.published.name, reason)
     for _, holder, token_id in list(tables.ACTIVE_TOKENS.entries(state)):
         if PersonId.parse(holder).institution == institution:
             tokens.end(context, tables.TOKENS.get(state, token_id), "token.revoked", detail=reason)
+    for _, request_id in list(tables.OPEN_REQUESTS.entries(state)):
+        asked = tables.REQUESTS.get(state, request_id)
+        if PersonId.parse(asked.requester).institution == institution:
+            access.end_request(context, asked, "access.denied", reason)
 
 
 def _withdraw_data(context: Context, institution: str, reason: str) -> None:

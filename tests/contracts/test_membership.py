@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from koinon.v1.access_pb2 import TOKEN_STATUS_REVOKED
+from koinon.v1.access_pb2 import REQUEST_STATUS_DENIED, TOKEN_STATUS_REVOKED
 from koinon.v1.catalog_pb2 import DATASET_STATUS_WITHDRAWN
 from koinon.v1.consensus_pb2 import VOTE_TYPE_PRECOMMIT, DuplicateVote, Evidence, Vote
 from koinon.v1.identity_pb2 import (
@@ -90,6 +90,8 @@ def scene(consortium: Consortium) -> tuple[str, str, str]:
 def test_who_is_excluded_leaves_nothing_open(consortium: Consortium, exclude: object) -> None:
     task, held, given = scene(consortium)
     rest = consortium.token("um.a.t")
+    consortium.publish("um.a.review", auto=False)
+    request = consortium.do("iu/analyst", access_request("um.a.review"))
     assert decree(consortium, exclude("iu")) == ""  # type: ignore[operator]
     app = consortium.app
     assert (app.task(task).status, app.task(task).rule) == (
@@ -99,6 +101,7 @@ def test_who_is_excluded_leaves_nothing_open(consortium: Consortium, exclude: ob
     assert "broke the rules" in app.task(task).reason or "left the study" in app.task(task).reason
     assert {app.token(token).status for token in (held, given)} == {TOKEN_STATUS_REVOKED}
     assert app.token(rest).status != TOKEN_STATUS_REVOKED
+    assert app.request(request).status == REQUEST_STATUS_DENIED
     assert powers(consortium) == {"case": 1, "uk": 1, "um": 1}
 
 
