@@ -48,7 +48,5 @@ class MemberService(services_pb2_grpc.MemberServiceServicer):
             self._application.institution(request.institution)  # an unknown one is an error, not an empty list
         return services_pb2.ListPeopleResponse(people=self._application.people(request.institution))
 
-    async def ListKeys(
-        self, request: services_pb2.ListKeysRequest, context: Context
-    ) -> services_pb2.ListKeysResponse:
+    async def ListKeys(self, request: services_pb2.ListKeysRequest, context: Context) -> services_pb2.ListKeysResponse:
         return services_pb2.ListKeysResponse(keys=self._application.keys(request.owner))

@@ -47,7 +47,7 @@ def test_bounds_are_enforced_at_both_ends(name: str) -> None:
 def test_a_genesis_older_than_a_parameter_means_its_default(name: str) -> None:
     assert not getattr(defaults(), name)
     assert get(defaults(), name) == PARAMETERS[name].default
-    assert get(Parameters(**{name: 7_777}), name) == 7_777  # type: ignore[arg-type]
+    assert get(Parameters(**{name: 7_777}), name) == 7_777
 
 
 def test_a_committee_must_be_possible() -> None:
