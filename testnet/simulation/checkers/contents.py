@@ -38,9 +38,9 @@ class Contents:
     def check(self, node: SimNode, height: int, block: pb.Block, hashes: AppHashes) -> None:
         """The block at ``height``, when the first node has executed it."""
         for envelope in block.transactions:
-            name = transaction_id(envelope)
             if envelope not in self.made:
                 raise Violation(f"block {height} includes a transaction that nobody signed")
+            name = transaction_id(envelope)
             if name in self.included:
                 raise Violation(f"blocks {self.included[name]} and {height} include one transaction")
             self.included[name] = height
