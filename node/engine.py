@@ -60,6 +60,7 @@ from node.store.wal import WriteAheadLog
 
 CHAIN_KEY = b"m/chain"
 """Where a store keeps the ChainState of its last block."""
+_REPAIR = "stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +158,14 @@ class Engine:
             )
         else:
             chain = ChainState.from_bytes(self._config.chain_id, data)
-        if (chain.height, chain.hashes, chain.height) != (info.height, info.hashes, self.blocks.height()):
+        kept = self.blocks.height()
+        if kept and self.blocks.header(kept) is None:
+            raise Corrupt(f"the block at height {kept} is missing on disk", hint=_REPAIR)
+        if (chain.height, chain.hashes, chain.height) != (info.height, info.hashes, kept):
             raise Corrupt(
                 f"the ledger on disk contradicts itself: chain at {chain.height}, application at {info.height}, "
-                f"blocks up to {self.blocks.height()}",
-                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
+                f"blocks up to {kept}",
+                hint=_REPAIR,
             )
         return chain
 

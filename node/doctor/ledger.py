@@ -97,6 +97,8 @@ def _follow_back(disk: LevelStore, genesis: Genesis, chain: ChainState) -> Findi
     height, seen, proved = chain.height, 0, 0
     while height and seen < _BLOCKS:
         data, commit = store.block(height), store.commit(height)
+        if data is None and store.header(height) is None:
+            raise Corrupt(f"the block at height {height} is missing, and its header too", hint=_FETCH)
         if data is None or commit is None:
             break  # pruned
         block = blocks.parse(data)

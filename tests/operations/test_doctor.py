@@ -165,7 +165,7 @@ def test_no_home_and_a_configuration_with_a_mistake(tmp_path: Path, fresh: Home)
     with fresh.config.open("a") as file:
         file.write("threads = 2\n")
     (found,) = troubles(fresh)
-    assert "unknown key jobs.threads" in found.text
+    assert "unknown key ledger.threads" in found.text
 
 
 def test_a_port_that_another_process_holds(fresh: Home) -> None:
@@ -244,7 +244,7 @@ def _no_last_block(database: plyvel.DB) -> None:
         (_noise_for_a_block, "block"),
         (_another_certificate, "the commit certificate of block 2 does not hold"),
         (_no_chain, "the store has lost where the chain stands"),
-        (_no_last_block, "do not fit together"),
+        (_no_last_block, "is missing, and its header too"),
     ],
 )
 def test_a_ledger_that_was_edited(left: Home, change: Callable[[plyvel.DB], None], said: str) -> None:
