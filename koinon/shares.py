@@ -11,7 +11,7 @@ k >= t + 3. One output more than needed is required, so that a wrong one is alwa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -44,13 +44,13 @@ def pack(task_id: str, plan_hash: bytes, party: int, threshold: int, shares: Seq
 
 
 def open_outputs(
-    task: Task, outputs: Sequence[SealedOutput], key: SealingKey, node_keys: Sequence[bytes], count: int
+    task: Task, outputs: Sequence[SealedOutput], key: SealingKey, node_keys: Sequence[Collection[bytes]], count: int
 ) -> list[int]:
     """The ``count`` integers opened by a completed task, in the order of OutputShares.shares.
 
     ``task`` is as the ledger has it (trusted); ``node_keys`` are the committee's Ed25519 node keys, in its order
-    (trusted); ``outputs`` came from anyone, threshold + 2 of them at least. Raises Unavailable when too few came, and
-    Corrupt, naming the party at fault where that can be told.
+    (trusted), several of a member that changed its key meanwhile; ``outputs`` came from anyone, threshold + 2 of them
+    at least. Raises Unavailable when too few came, and Corrupt, naming the party at fault where that can be told.
     """
     names = [party.institution for party in task.parties]
     rows: dict[int, list[int]] = {}
@@ -61,7 +61,7 @@ def open_outputs(
         digest = canonical.output_digest(task.id, output.party, output.sealed)
         if output.task_id != task.id or digest != task.parties[output.party].output_digest:
             raise _corrupt(f"the output of {name} is not the one it reported on the ledger")
-        if not keys.verify(node_keys[output.party], digest, output.signature):
+        if not any(keys.verify(node_key, digest, output.signature) for node_key in node_keys[output.party]):
             raise _corrupt(f"the output of {name} is not signed by its node")
         rows[output.party] = _unseal(task, output.party, name, output.sealed, key, count)
     needed = min(task.submitted.threshold + 2, len(names))

@@ -18,10 +18,11 @@ from koinon.keys import SealingKey
 from koinon.limits import MAX_SQL
 from koinon.planned import PlannedQuery
 from koinon.result import Result
+from koinon.v1.identity_pb2 import KeyPurpose
 from koinon.v1.services_pb2 import (
     FetchOutputsRequest,
     GetTaskRequest,
-    ListInstitutionsRequest,
+    ListKeysRequest,
     ListTasksRequest,
     PlanQueryRequest,
 )
@@ -154,14 +155,21 @@ class Tasks:
 
     async def _open(self, offer: PlannedQuery, task: Task, key: SealingKey) -> Sequence[int]:
         """The opened integers. Raises Corrupt if a sealed output is not the one that its party put on the ledger."""
-        connection = self._session.connection
-        members = await connection.call(
-            connection.members.ListInstitutions, ListInstitutionsRequest(), patience_s=_PATIENCE_S
-        )
-        node_keys = {member.descriptor.id: member.descriptor.node_key for member in members.institutions}
         outputs = await self._fetch(task)
-        party_keys = [node_keys.get(party.institution, b"") for party in task.parties]
+        party_keys = await asyncio.gather(*(self._node_keys(party.institution) for party in task.parties))
         return shares.open_outputs(task, outputs, key, party_keys, result.opened_count(offer.plan))
+
+    async def _node_keys(self, institution: str) -> Sequence[bytes]:
+        """What its node signed with at any time, but for keys that were revoked."""
+        connection = self._session.connection
+        listed = await connection.call(
+            connection.members.ListKeys, ListKeysRequest(owner=institution), patience_s=_PATIENCE_S
+        )
+        return [
+            record.key
+            for record in listed.keys
+            if record.purpose == KeyPurpose.KEY_PURPOSE_NODE and record.end in ("", "rotated")
+        ]
 
     async def _fetch(self, task: Task) -> Sequence[SealedOutput]:
         """The sealed outputs; a party that cannot be reached just now is waited for."""

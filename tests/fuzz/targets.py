@@ -224,7 +224,7 @@ def _outputs(data: bytes) -> None:
         digest = canonical.output_digest(task.id, party, sealed)
         task.parties[party].output_digest = digest
         outputs.append(SealedOutput(task_id=task.id, party=party, sealed=sealed, signature=_NODE.sign(digest)))
-    open_outputs(task, outputs, _SEALING, [_NODE.public_key] * 3, 2)
+    open_outputs(task, outputs, _SEALING, [[_NODE.public_key]] * 3, 2)
 
 
 def _shares(party: int) -> bytes:

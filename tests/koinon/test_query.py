@@ -32,7 +32,7 @@ from koinon.v1.catalog_pb2 import (
     PublishDataset,
     TaskOperation,
 )
-from koinon.v1.identity_pb2 import Institution, InstitutionDescriptor
+from koinon.v1.identity_pb2 import KeyPurpose, KeyRecord
 from koinon.v1.plan_pb2 import Plan
 from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.task_pb2 import SubmitTask, Task, TaskParty, TaskStatus
@@ -80,6 +80,8 @@ class Consortium:
             TaskStatus.TASK_STATUS_RUNNING,
             TaskStatus.TASK_STATUS_COMPLETED,
         ]
+        self.known_keys = {name: key.public_key for name, key in self.node_keys.items()}  # to the ledger
+        self.key_ended: dict[str, str] = {}  # since the task was computed
         self.ending: dict[str, Any] = {}
         self.sealed: list[SealedOutput] = []
         node.answers |= {
@@ -88,13 +90,21 @@ class Consortium:
             ),
             "TaskService/GetTask": lambda request: services.GetTaskResponse(task=self.task()),
             "TaskService/FetchOutputs": lambda request: services.FetchOutputsResponse(outputs=self.outputs()),
-            "MemberService/ListInstitutions": services.ListInstitutionsResponse(
-                institutions=[
-                    Institution(descriptor=InstitutionDescriptor(id=name, node_key=key.public_key))
-                    for name, key in self.node_keys.items()
-                ]
-            ),
+            "MemberService/ListKeys": lambda request: services.ListKeysResponse(keys=self.key_records(request.owner)),
         }
+
+    def key_records(self, institution: str) -> list[KeyRecord]:
+        node = KeyPurpose.KEY_PURPOSE_NODE
+        return [
+            KeyRecord(key=bytes(32), owner=institution, purpose=KeyPurpose.KEY_PURPOSE_VALIDATOR),
+            KeyRecord(
+                key=self.known_keys[institution],
+                owner=institution,
+                purpose=node,
+                end=self.key_ended.get(institution, ""),
+            ),
+            KeyRecord(key=SigningKey.generate().public_key, owner=institution, purpose=node),
+        ]
 
     @property
     def submitted(self) -> SubmitTask:
@@ -267,6 +277,18 @@ def test_an_output_that_is_not_the_one_on_the_ledger_is_not_believed(consortium:
 
 def test_an_output_with_another_s_signature_is_not_believed(consortium: Consortium, client: Client) -> None:
     consortium.node_keys["iu"] = SigningKey.generate()
+    with pytest.raises(Corrupt, match="output of iu is not signed by its node"):
+        client.query(SQL)
+
+
+def test_an_output_outlives_the_key_it_was_signed_with_unless_that_was_revoked(
+    consortium: Consortium, client: Client, node: FakeNode
+) -> None:
+    consortium.key_ended["iu"] = "rotated"
+    assert client.query(SQL).rows
+    node.received.clear()
+    consortium.sealed, consortium.statuses = [], [TaskStatus.TASK_STATUS_COMPLETED]
+    consortium.key_ended["iu"] = "stolen"
     with pytest.raises(Corrupt, match="output of iu is not signed by its node"):
         client.query(SQL)
 

@@ -59,7 +59,7 @@ class Case:
         return SealedOutput(task_id=TASK_ID, party=party, sealed=sealed, signature=signature)
 
     def open(self) -> list[int]:
-        node_keys = [key.public_key for key in NODE_KEYS[: len(self.task.parties)]]
+        node_keys = [[key.public_key] for key in NODE_KEYS[: len(self.task.parties)]]
         return shares.open_outputs(self.task, self.outputs, RESULT_KEY, node_keys, len(VALUES))
 
 

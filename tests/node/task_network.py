@@ -241,7 +241,7 @@ class TaskNetwork:
 
     def open(self, plan: Plan, task: Task) -> list[int]:
         """What the asker sees."""
-        node_keys = [key(party.institution).public_key for party in task.parties]
+        node_keys = [[key(party.institution).public_key] for party in task.parties]
         return shares.open_outputs(task, self.outputs(task), self.result_key, node_keys, len(self.expected(plan)))
 
     def inputs(self, plan: Plan) -> list[list[list[int]]]:
