@@ -14,7 +14,7 @@ from koinon import canonical
 from koinon import parameters as parameter_rules
 from koinon.errors import Refused
 from koinon.v1.catalog_pb2 import Taxonomy
-from koinon.v1.constitution_pb2 import Constitution, MemberWeight
+from koinon.v1.constitution_pb2 import Constitution
 from koinon.v1.governance_pb2 import (
     APPLICATION_STATUS_OPEN,
     AdmitInstitution,
@@ -32,7 +32,7 @@ from koinon.v1.governance_pb2 import (
     SetTaxonomy,
     SetWeight,
 )
-from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, ROLE_REGULATOR, MemberStatus, Person
+from koinon.v1.identity_pb2 import ROLE_REGULATOR, MemberStatus, Person
 from node.contracts import (
     accounts,
     applications,
@@ -44,13 +44,11 @@ from node.contracts import (
     shapes,
     tables,
     upgrades,
+    weights,
 )
 from node.contracts.context import Context
 from node.contracts.transitions import CONSORTIUM
 from node.ledger.state import State
-
-USUAL_WEIGHT = 1
-"""One member, one ballot, unless the members decided otherwise."""
 
 
 def apply(context: Context, proposal: Propose) -> list[str]:
@@ -78,15 +76,6 @@ def constitution_digest(state: State) -> bytes:
     return canonical.constitution_digest(constitution(state).SerializeToString(deterministic=True))
 
 
-def weights(state: State) -> dict[str, int]:
-    """The ballot weights of all active members, ascending by institution."""
-    return {
-        member.descriptor.id: _weight(state, member.descriptor.id)
-        for member in tables.INSTITUTIONS.scan(state)
-        if member.status == MEMBER_STATUS_ACTIVE
-    }
-
-
 # --- members
 
 
@@ -98,7 +87,7 @@ def _admit(context: Context, action: AdmitInstitution) -> str:
             f"{name} is an authority with regulators of its own", rule="already-exists", hint="use another id"
         )
     membership.admit(context, action.descriptor, action.power)
-    _set_weight(context, SetWeight(institution=name, weight=action.weight or USUAL_WEIGHT))
+    _set_weight(context, SetWeight(institution=name, weight=action.weight or weights.USUAL_WEIGHT))
     application = tables.APPLICATIONS.find(state, name)
     if application is not None and application.status == APPLICATION_STATUS_OPEN:
         applications.end(context, application, "application.admitted")
@@ -138,21 +127,13 @@ def _set_power(context: Context, action: SetPower) -> str:
 def _set_weight(context: Context, action: SetWeight) -> str:
     state, name = context.state, action.institution
     tables.INSTITUTIONS.get(state, name)
-    before = _weight(state, name)
+    before = weights.of(state, name)
     effect = f"ballot weight of {name}: {before} -> {action.weight}"
     if action.weight != before:
-        tables.WEIGHTS.put(state, name, MemberWeight(weight=action.weight))
+        weights.put(state, name, action.weight)
         _record(context, "weight.changed", "weights", f"institution:{name}", effect)
-    if not any(weights(state).values()):
-        raise Refused(
-            "no active member's ballot would have weight", rule="constitution", hint="leave somebody a ballot"
-        )
+    weights.check(state)
     return effect
-
-
-def _weight(state: State, institution: str) -> int:
-    found = tables.WEIGHTS.find(state, institution)
-    return USUAL_WEIGHT if found is None else found.weight
 
 
 def _recover(context: Context, action: RecoverInstitution) -> str:

@@ -26,7 +26,7 @@ from koinon.v1.governance_pb2 import (
     Propose,
     WithdrawProposal,
 )
-from node.contracts import actions, shapes, tables, upgrades
+from node.contracts import actions, shapes, tables, upgrades, weights
 from node.contracts.context import REFUSALS, Context
 from node.contracts.transitions import PROPOSAL
 from node.ledger.state import State
@@ -84,7 +84,7 @@ def cast_ballot(context: Context, operation: CastBallot) -> str:
         raise Refused(
             f"ballots on proposal {proposal.id} are closed", rule="ballots-closed", hint="propose the same again"
         )
-    members = actions.weights(context.state)
+    members = weights.of_all(context.state)
     if not members.get(institution):
         raise Refused(
             f"the ballot of {institution} has no weight", rule="no-ballot", hint="koinon gov constitution shows weights"
@@ -121,7 +121,7 @@ def end_block(context: Context) -> None:
         for proposal_id in due:
             proposal = tables.PROPOSALS.get(context.state, proposal_id.decode())
             if proposal.status == PROPOSAL_STATUS_OPEN:
-                _resolve(context, proposal, actions.weights(context.state), closed=True)
+                _resolve(context, proposal, weights.of_all(context.state), closed=True)
             elif proposal.status == PROPOSAL_STATUS_ACCEPTED:
                 _execute(context, proposal)
     upgrades.activate_due(context)
@@ -169,7 +169,7 @@ def _resolve(context: Context, proposal: GovernanceProposal, members: dict[str, 
 
 def _execute(context: Context, proposal: GovernanceProposal) -> None:
     state, records, before = context.state, len(context.records), actions.constitution(context.state)
-    members = actions.weights(state)
+    members = weights.of_all(state)
     context.cause = f"proposal:{proposal.id}"
     state.savepoint()
     try:
@@ -188,7 +188,7 @@ def _execute(context: Context, proposal: GovernanceProposal) -> None:
     _end(context, proposal, "proposal.executed", "; ".join(effects)[:MAX_TEXT])
     if "set_constitution" in kinds_of(proposal.proposed):
         _drop_others(context, before, actions.constitution(state))
-    if (now := actions.weights(state)) != members:
+    if (now := weights.of_all(state)) != members:
         for other in _pending(state):
             if other.status == PROPOSAL_STATUS_OPEN:
                 _resolve(context, other, now, closed=False)

@@ -12,6 +12,8 @@ Keys unique per institution would cost more: a signature could mean two people.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from koinon.errors import Refused
 from koinon.limits import MAX_TEXT
 from koinon.names import PersonId
@@ -78,10 +80,22 @@ def revoke_person(context: Context, operation: RevokePerson) -> str:
 
 def revoke(context: Context, person: Person, reason: str) -> None:
     """Refuse everything new from a person. Raises Refused with rule ``wrong-state`` or ``last-operator``."""
-    state, before = context.state, _state(person)
-    after = PERSON.after(person.id, before, "person.revoked")
+    PERSON.after(person.id, _state(person), "person.revoked")
     if ROLE_OPERATOR in person.roles:
         _require_other_operator(context, person.id)
+    _revoke(context, person, reason)
+
+
+def revoke_all(context: Context, institution: str, reason: str, *, but: Collection[str]) -> None:
+    """Nobody acts for an institution any more, its operators included, ``but`` these."""
+    for person in list(tables.PEOPLE.scan(context.state, f"{institution}/")):
+        if not person.revoked and person.id not in but:
+            _revoke(context, person, reason)
+
+
+def _revoke(context: Context, person: Person, reason: str) -> None:
+    state, before = context.state, _state(person)
+    after = PERSON.after(person.id, before, "person.revoked")
     context.record("person.revoked", f"person:{person.id}", before, after, related=_related(person), detail=reason)
     person.revoked = True
     tables.PEOPLE.put(state, person.id, person)

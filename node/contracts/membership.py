@@ -15,9 +15,12 @@ No change is applied that could leave the ledger without decisions:
   quorum is more than two thirds), and whoever followed the old set finds correct members in the new one, which is
   what light clients build on (arXiv:2010.07031, section 4).
 
+- **A ballot** (rule ``constitution``): somebody who stays has one.
+
 Whoever is suspended or removed loses at once what its other keys could do, its open tasks fail, and its tokens lapse in
 both directions; a removed institution's data are withdrawn. Its points stay its own, and its id and keys stay its own
-for ever, so that what it signed remains accountable.
+for ever, so that what it signed remains accountable. When it comes back, only those act for it whom its new
+descriptor names.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from koinon.v1.identity_pb2 import (
     Person,
 )
 from koinon.validators import ValidatorSet
-from node.contracts import access, identity, keys, shapes, tables, tasks, tokens
+from node.contracts import access, identity, keys, shapes, tables, tasks, tokens, weights
 from node.contracts.context import Context
 from node.contracts.transitions import DATASET, INSTITUTION
 from node.ledger.state import State
@@ -94,6 +97,8 @@ def admit(context: Context, descriptor: InstitutionDescriptor, power: int) -> No
     for purpose, key in keys.of_descriptor(descriptor):
         keys.register(context, key, name, purpose)
     tables.INSTITUTIONS.put(state, name, member)
+    named = {person.id for person in descriptor.people}
+    identity.revoke_all(context, name, "not named when the institution came back", but=named)
     for person in descriptor.people:
         identity.admit(context, person)
 
@@ -112,13 +117,16 @@ def set_power(context: Context, institution: str, power: int) -> None:
     """
     _check_power(power)
     member = tables.INSTITUTIONS.get(context.state, institution)
+    if power:
+        _require_key(member)  # else the power would count once the key is there, and the checks be past
     _empower(context, member, power)
 
 
 def suspend(context: Context, institution: str, reason: str) -> None:
     """For a while: its node follows, and nothing that its keys sign counts.
 
-    Raises NotFound, InvalidInput, and Refused with rule ``no-live-quorum``, ``set-change`` or ``wrong-state``.
+    Raises NotFound, InvalidInput, and Refused with rule ``no-live-quorum``, ``set-change``, ``constitution`` or
+    ``wrong-state``.
     """
     _exclude(context, institution, "institution.suspended", reason)
 
@@ -139,7 +147,8 @@ def readmit(context: Context, institution: str) -> None:
 def remove(context: Context, institution: str, reason: str) -> None:
     """For good: its node is no longer let in, and its data are withdrawn.
 
-    Raises NotFound, InvalidInput, and Refused with rule ``no-live-quorum``, ``set-change`` or ``wrong-state``.
+    Raises NotFound, InvalidInput, and Refused with rule ``no-live-quorum``, ``set-change``, ``constitution`` or
+    ``wrong-state``.
     """
     _exclude(context, institution, "institution.removed", reason)
     _withdraw_data(context, institution, f"{institution} was removed: {reason}"[:MAX_TEXT])
@@ -179,10 +188,7 @@ def begin_voting(context: Context, operation: BeginVoting) -> str:
             rule="wrong-state",
             hint="members decide that",
         )
-    if not member.descriptor.validator_key:
-        raise Refused(
-            f"{institution} has no validator key", rule="wrong-state", hint="give it one: koinon key rotate validator"
-        )
+    _require_key(member)
     if not context.height - MAX_JOIN_LAG_BLOCKS <= operation.height < context.height:
         raise Refused(
             f"the node of {institution} is at height {operation.height}, the ledger at {context.height - 1}",
@@ -224,6 +230,15 @@ def _check_power(power: int) -> None:
         raise InvalidInput(f"{power} is no voting power", rule="validator-set", hint=f"use 0 to {MAX_TOTAL_POWER}")
 
 
+def _require_key(member: Institution) -> None:
+    if not member.descriptor.validator_key:
+        raise Refused(
+            f"{member.descriptor.id} has no validator key",
+            rule="wrong-state",
+            hint="give it one: koinon key rotate validator",
+        )
+
+
 def _check_addresses(descriptor: InstitutionDescriptor, others: list[Institution]) -> None:
     own = {descriptor.peer_address, descriptor.rpc_address, descriptor.mpc_address}
     for other in others:
@@ -256,6 +271,7 @@ def _exclude(context: Context, institution: str, kind: str, reason: str) -> None
     member.status_reason = reason
     tables.INSTITUTIONS.put(state, institution, member)
     check_set(context)
+    weights.check(state)
     rule = "member-removed" if kind == "institution.removed" else "member-suspended"
     what = f"{institution} was {kind.partition('.')[2]}: {reason}"[:MAX_TEXT]
     tasks.fail_of_institution(context, institution, rule, what)

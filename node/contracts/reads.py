@@ -16,7 +16,18 @@ from koinon.v1.governance_pb2 import Application, GovernanceProposal, Protocol
 from koinon.v1.identity_pb2 import Institution, KeyRecord, Parameters, Person
 from koinon.v1.points_pb2 import Account, DataUnion, Escrow, Supply, Terms, UnionMembership
 from koinon.v1.task_pb2 import SubmitTask, Task
-from node.contracts import accounts, actions, catalog, classification, keys, settlement, tables, unions, upgrades
+from node.contracts import (
+    accounts,
+    actions,
+    catalog,
+    classification,
+    keys,
+    settlement,
+    tables,
+    unions,
+    upgrades,
+    weights,
+)
 from node.contracts.context import Sender, sender_of
 from node.ledger.state import State
 
@@ -176,7 +187,7 @@ class Reads:
 
     def ballot_weights(self) -> dict[str, int]:
         """Of all active members, ascending by institution."""
-        return actions.weights(self._state)
+        return weights.of_all(self._state)
 
     def protocol(self) -> Protocol:
         """The version of the protocol that the next block follows, and what is scheduled."""

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from koinon.v1.access_pb2 import REQUEST_STATUS_DENIED, TOKEN_STATUS_REVOKED
 from koinon.v1.catalog_pb2 import DATASET_STATUS_WITHDRAWN
 from koinon.v1.consensus_pb2 import VOTE_TYPE_PRECOMMIT, DuplicateVote, Evidence, Vote
+from koinon.v1.governance_pb2 import Action as GovernanceAction
+from koinon.v1.governance_pb2 import Propose, SetWeight
 from koinon.v1.identity_pb2 import (
+    KEY_PURPOSE_VALIDATOR,
     MEMBER_STATUS_ACTIVE,
     MEMBER_STATUS_REMOVED,
     MEMBER_STATUS_SUSPENDED,
+    ROLE_OPERATOR,
+    RegisterPerson,
+    RevokeKey,
+    RevokePerson,
+    RotateKey,
 )
 from koinon.v1.task_pb2 import TASK_STATUS_FAILED
-from node.contracts import tables
-from tests.contracts.consortium import MEMBERS, Consortium, access_request, key, publication
-from tests.contracts.decree import admit, decree, readmit, recover, remove, set_power, suspend
+from node.contracts import actions, membership, tables
+from node.contracts.context import Context
+from tests.contracts.consortium import MEMBERS, Consortium, access_request, key, person, publication
+from tests.contracts.decree import Action, admit, decree, descriptor, readmit, recover, remove, set_power, suspend
 
 
 @pytest.fixture
@@ -143,6 +154,23 @@ def test_the_removed_come_back_with_new_keys(consortium: Consortium) -> None:
     consortium.do("osu/operator", publication("osu.a.t"))
 
 
+def test_whoever_acted_for_the_removed_does_not_act_for_it_again(consortium: Consortium) -> None:
+    """It may have been removed because of that operator."""
+    decree(consortium, admit("osu", 1))
+    consortium.do("osu/operator", RegisterPerson(person=person("osu/second", ROLE_OPERATOR)))
+    decree(consortium, remove("osu"))
+    newcomer = descriptor("osu", 2)
+    newcomer.people[0].public_key = key("osu/operator, new").public_key
+    newcomer.people[1].public_key = key("osu/analyst, new").public_key
+    assert decree(consortium, partial(membership.admit, descriptor=newcomer, power=1)) == ""
+    assert kinds(consortium, "person:osu/second") == ["person.registered", "person.revoked"]
+    for former in ("osu/operator", "osu/second", "osu/analyst"):
+        assert consortium.refused(former, publication("osu.a.t")) == "revoked-key"
+    consortium.do("osu/operator, new", publication("osu.a.t"))
+    alone = RevokePerson(person_id="osu/operator", reason="left")
+    assert consortium.refused("osu/operator, new", alone) == "last-operator"
+
+
 # --- decisions go on
 
 
@@ -191,6 +219,36 @@ def test_the_application_knows_the_set_again_after_a_restart(consortium: Consort
     decree(consortium, set_power("um", 2))
     again = Consortium(consortium.store, consortium.genesis)
     assert again.app.info() == consortium.app.info()
+
+
+def weight(institution: str, number: int) -> Action:
+    action = GovernanceAction(set_weight=SetWeight(institution=institution, weight=number))
+
+    def apply(context: Context) -> None:
+        actions.apply(context, Propose(actions=[action]))
+
+    return apply
+
+
+@pytest.mark.parametrize("exclude", [suspend, remove])
+def test_somebody_keeps_a_ballot(consortium: Consortium, exclude: object) -> None:
+    """Else nothing could ever be decided again."""
+    assert decree(consortium, *(weight(name, 0) for name in ("case", "iu", "uk"))) == ""
+    assert decree(consortium, exclude("um")) == "constitution"  # type: ignore[operator]
+    assert consortium.app.institution("um").status == MEMBER_STATUS_ACTIVE
+    consortium.decide(evidence=(double_vote("um", 1),))
+    assert consortium.app.institution("um").status == MEMBER_STATUS_ACTIVE
+    assert kinds(consortium, "institution:um")[-1] == "institution.spared"
+    assert decree(consortium, weight("uk", 1), exclude("um")) == ""  # type: ignore[operator]
+
+
+def test_no_power_waits_for_a_key_past_the_checks(consortium: Consortium) -> None:
+    """Else it would count as soon as the key is there, whether what is then a quorum is live or not."""
+    consortium.do("um/operator", RevokeKey(purpose=KEY_PURPOSE_VALIDATOR, reason="stolen"))
+    assert decree(consortium, set_power("um", 9_000)) == "wrong-state"
+    consortium.do("um/operator", RotateKey(purpose=KEY_PURPOSE_VALIDATOR, key=key("new").public_key))
+    assert powers(consortium) == {"case": 1, "iu": 1, "uk": 1}
+    assert decree(consortium, set_power("um", 1)) == ""
 
 
 # --- evidence
