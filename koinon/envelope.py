@@ -148,7 +148,8 @@ def _parse_body(data: bytes) -> TransactionBody:
         raise _malformed(f"the nonce has {len(body.nonce)} bytes, not {NONCE_BYTES}")
     if body.expires_at_ms <= 0:
         raise _malformed("the transaction has no expiry")
-    count = len(body.operations)
+    operations = body.operations[:]  # a list: iterating over the field itself ends with an exception, which is dear
+    count = len(operations)
     if count == 0:
         raise _malformed("the transaction has no operations")
     if count > MAX_OPERATIONS:
@@ -157,7 +158,7 @@ def _parse_body(data: bytes) -> TransactionBody:
             rule="oversized-transaction",
             hint="split them over several transactions",
         )
-    for operation in body.operations:
+    for operation in operations:
         if operation.WhichOneof("operation") is None:
             raise _malformed("an operation is empty")
     return body

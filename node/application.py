@@ -320,7 +320,7 @@ class Application(Reads):
         records = len(context.records)
         state.savepoint()
         try:
-            created = [execute(context, index, item) for index, item in enumerate(transaction.body.operations)]
+            created = [execute(context, index, item) for index, item in enumerate(transaction.body.operations[:])]
         except REFUSALS as error:
             state.rollback()
             del context.records[records:]

@@ -143,7 +143,8 @@ class ReadModel:
         for index in indices:
             record = self._record(index)
             found.append(self.dimensions(record))
-            rows[schema.INSERT_POSTING] += [(account, index) for account in {item.account for item in record.postings}]
+            if postings := record.postings[:]:
+                rows[schema.INSERT_POSTING] += [(account, index) for account in {item.account for item in postings}]
             first.setdefault(record.subject, record)
         for record in first.values():
             self._add_present(rows, record)
@@ -219,7 +220,8 @@ class ReadModel:
             for statement in (schema.DELETE_COLUMNS, schema.DELETE_THEMES, schema.DELETE_TEXT):
                 rows[statement].append((seq,))
         published = dataset.published
-        outcomes = [made.outcome for made in dataset.verifications]
+        columns = published.columns[:]
+        outcomes = [made.outcome for made in dataset.verifications[:]]
         rows[schema.PUT_DATASET].append(
             (
                 seq,
@@ -232,11 +234,11 @@ class ReadModel:
                 published.price.points * (published.row_count if published.price.unit == PRICE_UNIT_ROW else 1),
             )
         )
-        columns = [column.name for column in published.columns]
-        rows[schema.INSERT_COLUMN] += [(column.name, seq, column.unit) for column in published.columns]
-        rows[schema.INSERT_THEME] += [(code, seq) for code in published.themes]
+        names = [column.name for column in columns]
+        rows[schema.INSERT_COLUMN] += [(column.name, seq, column.unit) for column in columns]
+        rows[schema.INSERT_THEME] += [(code, seq) for code in published.themes[:]]
         rows[schema.INSERT_TEXT].append(
-            (seq, name, published.title, " ".join(published.keywords), " ".join(columns), published.description)
+            (seq, name, published.title, " ".join(published.keywords[:]), " ".join(names), published.description)
         )
 
     def _add_demand(self, rows: _Rows, demand_id: str, index: int, new: bool) -> None:

@@ -3,6 +3,8 @@
 All input is hostile; each check raises InvalidInput (rule ``invalid-input``) or InvalidName (rule
 ``invalid-name``) and nothing else. Character classes are listed, not looked up: Unicode tables differ
 between versions of Python, and refusals are replicated.
+
+Lists are looked at as slices: iterating over a repeated field ends with an exception, dearer than most checks.
 """
 
 from __future__ import annotations
@@ -68,13 +70,13 @@ def between(field: str, value: int, least: int, most: int) -> None:
 
 def ascending(field: str, values: Sequence[str] | Sequence[int]) -> None:
     """Strictly ascending: one order for one meaning, and nothing twice."""
-    if any(not a < b for a, b in pairwise(values)):  # type: ignore[operator]  # both of one type
+    if len(values) > 1 and any(not a < b for a, b in pairwise(values)):  # type: ignore[operator]  # both of one type
         raise InvalidInput(f"{field} are not in ascending order, or one is there twice", hint="sort them")
 
 
 def distinct(field: str, values: Collection[str]) -> None:
     """Nothing twice."""
-    if len(set(values)) != len(values):
+    if len(values) > 1 and len(set(values)) != len(values):
         raise InvalidInput(f"{field} has an entry twice", hint="name each once")
 
 
@@ -91,7 +93,7 @@ def columns(values: Sequence[str]) -> None:
     """Strictly ascending column names; whether empty is allowed depends on the field."""
     if len(values) > MAX_COLUMNS:
         raise InvalidInput(f"{len(values)} columns are named", hint=f"at most {MAX_COLUMNS} are allowed")
-    for value in values:
+    for value in values[:]:
         check_column(value)
     ascending("columns", values)
 
@@ -100,7 +102,7 @@ def themes(codes: Sequence[str]) -> None:
     """Strictly ascending codes of themes; whether the taxonomy has them is asked later."""
     if len(codes) > MAX_THEMES:
         raise InvalidInput(f"{len(codes)} themes are named", hint=f"at most {MAX_THEMES} are allowed")
-    for code in codes:
+    for code in codes[:]:
         text("a theme", code, MAX_THEME_CODE)
     ascending("themes", codes)
 
@@ -137,14 +139,15 @@ def publication(value: PublishDataset) -> DatasetName:
     text("description", value.description, MAX_TEXT, required=False)
     text("license", value.license, MAX_TITLE, required=False)
     text("citation", value.citation, MAX_TEXT, required=False)
-    if len(value.keywords) > MAX_KEYWORDS:
-        raise InvalidInput(f"{len(value.keywords)} keywords", hint=f"at most {MAX_KEYWORDS} are allowed")
-    for keyword in value.keywords:
+    keywords, described, policy = value.keywords, value.columns, value.policy
+    if len(keywords) > MAX_KEYWORDS:
+        raise InvalidInput(f"{len(keywords)} keywords", hint=f"at most {MAX_KEYWORDS} are allowed")
+    for keyword in keywords[:]:
         text("a keyword", keyword, MAX_KEYWORD)
-    distinct("keywords", value.keywords)
-    if not 1 <= len(value.columns) <= MAX_COLUMNS:
-        raise InvalidInput(f"{len(value.columns)} columns", hint=f"a dataset has 1 to {MAX_COLUMNS}")
-    names = [_column(column) for column in value.columns]
+    distinct("keywords", keywords)
+    if not 1 <= len(described) <= MAX_COLUMNS:
+        raise InvalidInput(f"{len(described)} columns", hint=f"a dataset has 1 to {MAX_COLUMNS}")
+    names = [_column(column) for column in described[:]]
     distinct("columns", [name.lower() for name in names])  # SQL does not tell them apart by case
     between("row_count", value.row_count, 0, MAX_ROWS)
     between("row_count_step", value.row_count_step, 1, MAX_ROWS)
@@ -153,14 +156,15 @@ def publication(value: PublishDataset) -> DatasetName:
             f"row_count {value.row_count} is no multiple of row_count_step {value.row_count_step}",
             hint="round it down to one",
         )
-    if value.policy.mode not in _ACCESS_MODES:
+    if policy.mode not in _ACCESS_MODES:
         raise InvalidInput("the access mode is missing or unknown", hint="use auto or review")
-    operations(value.policy.operations)
-    if len(value.policy.auto_institutions) > MAX_VALIDATORS:
+    operations(policy.operations)
+    institutions = policy.auto_institutions
+    if len(institutions) > MAX_VALIDATORS:
         raise InvalidInput("the policy names too many institutions", hint=f"at most {MAX_VALIDATORS}; or use auto")
-    for institution in value.policy.auto_institutions:
+    for institution in institutions[:]:
         check_institution(institution)
-    ascending("auto_institutions", value.policy.auto_institutions)
+    ascending("auto_institutions", institutions)
     themes(value.themes)
     exactly("commitment", value.commitment, _KEY_BYTES)
     if value.HasField("price"):
@@ -189,7 +193,7 @@ def _column(column: Column) -> str:
     codes = column.codelist
     if len(codes) > MAX_CODES:
         raise InvalidInput(f"the codelist of {name} has {len(codes)} codes", hint=f"at most {MAX_CODES}")
-    for code in codes:
+    for code in codes[:]:
         text("a code", code, MAX_CODE)
     distinct("a codelist", codes)
     return name

@@ -169,7 +169,7 @@ def parse(data: bytes) -> ParsedBlock:
         evidence = tuple(pb.Evidence.FromString(item) for item in block.evidence)
     except DecodeError:
         raise _malformed("its bytes do not decode") from None
-    transactions = tuple(block.transactions)
+    transactions = tuple(block.transactions[:])
     last_commit = block.last_commit if block.HasField("last_commit") else None
     if len(transactions) > MAX_BLOCK_TRANSACTIONS:
         raise _malformed(f"it has {len(transactions)} transactions, at most {MAX_BLOCK_TRANSACTIONS} are allowed")

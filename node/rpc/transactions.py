@@ -35,13 +35,13 @@ class TransactionService(services_pb2_grpc.TransactionServiceServicer):
             raise InvalidInput(
                 f"{len(request.envelopes)} envelopes in one call", hint=f"send at most {MAX_SUBMIT_ENVELOPES} at a time"
             )
-        infos = await self._pool.submit(list(request.envelopes))
+        infos = await self._pool.submit(request.envelopes[:])
         return services_pb2.SubmitResponse(transactions=infos)
 
     async def GetTransactions(
         self, request: services_pb2.GetTransactionsRequest, context: Context
     ) -> services_pb2.GetTransactionsResponse:
-        ids = list(request.transaction_ids)
+        ids = request.transaction_ids[:]
         if len(ids) > MAX_SUBMIT_ENVELOPES or any(len(item) != HASH_BYTES for item in ids):
             raise InvalidInput(
                 "these are not transaction ids",
