@@ -40,6 +40,7 @@ def status(transaction: str | None) -> None:
                 ("Pending", f"{answer.pending_transactions} transactions"),
                 ("Validators", f"{len(answer.validators)}; {_tolerance(answer)}"),
                 ("State", _state(answer)),
+                ("Upgrade", _upgrade(answer)),
                 ("Missing", ", ".join(peer.institution for peer in answer.peers if not peer.connected)),
             ]
         )
@@ -67,10 +68,18 @@ def _lag(height: int, heard: int) -> int:
 def _state(answer: GetStatusResponse) -> str:
     if answer.syncing:
         return f"catching up: {answer.highest_claim - answer.height} blocks behind the others"
-    if answer.institution not in {item.institution for item in answer.validators}:
-        return "observing: follows, and has no vote"
-    stands_still = answer.step != "idle" and answer.quiet_ms > 10_000
-    return "no decision for some time: koinon why-stalled says why" if stands_still else "in step"
+    if answer.step != "idle" and answer.quiet_ms > 10_000:
+        return "no decision for some time: koinon why-stalled says why"
+    votes = answer.institution in {item.institution for item in answer.validators}
+    return "in step" if votes else "observing: follows, and has no vote"
+
+
+def _upgrade(answer: GetStatusResponse) -> str:
+    if not answer.protocol.HasField("next"):
+        return ""
+    upcoming = answer.protocol.next.scheduled
+    scheduled = f"protocol {upcoming.version} from height {upcoming.height}"
+    return f"{scheduled}; install {upcoming.install} before" if answer.upgrade_needed else f"{scheduled}, known here"
 
 
 def _tolerance(answer: GetStatusResponse) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from koinon.v1 import services_pb2 as services
+from koinon.v1.consensus_pb2 import Validator
 from tests.cli.conftest import Run
 from tests.koinon.fake_node import FakeNode
 
@@ -15,6 +16,7 @@ def test_status_shows_lag_and_who_is_missing(ask: Run, node: FakeNode) -> None:
         height=41,
         step="idle",
         quiet_ms=3_700,
+        validators=[Validator(institution="um", power=1)],
         peers=[
             services.PeerStatus(institution="case", connected=False, height=0),
             services.PeerStatus(institution="iu", connected=True, height=40),  # last heard deciding 41
@@ -27,6 +29,10 @@ def test_status_shows_lag_and_who_is_missing(ask: Run, node: FakeNode) -> None:
     assert "in step" in shown
     lags = {line.split()[0]: line.split()[3] for line in shown.splitlines()[-3:]}
     assert lags == {"case": "41", "iu": "0", "uk": "11"}
+    answer = node.answers["NodeService/GetStatus"]
+    assert isinstance(answer, services.GetStatusResponse)
+    del answer.validators[:]
+    assert "observing: follows, and has no vote" in ask("status").stdout
 
 
 def test_status_says_when_it_lags_itself_or_nothing_is_decided(ask: Run, node: FakeNode) -> None:
