@@ -222,6 +222,7 @@ class Members(_Twin):
     credential = _blocking(AsyncMembers.credential)
     register = _blocking(AsyncMembers.register)
     revoke = _blocking(AsyncMembers.revoke)
+    move = _blocking(AsyncMembers.move)
     rotate_key = _blocking(AsyncMembers.rotate_key)
     revoke_key = _blocking(AsyncMembers.revoke_key)
     keys = _blocking(AsyncMembers.keys)

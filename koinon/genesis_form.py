@@ -18,6 +18,7 @@ from koinon.keys import PUBLIC_KEY_BYTES
 from koinon.limits import MAX_CERTIFICATE_BYTES, MAX_POINTS, MAX_TITLE
 from koinon.names import PersonId, check_address, check_institution
 from koinon.v1.consensus_pb2 import Validator
+from koinon.v1.constitution_pb2 import Constitution
 from koinon.v1.identity_pb2 import (
     ROLE_ANALYST,
     ROLE_OPERATOR,
@@ -41,9 +42,11 @@ def join(
     descriptors: Iterable[InstitutionDescriptor],
     parameters: Parameters = DEFAULT_PARAMETERS,
     points: Mapping[str, int] | None = None,
+    constitution: Constitution | None = None,
 ) -> Genesis:
     """The genesis of a consortium of these institutions, in any order; ``points`` by account are there from the start.
 
+    Without a constitution the usual one holds; one that is given was checked (``governance.constitution.check``).
     Raises InvalidFile, duplicates named.
     """
     genesis = Genesis(
@@ -51,6 +54,7 @@ def join(
         time_ms=time_ms,
         institutions=sorted(descriptors, key=lambda descriptor: descriptor.id),
         parameters=parameters,
+        constitution=constitution,
         points=[Account(id=account, points=number) for account, number in sorted((points or {}).items())],
     )
     validate(genesis)

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import click
 
+from governance import constitution as constitutions
 from koinon import genesis as genesis_file
-from koinon import key_files
+from koinon import key_files, proposals
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.errors import InvalidFile, InvalidInput
 from koinon.key_files import ENVIRONMENT as PASSPHRASE
 from koinon.key_files import AskPassphrase
 from koinon.limits import MAX_POINTS
+from koinon.v1.constitution_pb2 import Constitution
 from koinon.v1.identity_pb2 import Parameters, Role
 from node import home as homes
 from node import tls
@@ -91,6 +93,7 @@ def init(
 @click.option(
     "--points", multiple=True, metavar="ACCOUNT=NUMBER", help="Points from the start, e.g. institution:um=1000."
 )
+@click.option("--constitution", type=_PATH, help="What decisions take, in TOML or JSON.  [default: the usual rules]")
 def genesis(
     descriptors: tuple[Path, ...],
     chain_name: str,
@@ -98,6 +101,7 @@ def genesis(
     time_ms: int | None,
     parameters: tuple[str, ...],
     points: tuple[str, ...],
+    constitution: Path | None,
 ) -> None:
     """Join the members' descriptors into the genesis file that every node starts from.
 
@@ -115,6 +119,7 @@ def genesis(
         loaded,
         _parameters(parameters),
         _points(points),
+        _constitution(constitution) if constitution else None,
     )
     genesis_file.save(out, joined)
     click.echo(f"{len(loaded)} institutions: {', '.join(item.id for item in joined.institutions)}", err=True)
@@ -249,6 +254,12 @@ def _points(items: tuple[str, ...]) -> dict[str, int]:
             raise InvalidInput(f"--points {item!r} is not ACCOUNT=NUMBER", hint="e.g. --points institution:um=1000")
         points[account] = int(number)
     return points
+
+
+def _constitution(path: Path) -> Constitution:
+    loaded = proposals.load_constitution(path)
+    constitutions.check(loaded)
+    return loaded
 
 
 def _parameters(items: tuple[str, ...]) -> Parameters:

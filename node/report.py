@@ -7,8 +7,10 @@ import time
 from importlib import metadata
 
 from koinon.v1.services_pb2 import DiagnoseStallResponse, GetStatusResponse, PeerStatus, ValidatorStanding
+from node.application import Application
 from node.config import NodeConfig
 from node.consensus.events import Step
+from node.contracts import upgrades
 from node.diagnosis import diagnose
 from node.engine import Engine, EngineStatus
 from node.peers import Peers
@@ -23,6 +25,7 @@ class Report:
         self,
         config: NodeConfig,
         chain_id: str,
+        application: Application,
         engine: Engine,
         pool: Pool,
         peers: Peers,
@@ -30,6 +33,7 @@ class Report:
     ) -> None:
         self._config = config
         self._chain_id = chain_id
+        self._application = application
         self._engine = engine
         self._pool = pool
         self._peers = peers
@@ -38,7 +42,8 @@ class Report:
 
     def status(self) -> GetStatusResponse:
         """For `koinon status`."""
-        chain, engine = self._engine.chain, self._engine.status()
+        chain, engine, protocol = self._engine.chain, self._engine.status(), self._application.protocol()
+        upcoming = protocol.next.scheduled
         return GetStatusResponse(
             institution=self._config.institution,
             chain_id=self._chain_id,
@@ -63,6 +68,8 @@ class Report:
             syncing=engine.behind,
             quiet_ms=monotonic_ms() - self._progress.committed_at_ms,
             highest_claim=engine.highest_claim,
+            protocol=protocol,
+            upgrade_needed=not upgrades.knows(upcoming.version, upcoming.features),
         )
 
     def stall(self) -> DiagnoseStallResponse:

@@ -183,6 +183,7 @@ class Node:
         self._report = Report(
             config,
             self._chain_id,
+            self._application,
             self._engine,
             self._pool,
             self._peers,

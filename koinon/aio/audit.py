@@ -126,8 +126,10 @@ class Audit:
     async def case(self, subject: str, *, purpose: str = "") -> CaseFile:
         """The case file of a subject: every record that concerns it, with receipts, verified (koinon.case).
 
-        For a task also what concerns the tokens and requests it used. Raises NotFound, Exhausted.
+        For a task also what concerns the tokens and requests it used. The id of a task, token, request … may be a
+        unique beginning. Raises NotFound, InvalidInput, Exhausted.
         """
+        subject = await self._whole(subject, purpose)
         first = self._reading(READING_KIND_CASE, trail.make(subject), purpose)
         records = await self._list(first, MAX_CASE_RECORDS + 1)
         if all(record.kind == "audit.read" for record in records):  # at least this one is there, of a regulator
@@ -149,6 +151,16 @@ class Audit:
         gathered = CaseFile(subject=subject, scope=scope, proved=await self._prove(builtins.list(groups.values())))
         cases.verify(gathered, self._session.genesis)
         return gathered
+
+    async def _whole(self, subject: str, purpose: str) -> str:
+        """The subject that a beginning of its id means; others as they are."""
+        wanted = trail.beginning(subject)
+        if wanted == subject:
+            return subject
+        records = await self._list(self._reading(READING_KIND_LIST, trail.make(wanted), purpose), DEFAULT_LIMIT)
+        named = {name for record in records for name in (record.subject, *record.related) if name.startswith(subject)}
+        kind, _, name = subject.partition(":")
+        return single(sorted(named), kind, name)
 
     async def missing(self, case: CaseFile, *, purpose: str = "") -> builtins.list[AuditRecord]:
         """What this profile's node knows of a case, up to the same head, and the case leaves out: nothing, if all is

@@ -21,6 +21,7 @@ from koinon.v1.identity_pb2 import (
     RevokePerson,
     Role,
     RotateKey,
+    UpdateEndpoints,
 )
 from koinon.v1.services_pb2 import ListInstitutionsRequest, ListKeysRequest, ListPeopleRequest
 from koinon.v1.transaction_pb2 import Operation
@@ -56,6 +57,20 @@ class Members:
         """Refuse everything new from a person's key; what it signed stays accountable. Raises Refused, NotFound."""
         await self._session.submit(Operation(revoke_person=RevokePerson(person_id=person_id, reason=reason)))
         return await self._person(person_id)
+
+    async def move(self, *, rpc_address: str = "", peer_address: str = "", mpc_address: str = "") -> Institution:
+        """Announce where one's institution's node is reached from now on; what is not given stays. Operators only.
+
+        Raises InvalidInput, Refused, NotFound.
+        """
+        now = (await self._own()).descriptor
+        moved = UpdateEndpoints(
+            rpc_address=rpc_address or now.rpc_address,
+            peer_address=peer_address or now.peer_address,
+            mpc_address=mpc_address or now.mpc_address,
+        )
+        await self._session.submit(Operation(update_endpoints=moved))
+        return await self._own()
 
     async def rotate_key(self, purpose: str, key: bytes) -> None:
         """Name a new key: ``person`` for one's own; ``validator``, ``node``, ``sealing`` (32 bytes) or ``tls``
@@ -96,6 +111,13 @@ class Members:
             if record.subject == subject:  # and not one that it registered somebody else by
                 return await self._audit.receipt(record.index)
         raise NotFound(f"no record registers {person_id}", hint="operators see every record")
+
+    async def _own(self) -> Institution:
+        own = PersonId.parse(self._session.person).institution
+        for institution in await self.institutions():
+            if institution.descriptor.id == own:
+                return institution
+        raise NotFound(f"{own} is no member", hint="koinon member list shows who is")
 
     async def _person(self, person_id: str) -> Person:
         for person in await self.people(PersonId.parse(person_id).institution):

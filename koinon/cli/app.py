@@ -106,6 +106,7 @@ class App(click.Group):
             epilog="Data goes to stdout, everything else to stderr. Exit codes: 2 input, 3 not found, 4 refused, "
             "5 key or certificate, 6 node out of reach, 7 a bound was hit, 8 corrupt.",
             no_args_is_help=True,
+            context_settings={"max_content_width": output.HELP_WIDTH},
         )
         for command in commands:
             self.add_command(command)

@@ -10,13 +10,14 @@ from koinon.cli.arguments import comma_list
 from koinon.display import plain, printable
 from koinon.errors import InvalidInput
 from koinon.keys import PUBLIC_KEY_BYTES
+from koinon.names import check_address
 from koinon.v1.identity_pb2 import MemberStatus, Person, Role
 from koinon.words import word
 
 
 @click.group()
 def member() -> None:
-    """See institutions and people; register your own."""
+    """See institutions and people; register your own; come in, and move."""
 
 
 @member.command("list")
@@ -62,6 +63,43 @@ def register(person: str, public_key: str, roles: tuple[str, ...]) -> None:
 def revoke(person: str, reason: str) -> None:
     """Revoke PERSON's key: nothing new is accepted from it; what it signed stays accountable. Operators only."""
     _show(invocation().client.members.revoke(person, reason))
+
+
+@member.command()
+@click.option("--rpc", default="", metavar="HOST:PORT", help="For clients.")
+@click.option("--peer", default="", metavar="HOST:PORT", help="For the other members' nodes.")
+@click.option("--mpc", default="", metavar="HOST:PORT", help="For their workers.")
+def move(rpc: str, peer: str, mpc: str) -> None:
+    """Announce where your institution's node is reached from now on; what is not given stays. Operators only.
+
+    Announce first, while the node still runs where it is; then change [listen] in its config.toml and start it again.
+
+    \b
+    Example:
+      koinon member move --peer node.um.example:7401 --mpc node.um.example:7402
+    """
+    if not (rpc or peer or mpc):
+        raise InvalidInput("no address is given", hint="give --rpc, --peer or --mpc, e.g. --peer node.um.example:7401")
+    for address in filter(None, (rpc, peer, mpc)):
+        check_address(address)
+    moved = invocation().client.members.move(rpc_address=rpc, peer_address=peer, mpc_address=mpc)
+    if invocation().json:
+        output.show_json(plain(moved))
+        return
+    descriptor = moved.descriptor
+    output.show(
+        output.facts(
+            [
+                ("Institution", descriptor.id),
+                ("Peers", descriptor.peer_address),
+                ("Clients", descriptor.rpc_address),
+                ("Workers", descriptor.mpc_address),
+            ]
+        )
+    )
+    output.say("hint: now change [listen] in HOME/config.toml and start the node again")
+    if rpc:
+        output.say("hint: profiles need the new rpc_address")
 
 
 def _cells(person: Person) -> tuple[str, ...]:

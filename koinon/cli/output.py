@@ -10,13 +10,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from koinon.display import printable
 
+HELP_WIDTH = 100  # of help texts, where the terminal is not narrower
 _PIPE_WIDTH = 1_000  # where there is no terminal, lines are not folded
+_GAP = 3  # between columns
+_LONG_WORD = 24  # characters of the longest that is never broken while anything else can give way
+_SHORT_LINE = 12  # characters of a line that can still be read
 _PATIENCE_S = 1.0  # work that takes longer shows that it goes on
 
 
@@ -84,14 +89,45 @@ def show_finding(weight: str, text: str, hint: str) -> None:
         console.print(Text.assemble(("hint:", "bold"), f" {printable(hint)}"), soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> RenderableType:
     """A table of texts from anywhere; columns named in ``right`` are aligned there."""
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        result.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    for row in rows:
-        result.add_row(*(Text(printable(value)) for value in row))
-    return result
+    return _Table(columns, [[printable(value) for value in row] for row in rows], right)
+
+
+class _Table:
+    """Fits its columns to the width there is; names and ids are broken only where nothing else helps."""
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
+        self._columns = columns
+        self._rows = rows
+        self._right = right
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        cells = [[name, *column] for name, *column in zip(self._columns, *self._rows, strict=True)]
+        result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for name, width in zip(self._columns, fit(cells, options.max_width - _GAP * (len(cells) - 1)), strict=True):
+            result.add_column(name, justify="right" if name in self._right else "left", overflow="fold", width=width)
+        for row in self._rows:
+            result.add_row(*(Text(value) for value in row))
+        yield result
+
+
+def fit(columns: Sequence[Sequence[str]], available: int) -> list[int]:
+    """Widths of columns of texts, so that together they are at most ``available`` where that is possible.
+
+    The widest column gives way first, down to its longest word as far as that is no monster; the last column, which
+    is free text as a rule, breaks words sooner. If that is not enough, all do.
+    """
+    widths = [max(map(cell_len, column)) for column in columns]
+    words = [max(cell_len(word) for text in column for word in (text.split() or ["-"])) for column in columns]
+    gentle = [*(min(word, _LONG_WORD) for word in words[:-1]), min(words[-1], _SHORT_LINE)]
+    for floors in (gentle, [1] * len(columns)):
+        while sum(widths) > available:
+            spare = [width if width > floor else 0 for width, floor in zip(widths, floors, strict=True)]
+            if not any(spare):
+                break
+            widths[spare.index(max(spare))] -= 1
+    return widths
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:

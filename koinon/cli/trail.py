@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -12,14 +13,15 @@ from koinon import trail
 from koinon.cli import output, proofs
 from koinon.cli.app import invocation
 from koinon.cli.arguments import moment
-from koinon.display import plain, printable, when
+from koinon.display import plain, printable, short, when
 from koinon.errors import InvalidInput
 from koinon.trail import Words
 from koinon.v1.audit_pb2 import AuditRecord
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-COLUMNS = ("Index", "Time", "Kind", "Actor", "Subject", "Change", "Detail")
+COLUMNS = ("Index", "Time (UTC)", "Kind", "Actor", "Subject", "Change", "Detail")
+_ID = re.compile(r"\b[0-9a-f]{32,}\b")
 _KINDS = ("dataset", "person", "institution", "task", "token", "request", "proposal")
 
 
@@ -58,7 +60,7 @@ def filter_options(command: Function) -> Function:
     ) -> Any:
         words: Words = {"since_ms": since, "until_ms": until, "from_index": from_index, "actor": actor, "kind": kind}
         words["where"] = _dimensions(where, outcome=outcome, purpose=about)
-        return command(*arguments, subject=subject_of(subject), words=words, **options)
+        return command(*arguments, subject=trail.beginning(subject_of(subject)), words=words, **options)
 
     return wrapped  # type: ignore[return-value]  # click fills in what the command does not see
 
@@ -108,15 +110,15 @@ def show_records(records: list[AuditRecord]) -> None:
 
 
 def cells(record: AuditRecord) -> tuple[str, ...]:
-    """One row of the table."""
+    """One row of the table; ids and digests by their beginnings, which commands accept."""
     return (
         str(record.index),
-        when(record.time_ms),
+        when(record.time_ms).removesuffix(" UTC"),
         record.kind,
         record.actor,
-        record.subject,
+        _ID.sub(lambda found: short(found[0]), record.subject).removeprefix("dataset:"),
         proofs.change(record),
-        record.detail,
+        _ID.sub(lambda found: short(found[0]), record.detail),
     )
 
 

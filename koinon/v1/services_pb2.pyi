@@ -97,6 +97,8 @@ class GetStatusResponse(_message.Message):
     SYNCING_FIELD_NUMBER: _builtins.int
     QUIET_MS_FIELD_NUMBER: _builtins.int
     HIGHEST_CLAIM_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    UPGRADE_NEEDED_FIELD_NUMBER: _builtins.int
     institution: _builtins.str
     chain_id: _builtins.str
     version: _builtins.str
@@ -115,10 +117,16 @@ class GetStatusResponse(_message.Message):
     """since this node's last block, or its start"""
     highest_claim: _builtins.int
     """the greatest height that any peer claims"""
+    upgrade_needed: _builtins.bool
+    """this node does not know what is scheduled"""
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]: ...
     @_builtins.property
     def validators(self) -> _containers.RepeatedCompositeFieldContainer[_consensus_pb2.Validator]: ...
+    @_builtins.property
+    def protocol(self) -> _governance_pb2.Protocol:
+        """what the next block follows, and what is scheduled"""
+
     def __init__(
         self,
         *,
@@ -137,10 +145,12 @@ class GetStatusResponse(_message.Message):
         syncing: _builtins.bool = ...,
         quiet_ms: _builtins.int = ...,
         highest_claim: _builtins.int = ...,
+        protocol: _governance_pb2.Protocol | None = ...,
+        upgrade_needed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["protocol", b"protocol"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash", "block_time_ms", b"block_time_ms", "chain_id", b"chain_id", "faults_tolerated", b"faults_tolerated", "height", b"height", "highest_claim", b"highest_claim", "institution", b"institution", "peers", b"peers", "pending_transactions", b"pending_transactions", "quiet_ms", b"quiet_ms", "round", b"round", "step", b"step", "syncing", b"syncing", "validators", b"validators", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash", "block_time_ms", b"block_time_ms", "chain_id", b"chain_id", "faults_tolerated", b"faults_tolerated", "height", b"height", "highest_claim", b"highest_claim", "institution", b"institution", "peers", b"peers", "pending_transactions", b"pending_transactions", "protocol", b"protocol", "quiet_ms", b"quiet_ms", "round", b"round", "step", b"step", "syncing", b"syncing", "upgrade_needed", b"upgrade_needed", "validators", b"validators", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

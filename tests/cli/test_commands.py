@@ -22,6 +22,7 @@ from koinon.v1.access_pb2 import AccessRequest, Token
 from koinon.v1.catalog_pb2 import Dataset, PublishDataset
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
+from koinon.v1.identity_pb2 import Institution, InstitutionDescriptor
 from koinon.v1.task_pb2 import Task, TaskStatus
 from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
 from tests.cli.conftest import Run
@@ -160,6 +161,7 @@ def test_what_the_node_finds_wrong_with_a_file_is_shown(ask: Run, node: FakeNode
         (["catalog", "withdraw", "c.t", "--reason", "wrong file"], {"name": "um.c.t", "reason": "wrong file"}),
         (["member", "register", "um/ada", "ab" * 32, "--roles", "analyst"], {}),
         (["member", "revoke", "um/ada", "--reason", "left"], {"person_id": "um/ada"}),
+        (["member", "move", "--peer", "new:1"], {"peer_address": "new:1", "rpc_address": "a:1", "mpc_address": "a:3"}),
     ],
 )
 def test_decisions_are_one_signed_transaction(
@@ -167,6 +169,8 @@ def test_decisions_are_one_signed_transaction(
 ) -> None:
     people = services.ListPeopleResponse()
     people.people.add().id = "um/ada"
+    own = InstitutionDescriptor(id="um", rpc_address="a:1", peer_address="a:2", mpc_address="a:3")
+    institutions = services.ListInstitutionsResponse(institutions=[Institution(descriptor=own)])
     node.answers |= {
         "AccessService/ListRequests": services.ListRequestsResponse(
             requests=[AccessRequest(id="ab" * 16, token_id="cd" * 16)]
@@ -179,6 +183,7 @@ def test_decisions_are_one_signed_transaction(
         "TaskService/GetTask": services.GetTaskResponse(task=Task(id="ef" * 16)),
         "CatalogService/GetDataset": services.GetDatasetResponse(dataset=Dataset()),
         "MemberService/ListPeople": people,
+        "MemberService/ListInstitutions": institutions,
     }
     result = ask(*arguments)
     assert result.exit_code == 0, result.stderr
@@ -189,6 +194,14 @@ def test_decisions_are_one_signed_transaction(
     refused = ask(*arguments)
     assert refused.exit_code == 4
     assert refused.stderr == "error: um/analyst may not [permission]\nhint: ask an operator\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--peer", "nowhere"], ["--rpc", "a:99999"]])
+def test_a_move_to_nowhere_is_refused(ask: Run, node: FakeNode, arguments: list[str]) -> None:
+    result = ask("member", "move", *arguments)
+    assert result.exit_code == 2
+    assert "hint:" in result.stderr
+    assert not node.received
 
 
 def test_query_formats(ask: Run, node: FakeNode) -> None:
@@ -255,7 +268,7 @@ def test_a_refused_query_names_the_rule(ask: Run, node: FakeNode) -> None:
         ("um.ercp.indo_rct", "dataset:um.ercp.indo_rct"),
         ("um/analyst", "person:um/analyst"),
         ("um", "institution:um"),
-        ("task:00", "task:00"),
+        ("task:00", "task:00*"),
         ("", ""),
     ],
 )

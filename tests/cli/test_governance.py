@@ -176,6 +176,7 @@ def test_nodes_stop_before_an_upgrade_that_they_do_not_know(consortium: Consorti
     consortium.agree(proposal, "a", "b", "c")
     assert consortium.run("d", "gov", "ballot", "yes", proposal).exit_code in (0, 4)
     assert f"version 2 from height {height}; install koinon 2.0" in consortium.ok("a", "gov", "constitution")
+    assert f"protocol 2 from height {height}; install koinon 2.0 before" in consortium.ok("a", "status")
     eventually(lambda: not any(network.pid(name) for name in network.institutions), "all nodes stop")
     for name in MEMBERS:
         console = (network.home(name).log / "console").read_text()

@@ -6,6 +6,7 @@ import json
 
 from koinon.v1 import services_pb2 as services
 from koinon.v1.consensus_pb2 import Validator
+from koinon.v1.governance_pb2 import ScheduleUpgrade
 from tests.cli.conftest import Run
 from tests.koinon.fake_node import FakeNode
 
@@ -42,6 +43,15 @@ def test_status_says_when_it_lags_itself_or_nothing_is_decided(ask: Run, node: F
     stands = services.GetStatusResponse(height=41, step="prevote", quiet_ms=60_000)
     node.answers["NodeService/GetStatus"] = stands
     assert "koinon why-stalled says why" in ask("status").stdout
+
+
+def test_status_tells_a_scheduled_upgrade_and_what_to_install(ask: Run, node: FakeNode) -> None:
+    status = services.GetStatusResponse(height=41)
+    status.protocol.next.scheduled.MergeFrom(ScheduleUpgrade(version=2, height=900, install="koinon 2.0"))
+    node.answers["NodeService/GetStatus"] = status
+    assert "protocol 2 from height 900, known here" in ask("status").stdout
+    status.upgrade_needed = True
+    assert "protocol 2 from height 900; install koinon 2.0 before" in ask("status").stdout
 
 
 def test_a_standstill_is_told_in_words_and_as_data(ask: Run, node: FakeNode) -> None:

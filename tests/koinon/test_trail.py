@@ -14,6 +14,21 @@ from koinon.v1.audit_pb2 import READING_KIND_LIST, AuditRecord, DimensionFilter,
 from koinon.v1.points_pb2 import Posting
 
 
+@pytest.mark.parametrize(
+    ("subject", "meant"),
+    [
+        ("task:58dd81ea25", "task:58dd81ea25*"),
+        ("token:" + "a" * 32, "token:" + "a" * 32),
+        ("institution:fda", "institution:fda"),
+        ("task:58dd*", "task:58dd*"),
+        ("dataset:a.b.c", "dataset:a.b.c"),
+        ("", ""),
+    ],
+)
+def test_a_shortened_id_means_every_id_that_begins_so(subject: str, meant: str) -> None:
+    assert trail.beginning(subject) == meant
+
+
 def test_dimensions_follow_from_the_record() -> None:
     record = AuditRecord(
         time_ms=1_760_000_000_000,

@@ -23,6 +23,7 @@ from node.application import Application
 from node.cli import genesis, init
 from node.config import Home
 from node.store.leveldb import LevelStore
+from node.store.memory import MemoryStore
 from testnet.network import free_ports
 
 SECRET = "correct horse battery staple"
@@ -257,6 +258,21 @@ def test_parameters_are_checked(consortium: dict[str, Home], tmp_path: Path, opt
     error = error_of(CliRunner().invoke(genesis, [*arguments, "--parameter", option]))
     assert isinstance(error, InvalidInput | InvalidFile)
     assert named in error.message
+
+
+def test_a_consortium_may_bring_its_constitution(consortium: dict[str, Home], tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    usual = 'usual = {{ participation = "1/2", approval = "{}", voting_period_ms = 3600000 }}\n'
+    out = tmp_path / "g.json"
+    arguments = [str(consortium["iu"].descriptor), "--chain-name", "ercp", "--out", str(out)]
+    rules.write_text(usual.format("1/3"), encoding="utf-8")
+    error = error_of(CliRunner().invoke(genesis, [*arguments, "--constitution", str(rules)]))
+    assert error.rule == "constitution"
+    assert not out.exists()
+    rules.write_text(usual.format("2/3"), encoding="utf-8")
+    assert CliRunner().invoke(genesis, [*arguments, "--constitution", str(rules)]).exit_code == 0
+    founded = Application(MemoryStore(), genesis_file.load(out))
+    assert founded.constitution().usual.approval.denominator == 3
 
 
 def test_a_certificate_for_another_name_is_refused(consortium: dict[str, Home], tmp_path: Path) -> None:

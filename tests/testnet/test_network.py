@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,17 +16,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import koinon
-from koinon import genesis, key_files, profile, receipt, submission, ticket
+from koinon import genesis, key_files, profile, receipt, ticket
 from koinon.cli import main
-from koinon.envelope import identify
 from koinon.errors import NotFound, PermissionRefused
 from koinon.keys import SigningKey
 from koinon.limits import MAX_ENVELOPE_BYTES, MAX_SUBMIT_ENVELOPES
 from koinon.names import tls_name
-from koinon.rpc import HINT_KEY, RULE_KEY, Connection
+from koinon.rpc import HINT_KEY, RULE_KEY
 from koinon.v1 import peer_pb2, peer_pb2_grpc, services_pb2, services_pb2_grpc
-from koinon.v1.identity_pb2 import UpdateEndpoints
-from koinon.v1.transaction_pb2 import Operation
 from node import tls
 from testnet.network import Testnet, free_ports
 
@@ -227,26 +223,17 @@ def test_with_two_of_four_down_nothing_is_decided_and_nothing_is_lost(network: T
 # --- when a node moves
 
 
-async def _submit(network: Testnet, person: str, operation: Operation) -> None:
-    chosen = profile.load(network.profile(person))
-    key = key_files.load_signing_key(chosen.key_file)
-    chain_id = genesis.chain_id(genesis.load(chosen.genesis))
-    connection = Connection(chosen, key, chain_id)
-    signed = submission.sign(chain_id, [operation], key)
-    await submission.send(connection, signed, identify(signed), 30)
-    await connection.close()
-
-
-async def test_a_node_that_moved_is_dialled_where_the_ledger_says(network: Testnet) -> None:
+def test_a_node_that_moved_is_dialled_where_the_ledger_says(network: Testnet) -> None:
     config = network.home("case").config
     (port,) = free_ports(1)
     old = next(item for item in genesis.load(network.dir / "genesis.json").institutions if item.id == "case")
-    moved = UpdateEndpoints(rpc_address=old.rpc_address, peer_address=f"127.0.0.1:{port}", mpc_address=old.mpc_address)
-    await _submit(network, "case-operator", Operation(update_endpoints=moved))
+    with operator(network, "case") as case:
+        moved = case.members.move(peer_address=f"127.0.0.1:{port}").descriptor
+    assert (moved.rpc_address, moved.mpc_address) == (old.rpc_address, old.mpc_address)
     network.stop("case")
     config.write_text(config.read_text().replace(old.peer_address, moved.peer_address), encoding="utf-8")
     network.restart("case")
-    await asyncio.to_thread(network.wait_ready)
+    network.wait_ready()
     with operator(network, "um") as um:
         register(um, "um", "after-the-move")
 
