@@ -77,6 +77,19 @@ def check_owner(state: State, account: str) -> AccountName:
     return name
 
 
+def institution_of(state: State, account: str) -> str:
+    """Whose the account is in the end: the institution's, its person's or its data union's; '' for the fund's."""
+    name = AccountName.parse(account)
+    match name.kind:
+        case "person":
+            return name.owner.partition("/")[0]
+        case "union":
+            return tables.UNIONS.get(state, name.owner).institution
+        case "institution":
+            return name.owner
+    return ""
+
+
 # --- operations
 
 

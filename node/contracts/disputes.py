@@ -2,16 +2,21 @@
 
 The two sides are institutions: of a token its holder's and its publisher; of a task its asker's and any party to it.
 The arbiters are all other active members that are no party to the task, as of the opening: nobody picks them. A
-remedy is decided once more than half of all arbiters want it, a suspension with more than two thirds, and the dispute
-once no open ruling could change any of them (``governance.arbitration``). Silence never blocks:
+remedy is decided once more than half of all arbiters want it, a suspension once they and the claimant are more than two
+thirds of all members but the respondent, and the dispute once no open ruling could change any of them
+(``governance.arbitration``). Silence never blocks:
 
 * a respondent that does not answer in its window goes to arbitration unheard;
 * at the arbiters' deadline the rulings there are decide by the same majorities of themselves, if they are a quorum;
 * else what was sought is done if the respondent never answered, except a suspension, and dismissed if it did.
 
+Who concedes or stays silent decides about itself alone: of points that others have earned too, a refund gives back only
+the parts of the two sides; about the rest arbiters decide, or the members.
+
 While a dispute is open, what is in escrow for the task, or for open tasks and the subscription that use the token, is
-frozen. Points that were paid out before the dispute stay paid: parameter ``settlement_delay_ms`` leaves time for
-disputes. A ballot of the members may resolve a dispute at any time, however it sees fit.
+frozen: once by each claimant, so that nobody holds points back for ever by disputing again. Points that were paid out
+before the dispute stay paid: parameter ``settlement_delay_ms`` leaves time for disputes. A ballot of the members may
+resolve a dispute at any time, however it sees fit.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from governance import arbitration
+from governance.arbitration import Bench
 from koinon import parameters
 from koinon.canonical import HASH_BYTES
 from koinon.errors import InvalidInput, NotFound, Refused
@@ -41,11 +47,13 @@ from koinon.v1.dispute_pb2 import (
     WithdrawDispute,
 )
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE
-from node.contracts import access, accounts, membership, shapes, subscriptions, tables
+from node.contracts import access, accounts, membership, settlement, shapes, subscriptions, tables
 from node.contracts.context import Context
 from node.contracts.transitions import DISPUTE
+from node.ledger.state import State
 
 Remedies = Sequence[Remedy.ValueType]
+Payouts = Sequence[tuple[str, int]]
 
 
 def open_dispute(context: Context, operation: OpenDispute) -> str:
@@ -88,13 +96,14 @@ def open_dispute(context: Context, operation: OpenDispute) -> str:
             for member in tables.INSTITUTIONS.scan(state)
             if member.status == MEMBER_STATUS_ACTIVE and member.descriptor.id not in {home, *owners}
         ],
-        escrows=_escrows(context, operation),
+        escrows=_escrows(context, operation, claimant),
     )
     context.move(DISPUTE, dispute.id, dispute, "dispute.opened", related=_related(dispute), detail=operation.claim)
     for escrow_id in dispute.escrows:
         if not accounts.is_frozen(state, escrow_id):
             accounts.freeze(context, escrow_id)
         tables.FROZEN_BY.add(state, escrow_id, dispute.id)
+        tables.FROZEN_ONCE.add(state, escrow_id, claimant)
     tables.OPEN_DISPUTES.add(state, claimant, subject, dispute.id)
     _wait(context, dispute, "dispute_answer_window_ms")
     return dispute.id
@@ -151,7 +160,7 @@ def rule(context: Context, operation: RuleDispute) -> str:
     rulings.sort(key=lambda ruling: ruling.institution)
     del dispute.rulings[:]
     dispute.rulings.extend(rulings)
-    ordered = arbitration.settled([ruling.remedies for ruling in rulings], len(dispute.arbiters))
+    ordered = arbitration.settled([ruling.remedies for ruling in rulings], _bench(context, dispute))
     if ordered is None:
         tables.DISPUTES.put(context.state, dispute.id, dispute)
     else:
@@ -194,7 +203,7 @@ def expire_due(context: Context) -> None:
             continue
         rulings = [ruling.remedies for ruling in dispute.rulings]
         quorum = parameters.get(context.parameters, "dispute_quorum")
-        ordered = arbitration.at_deadline(rulings, len(dispute.arbiters), quorum)
+        ordered = arbitration.at_deadline(rulings, _bench(context, dispute), quorum)
         if ordered is not None:
             _decide(context, dispute, ordered, "arbiters")
         else:
@@ -237,12 +246,31 @@ def _release(context: Context, dispute: Dispute) -> None:
         if not accounts.is_frozen(state, escrow_id):
             continue  # another dispute, or the end of the task, has decided on it
         planned = [(payout.account, payout.points) for payout in tables.ESCROWS.get(state, escrow_id).planned]
-        if REMEDY_REFUND in dispute.remedies:
+        kept = _kept(context, dispute, planned or _expected(state, escrow_id))
+        if REMEDY_REFUND in dispute.remedies and not kept:
             accounts.refund(context, escrow_id)
+        elif REMEDY_REFUND in dispute.remedies and planned:
+            accounts.settle(context, escrow_id, kept)
         elif REMEDY_PAYOUT in dispute.remedies and planned:
             accounts.settle(context, escrow_id, planned)
         elif not tables.FROZEN_BY.count_under(state, escrow_id, at_most=1):
             accounts.thaw(context, escrow_id)
+
+
+def _kept(context: Context, dispute: Dispute, payouts: Payouts) -> Payouts:
+    """What a refund leaves of these: nothing, unless the respondent alone decided; then what is not the two sides'."""
+    if dispute.decided_by not in ("concession", "deadline"):
+        return []
+    sides = (dispute.claimant.partition("/")[0], dispute.opened.respondent)
+    return [
+        (account, points) for account, points in payouts if accounts.institution_of(context.state, account) not in sides
+    ]
+
+
+def _expected(state: State, escrow_id: str) -> Payouts:
+    """What an open task would pay."""
+    task = tables.TASKS.find(state, escrow_id)
+    return settlement.payouts(task) if task is not None and not task.ended_at_ms else []
 
 
 def _suspend(context: Context, dispute: Dispute, why: str) -> None:
@@ -269,6 +297,12 @@ def _wait(context: Context, dispute: Dispute, window: str) -> None:
     tables.DISPUTES.put(context.state, dispute.id, dispute)
 
 
+def _bench(context: Context, dispute: Dispute) -> Bench:
+    user, owners = _sides(context, dispute.opened)
+    parties = {user.partition("/")[0], *owners}
+    return Bench(arbiters=len(dispute.arbiters), others=len(dispute.arbiters) + len(parties) - 1)
+
+
 def _sides(context: Context, opened: OpenDispute) -> tuple[str, set[str]]:
     """The person on one side, and the institutions on the other. Raises InvalidInput, InvalidName, NotFound."""
     match opened.WhichOneof("subject"):
@@ -290,7 +324,7 @@ def _tokens(context: Context, opened: OpenDispute) -> list[str]:
     return [source.token_id for source in task.submitted.sources]
 
 
-def _escrows(context: Context, opened: OpenDispute) -> list[str]:
+def _escrows(context: Context, opened: OpenDispute, claimant: str) -> list[str]:
     """What a dispute freezes, ascending."""
     state = context.state
     if opened.token_id:
@@ -298,7 +332,11 @@ def _escrows(context: Context, opened: OpenDispute) -> list[str]:
         named = [*tables.TOKEN_TASKS.under(state, token.id), subscriptions.escrow_id(token)]
     else:
         named = [opened.task_id]
-    return sorted(escrow_id for escrow_id in named if accounts.is_open(state, escrow_id))
+    return sorted(
+        escrow_id
+        for escrow_id in named
+        if accounts.is_open(state, escrow_id) and not tables.FROZEN_ONCE.contains(state, escrow_id, claimant)
+    )
 
 
 def _check_evidence(digests: Sequence[bytes]) -> None:

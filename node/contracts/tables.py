@@ -24,6 +24,7 @@ demand expiries             time, id                                            
 disputes                    id                                                       Dispute
 open disputes               claimant's institution, subject, id                      (none)
 frozen by                   escrow, dispute                                          (none)
+frozen once                 escrow, claimant's institution                           (none)
 dispute deadlines           time, id                                                 (none)
 tokens                      id                                                       Token
 active tokens               dataset, holder, id                                      (none)
@@ -300,6 +301,7 @@ DEMAND_EXPIRIES = Schedule("demand-expiry")
 DISPUTES = Table("dispute", Dispute, "dispute")
 OPEN_DISPUTES = CountedIndex("open-dispute")
 FROZEN_BY = Index("frozen-by")
+FROZEN_ONCE = Index("frozen-once")
 DISPUTE_DEADLINES = Schedule("dispute-deadline")
 TOKENS = Table("token", Token, "token")
 ACTIVE_TOKENS = CountedIndex("active-token")

@@ -29,6 +29,7 @@ from koinon.v1.dispute_pb2 import (
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, MEMBER_STATUS_SUSPENDED
 from koinon.v1.points_pb2 import (
     ESCROW_STATUS_FROZEN,
+    ESCROW_STATUS_HELD,
     ESCROW_STATUS_REFUNDED,
     ESCROW_STATUS_SETTLED,
     PRICE_UNIT_USE,
@@ -140,6 +141,59 @@ def test_what_is_in_escrow_waits_for_the_decision(
     assert escrow(consortium, task).status == status
     account = tables.ACCOUNTS.get(consortium.app._new_state(), f"person:{ASKER}")
     assert account.points == left
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["conceding", "silent"])
+@pytest.mark.parametrize("over", ["task", "token"])
+def test_who_gives_in_gives_back_its_own_part_alone(consortium: Consortium, over: str, silent: bool) -> None:
+    """Else an asker and a friend among those who are paid take back what the others earned."""
+    consortium.do("case/operator", publication("case.a.t", price=Price(unit=PRICE_UNIT_USE, points=7)))
+    token = consortium.token(DATA)
+    submission = consortium.submission({DATA: token, "case.a.t": consortium.token("case.a.t")}, COMMITTEE)
+    submission.max_price = 17
+    task = consortium.do(ASKER, submission)
+    consortium.accept_all(task)
+    opened = claim(task, "iu", REMEDY_REFUND, task=True) if over == "task" else claim(token, "iu", REMEDY_REFUND)
+    dispute = consortium.do(ASKER, opened)
+    consortium.complete_all(task)
+    if silent:
+        consortium.wait(ANSWER_MS)
+        consortium.wait(RULING_MS)
+    else:
+        consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="true", concede=True))
+    assert list(consortium.app.dispute(dispute).remedies) == [REMEDY_REFUND]
+    assert [(paid.account, paid.points) for paid in escrow(consortium, task).paid] == [("institution:case", 7)]
+    assert tables.ACCOUNTS.get(consortium.app._new_state(), f"person:{ASKER}").points == 93
+
+
+def test_who_gives_in_while_the_task_runs_leaves_to_others_what_they_will_earn(consortium: Consortium) -> None:
+    consortium.do("case/operator", publication("case.a.t", price=Price(unit=PRICE_UNIT_USE, points=7)))
+    submission = consortium.submission({name: consortium.token(name) for name in (DATA, "case.a.t")}, COMMITTEE)
+    submission.max_price = 17
+    task = consortium.do(ASKER, submission)
+    dispute = consortium.do(ASKER, claim(task, "iu", REMEDY_REFUND, task=True))
+    consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="true", concede=True))
+    assert escrow(consortium, task).status == ESCROW_STATUS_HELD
+    alone = run_task(consortium, consortium.token(DATA))
+    dispute = consortium.do(ASKER, claim(alone, "iu", REMEDY_REFUND, task=True))
+    consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="true", concede=True))
+    assert escrow(consortium, alone).status == ESCROW_STATUS_REFUNDED
+
+
+def test_nobody_holds_points_back_for_ever_by_disputing_again(consortium: Consortium) -> None:
+    token = consortium.token(DATA)
+    task = run_task(consortium, token)
+    consortium.complete_all(task)
+    first = consortium.do(ASKER, claim(task, "iu", REMEDY_REFUND, task=True))
+    consortium.wait(DELAY_MS // 50)
+    again = claim(task, "iu", REMEDY_REFUND, task=True)
+    consortium.do(ASKER, WithdrawDispute(dispute_id=first), again)
+    assert escrow(consortium, task).status == ESCROW_STATUS_HELD
+    other_side = consortium.do("iu/operator", claim(task, HOLDER, REMEDY_PAYOUT, task=True))
+    assert list(consortium.app.dispute(other_side).escrows) == [task], "each side may, once"
+    consortium.do("iu/operator", WithdrawDispute(dispute_id=other_side))
+    consortium.wait(DELAY_MS)
+    assert escrow(consortium, task).status == ESCROW_STATUS_SETTLED
 
 
 def test_a_dispute_over_a_token_freezes_its_open_tasks(consortium: Consortium) -> None:
@@ -309,18 +363,32 @@ RULINGS = st.lists(
 )
 
 
-@given(rulings=RULINGS, silent=st.integers(0, 7), late=RULINGS)
+@given(rulings=RULINGS, silent=st.integers(0, 7), late=RULINGS, parties=st.integers(2, 5))
 def test_a_decision_stands_whoever_rules_later(
-    rulings: list[set[Remedy.ValueType]], silent: int, late: list[set[Remedy.ValueType]]
+    rulings: list[set[Remedy.ValueType]], silent: int, late: list[set[Remedy.ValueType]], parties: int
 ) -> None:
     arbiters = len(rulings) + silent
-    decided = arbitration.settled(rulings, arbiters)
+    bench = arbitration.Bench(arbiters, others=arbiters + parties - 1)
+    decided = arbitration.settled(rulings, bench)
     if decided is not None:
-        assert arbitration.settled([*rulings, *late[:silent]], arbiters) == decided
+        assert arbitration.settled([*rulings, *late[:silent]], bench) == decided
         assert not {REMEDY_REFUND, REMEDY_PAYOUT} <= set(decided)
         for remedy in decided:  # counted the slow way
             votes = [remedy in ruling for ruling in rulings]
-            assert votes.count(True) > arbiters / 2
+            assert votes.count(True) > arbiters / 2 or remedy == REMEDY_SUSPENSION
+        if REMEDY_SUSPENSION in decided:
+            agreed = 1 + sum(REMEDY_SUSPENSION in ruling for ruling in rulings)
+            assert 3 * agreed > 2 * bench.others
     if arbiters and not silent:
         assert decided is not None  # all have ruled
-        assert arbitration.at_deadline(rulings, arbiters, 1) == decided
+        assert arbitration.at_deadline(rulings, bench, 1) == decided
+
+
+def test_two_do_not_shut_out_a_third() -> None:
+    """Of four members a task has three as its parties: the fourth and one of them decide about points, no more."""
+    wanted = [{REMEDY_REFUND, REMEDY_SUSPENSION}]
+    assert arbitration.settled(wanted, arbitration.Bench(arbiters=1, others=3)) == [REMEDY_REFUND]
+    assert arbitration.settled(wanted * 2, arbitration.Bench(arbiters=2, others=3)) == [
+        REMEDY_REFUND,
+        REMEDY_SUSPENSION,
+    ]
