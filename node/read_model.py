@@ -138,20 +138,17 @@ class ReadModel:
     def _take(self, indices: range) -> None:
         """Take in some records, and the present state of whatever they are about."""
         rows: _Rows = {statement: [] for statement in schema.STATEMENTS}
-        first: dict[str, AuditRecord] = {}
-        found: list[set[Dimension]] = []
+        chunk = self._open_chunk
+        subjects: set[str] = set()
         for index in indices:
             record = self._record(index)
-            found.append(self.dimensions(record))
+            chunk.add(index % CHUNK, self.dimensions(record))
             if postings := record.postings[:]:
                 rows[schema.INSERT_POSTING] += [(account, index) for account in {item.account for item in postings}]
-            first.setdefault(record.subject, record)
-        for record in first.values():
-            self._add_present(rows, record)
-        chunk = self._open_chunk
+            if record.subject not in subjects:
+                subjects.add(record.subject)
+                self._add_present(rows, record)
         complete = indices.stop % CHUNK == 0
-        for index, dimensions in zip(indices, found, strict=True):
-            chunk.add(index % CHUNK, dimensions)
         if complete:
             rows[audit_index.INSERT] += chunk.rows()
         with self._database as database:
