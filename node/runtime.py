@@ -487,7 +487,7 @@ class Node:
     def received(self, institution: str, message: DeliverRequest) -> None:
         kind = message.WhichOneof("message")
         if kind == "transactions":
-            self._pool.receive(message.transactions.envelopes)
+            self._pool.receive(message.transactions.envelopes[:])
             return
         if kind in MESSAGES:
             self._drive(lambda: self._snapshots.received(institution, message))
