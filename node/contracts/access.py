@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from koinon import parameters
 from koinon.errors import Refused
-from koinon.limits import MAX_OPEN_REQUESTS_PER_DATASET, MAX_TEXT
+from koinon.limits import MAX_DUE_PER_BLOCK, MAX_OF_ONE_INSTITUTION, MAX_OPEN_REQUESTS_PER_DATASET, MAX_TEXT
 from koinon.names import DatasetName, check_id
 from koinon.v1.access_pb2 import (
     AccessRequest,
@@ -65,7 +65,17 @@ def request(context: Context, operation: RequestAccess) -> str:
             rule="too-many",
             hint=f"wait until {dataset.publisher} has answered some",
         )
-    tables.OPEN_REQUESTS.add(state, operation.dataset, asked.id)
+    home = context.sender.institution
+    own = tables.OPEN_REQUESTS.count_under(
+        state, operation.dataset, beginning=f"{home}/", at_most=MAX_OF_ONE_INSTITUTION
+    )
+    if own >= MAX_OF_ONE_INSTITUTION:
+        raise Refused(
+            f"people of {home} have {own} open requests for dataset {operation.dataset}",
+            rule="too-many",
+            hint="wait for answers, or withdraw some: others want to ask too",
+        )
+    tables.OPEN_REQUESTS.add(state, operation.dataset, asked.requester, asked.id)
     wait_for_answer(context, asked)
     return asked.id
 
@@ -117,10 +127,8 @@ def expire_due(context: Context) -> None:
 
     All tokens end before any task: a task that fails for one of them must not use up another.
     """
-    due = [
-        tables.TOKENS.get(context.state, token_id.decode())
-        for token_id in tables.TOKEN_EXPIRIES.pop_due(context.state, context.time_ms)
-    ]
+    ids = tables.TOKEN_EXPIRIES.pop_due(context.state, context.time_ms, at_most=MAX_DUE_PER_BLOCK)
+    due = [tables.TOKENS.get(context.state, token_id.decode()) for token_id in ids]
     for token in due:
         tokens.end(context, token, "token.expired", detail="its time is over")
     for token in due:
@@ -200,7 +208,7 @@ def end_request(context: Context, asked: AccessRequest, kind: str, reason: str) 
 def _close(context: Context, asked: AccessRequest, decided_by: str) -> None:
     if asked.deadline_ms:
         _forget_deadline(context, asked)
-        tables.OPEN_REQUESTS.remove(context.state, asked.requested.dataset, asked.id)
+        tables.OPEN_REQUESTS.remove(context.state, asked.requested.dataset, asked.requester, asked.id)
     asked.deadline_ms, asked.decided_by = 0, decided_by
     tables.REQUESTS.put(context.state, asked.id, asked)
 

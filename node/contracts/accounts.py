@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinon.errors import Corrupt, InvalidInput, Refused
-from koinon.limits import MAX_POINTS, MAX_TEXT
+from koinon.limits import MAX_DUE_PER_BLOCK, MAX_POINTS, MAX_TEXT
 from koinon.names import AccountName
 from koinon.v1.points_pb2 import (
     ESCROW_STATUS_FROZEN,
@@ -249,7 +249,7 @@ def is_frozen(state: State, escrow_id: str) -> bool:
 
 def settle_due(context: Context) -> None:
     """Pay what was planned for the time that block time has reached; where nothing was, give it back."""
-    for escrow_id in tables.ESCROW_DUES.pop_due(context.state, context.time_ms):
+    for escrow_id in tables.ESCROW_DUES.pop_due(context.state, context.time_ms, at_most=MAX_DUE_PER_BLOCK):
         escrow = tables.ESCROWS.get(context.state, escrow_id.decode())
         if escrow.planned:
             settle(context, escrow.id, [(payout.account, payout.points) for payout in escrow.planned])

@@ -17,6 +17,7 @@ from koinon.limits import (
     MAX_DUE_PER_BLOCK,
     MAX_MATCHES_PER_DEMAND,
     MAX_MATCHES_PER_PUBLICATION,
+    MAX_OF_ONE_INSTITUTION,
     MAX_OPEN_DEMANDS_PER_PERSON,
     MAX_TEXT,
     MAX_TITLE,
@@ -44,11 +45,18 @@ def post(context: Context, operation: PostDemand) -> str:
     context.authorise()
     state, demander = context.state, context.sender.id
     classification.check_known(state, operation.themes)
-    if tables.OPEN_DEMANDS.count(state, demander) >= MAX_OPEN_DEMANDS_PER_PERSON:
+    home, most = context.sender.institution, MAX_OPEN_DEMANDS_PER_PERSON
+    if tables.OPEN_DEMANDS.count_under(state, home, demander, at_most=most) >= most:
         raise Refused(
             f"{demander} has {MAX_OPEN_DEMANDS_PER_PERSON} open demands",
             rule="too-many",
             hint="withdraw those that are no longer needed",
+        )
+    if tables.OPEN_DEMANDS.count(state, home) >= MAX_OF_ONE_INSTITUTION:
+        raise Refused(
+            f"people of {home} have {MAX_OF_ONE_INSTITUTION} open demands",
+            rule="too-many",
+            hint="withdraw those that are no longer needed: every publication looks at them",
         )
     demand = Demand(
         id=context.new_id(),
@@ -67,7 +75,7 @@ def post(context: Context, operation: PostDemand) -> str:
         tables.DEMAND_TERMS.add(state, term, demand.id)
     context.move(DEMAND, demand.id, demand, "demand.posted", related=_related(demand), detail=operation.title)
     tables.DEMANDS.put(state, demand.id, demand)
-    tables.OPEN_DEMANDS.add(state, demander, demand.id)
+    tables.OPEN_DEMANDS.add(state, home, demander, demand.id)
     tables.DEMAND_EXPIRIES.add(state, demand.expires_at_ms, demand.id.encode())
     return demand.id
 
@@ -126,7 +134,7 @@ def _end(context: Context, demand: Demand, kind: str, reason: str) -> None:
     context.move(DEMAND, demand.id, demand, kind, related=_related(demand), detail=reason)
     demand.reason = reason
     tables.DEMANDS.put(state, demand.id, demand)
-    tables.OPEN_DEMANDS.remove(state, demand.demander, demand.id)
+    tables.OPEN_DEMANDS.remove(state, demand.demander.partition("/")[0], demand.demander, demand.id)
     tables.DEMAND_EXPIRIES.remove(state, demand.expires_at_ms, demand.id.encode())
     for term in _terms(demand):
         tables.DEMAND_TERMS.remove(state, term, demand.id)

@@ -286,10 +286,9 @@ def _lapse_tokens(context: Context, institution: str, reason: str) -> None:
     for _, holder, token_id in list(tables.ACTIVE_TOKENS.entries(state)):
         if PersonId.parse(holder).institution == institution:
             tokens.end(context, tables.TOKENS.get(state, token_id), "token.revoked", detail=reason)
-    for _, request_id in list(tables.OPEN_REQUESTS.entries(state)):
-        asked = tables.REQUESTS.get(state, request_id)
-        if PersonId.parse(asked.requester).institution == institution:
-            access.end_request(context, asked, "access.denied", reason)
+    for _, requester, request_id in list(tables.OPEN_REQUESTS.entries(state)):
+        if PersonId.parse(requester).institution == institution:
+            access.end_request(context, tables.REQUESTS.get(state, request_id), "access.denied", reason)
 
 
 def _withdraw_data(context: Context, institution: str, reason: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from koinon import trail
 from koinon.errors import InvalidInput
-from koinon.limits import MAX_TEXT, READING_MS
+from koinon.limits import MAX_DUE_PER_BLOCK, MAX_TEXT, READING_MS
 from koinon.v1.audit_pb2 import Reading, ReadingKind, RecordReading
 from node.contracts import shapes, tables
 from node.contracts.context import Context
@@ -46,5 +46,5 @@ def record(context: Context, operation: RecordReading) -> str:
 
 def forget_due(context: Context) -> None:
     """Forget readings whose time is over."""
-    for reading_id in tables.READING_EXPIRIES.pop_due(context.state, context.time_ms):
+    for reading_id in tables.READING_EXPIRIES.pop_due(context.state, context.time_ms, at_most=MAX_DUE_PER_BLOCK):
         tables.READINGS.delete(context.state, reading_id.decode())

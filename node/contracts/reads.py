@@ -107,7 +107,7 @@ class Reads:
         return tables.REQUESTS.get(self._state, request_id)
 
     def open_requests(self, dataset: str) -> list[AccessRequest]:
-        """Ascending by id."""
+        """Ascending by requester."""
         ids = tables.OPEN_REQUESTS.under(self._state, dataset)
         return [tables.REQUESTS.get(self._state, request_id) for request_id in ids]
 

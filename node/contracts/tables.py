@@ -14,11 +14,11 @@ operators                   institution, name                                   
 datasets                    name                                                     Dataset, newest
 superseded datasets         name, version                                            Dataset
 requests                    id                                                       AccessRequest
-open requests               dataset, id                                              (none)
+open requests               dataset, requester, id                                   (none)
 request deadlines           time, id                                                 (none)
 taxonomy                    (none)                                                   Taxonomy
 demands                     id                                                       Demand
-open demands                person, id                                               (none)
+open demands                institution, person, id                                  (none)
 demand terms                column or theme, id                                      (none)
 demand expiries             time, id                                                 (none)
 disputes                    id                                                       Dispute
@@ -147,14 +147,14 @@ class Index:
         start = len(self._prefix)
         return (key[start:].decode().split("\0") for key, _ in state.scan(self._prefix))
 
-    def under(self, state: State, *parts: str) -> Iterator[str]:
-        """The last part of every key that begins with these parts, ascending."""
-        prefix = self._prefix + "".join(part + "\0" for part in parts).encode()
+    def under(self, state: State, *parts: str, beginning: str = "") -> Iterator[str]:
+        """The last part of every key that begins with these parts, and the next one so, ascending."""
+        prefix = self._prefix + "".join(part + "\0" for part in parts).encode() + beginning.encode()
         return (key.rpartition(b"\0")[2].decode() for key, _ in state.scan(prefix))
 
-    def count_under(self, state: State, *parts: str, at_most: int) -> int:
+    def count_under(self, state: State, *parts: str, beginning: str = "", at_most: int) -> int:
         """How many there are, counting no further than ``at_most``."""
-        return sum(1 for _ in islice(self.under(state, *parts), at_most))
+        return sum(1 for _ in islice(self.under(state, *parts, beginning=beginning), at_most))
 
 
 class CountedIndex(Index):
@@ -171,8 +171,10 @@ class CountedIndex(Index):
     def entries(self, state: State) -> Iterator[list[str]]:
         return (parts for parts in super().entries(state) if len(parts) > 1)
 
-    def under(self, state: State, *parts: str) -> Iterator[str]:
-        return super().under(state, *parts) if self.count(state, parts[0]) else iter(())  # a read is less than a scan
+    def under(self, state: State, *parts: str, beginning: str = "") -> Iterator[str]:
+        if not self.count(state, parts[0]):
+            return iter(())  # a read is less than a scan
+        return super().under(state, *parts, beginning=beginning)
 
     def count(self, state: State, first: str) -> int:
         data = state.get(self._prefix + first.encode())

@@ -13,7 +13,14 @@ from itertools import pairwise
 
 from koinon.canonical import HASH_BYTES
 from koinon.errors import InvalidInput, Refused
-from koinon.limits import MAX_CERTIFICATE_BYTES, MAX_OPEN_TASKS_PER_ASKER, MAX_SOURCES, MAX_SQL, MAX_TEXT
+from koinon.limits import (
+    MAX_CERTIFICATE_BYTES,
+    MAX_DUE_PER_BLOCK,
+    MAX_OPEN_TASKS_PER_ASKER,
+    MAX_SOURCES,
+    MAX_SQL,
+    MAX_TEXT,
+)
 from koinon.names import DatasetName, check_id, check_institution
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE
 from koinon.v1.task_pb2 import (
@@ -177,7 +184,7 @@ def fail_of_institution(context: Context, institution: str, rule: str, reason: s
 
 def expire_due(context: Context) -> None:
     """End the tasks whose deadline block time has reached."""
-    for task_id in tables.TASK_DEADLINES.pop_due(context.state, context.time_ms):
+    for task_id in tables.TASK_DEADLINES.pop_due(context.state, context.time_ms, at_most=MAX_DUE_PER_BLOCK):
         task = tables.TASKS.get(context.state, task_id.decode())
         if task.status == TASK_STATUS_SUBMITTED:
             rule, verb = "accept-deadline", "accept"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinon.errors import Refused
-from koinon.limits import MAX_ACTIVE_TOKENS_PER_DATASET
+from koinon.limits import MAX_ACTIVE_TOKENS_PER_DATASET, MAX_OF_ONE_INSTITUTION
 from koinon.v1.access_pb2 import (
     TOKEN_STATUS_ACTIVE,
     TOKEN_STATUS_EXPIRED,
@@ -50,6 +50,14 @@ def grant(
             f"dataset {dataset} has {MAX_ACTIVE_TOKENS_PER_DATASET} active tokens",
             rule="too-many",
             hint="revoke those that are no longer needed",
+        )
+    home = request.requester.partition("/")[0]
+    own = tables.ACTIVE_TOKENS.count_under(state, dataset, beginning=f"{home}/", at_most=MAX_OF_ONE_INSTITUTION)
+    if own >= MAX_OF_ONE_INSTITUTION:
+        raise Refused(
+            f"people of {home} hold {own} active tokens for dataset {dataset}",
+            rule="too-many",
+            hint="give up those that are no longer needed: others need theirs",
         )
     token = Token(
         id=context.new_id(),

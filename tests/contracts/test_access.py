@@ -21,8 +21,9 @@ from koinon.v1.access_pb2 import (
     RevokeToken,
 )
 from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT, TASK_OPERATION_SUM, TASK_OPERATION_VARIANCE, AccessPolicy
+from koinon.v1.identity_pb2 import ROLE_ANALYST, RegisterPerson
 from node.contracts import access, tokens
-from tests.contracts.consortium import ALL_OPERATIONS, BLOCK_MS, Consortium, access_request, publication
+from tests.contracts.consortium import ALL_OPERATIONS, BLOCK_MS, Consortium, access_request, person, publication
 
 AUTO, REVIEW = "um.a.auto", "um.a.review"
 ANALYST = PersonId("iu", "analyst")
@@ -209,6 +210,29 @@ def test_open_requests_and_active_tokens_are_bounded(consortium: Consortium, mon
     assert consortium.refused("iu/analyst", access_request(AUTO)) == "too-many"
     consortium.do("um/operator", RevokeToken(token_id=token, reason="room"))
     consortium.token(AUTO)
+
+
+def test_one_institution_leaves_room_for_others(consortium: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks without end, by whatever people, shuts nobody else out."""
+    consortium.do("iu/operator", RegisterPerson(person=person("iu/second", ROLE_ANALYST)))
+    for module in (access, tokens):
+        monkeypatch.setattr(module, "MAX_OF_ONE_INSTITUTION", 2)
+    for dataset in (REVIEW, AUTO):
+        consortium.do("iu/analyst", access_request(dataset))
+        consortium.do("iu/second", access_request(dataset))
+        assert consortium.refused("iu/analyst", access_request(dataset)) == "too-many"
+        consortium.do("um/analyst", access_request(dataset))
+
+
+def test_a_block_ends_so_many_and_the_next_the_rest(consortium: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "MAX_DUE_PER_BLOCK", 2)
+    until_ms = consortium.time_ms + 500_000
+    held = [consortium.token(AUTO, duration_ms=until_ms - consortium.time_ms - BLOCK_MS) for _ in range(3)]
+    consortium.wait(until_ms - consortium.time_ms)
+    left = [token for token in held if consortium.app.token(token).status == TOKEN_STATUS_ACTIVE]
+    assert len(left) == 1
+    assert consortium.refused("um/analyst", consortium.submission({AUTO: left[0]})) == "token-expired"
+    assert consortium.app.token(left[0]).status == TOKEN_STATUS_EXPIRED
 
 
 @pytest.mark.parametrize("request_id", ["", "00", "g" * 32, "0" * 31, "0" * 33, "A" * 32])

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from koinon.v1.demand_pb2 import DEMAND_STATUS_EXPIRED, DEMAND_STATUS_OPEN, DEMAND_STATUS_WITHDRAWN, WithdrawDemand
+from koinon.v1.identity_pb2 import ROLE_ANALYST, RegisterPerson
 from node.contracts import demand
-from tests.contracts.consortium import START_MS, Consortium, publication, wanted
+from tests.contracts.consortium import START_MS, Consortium, person, publication, wanted
 
 ASKER = "um/analyst"
 
@@ -93,6 +94,18 @@ def test_demands_are_bounded(consortium: Consortium, monkeypatch: pytest.MonkeyP
     consortium.do("iu/analyst", wanted(columns=["rx"]))
     consortium.do(ASKER, WithdrawDemand(demand_id=posted))
     consortium.do(ASKER, wanted(columns=["age"]))
+
+
+def test_one_institution_leaves_room_for_others(consortium: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publication reads every demand that shares a column with it, whoever registered people without end for them."""
+    monkeypatch.setattr(demand, "MAX_OF_ONE_INSTITUTION", 2)
+    consortium.do("um/operator", RegisterPerson(person=person("um/second", ROLE_ANALYST)))
+    first = consortium.do("um/analyst", wanted(columns=["age"]))
+    consortium.do("um/second", wanted(columns=["rx"]))
+    assert consortium.refused("um/second", wanted(columns=["sex"])) == "too-many"
+    consortium.do("iu/analyst", wanted(columns=["sex"]))
+    consortium.do("um/analyst", WithdrawDemand(demand_id=first))
+    consortium.do("um/second", wanted(columns=["sex"]))
 
 
 @pytest.mark.parametrize(
