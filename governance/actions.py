@@ -11,8 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 from governance import taxonomy
+from koinon import genesis_form
 from koinon.canonical import HASH_BYTES
 from koinon.errors import InvalidInput
+from koinon.keys import PUBLIC_KEY_BYTES
 from koinon.limits import (
     MAX_BALLOT_WEIGHT,
     MAX_FEATURES,
@@ -81,6 +83,11 @@ def _between(field: str, value: int, least: int, most: int) -> None:
         raise InvalidInput(f"{field} is {value}", hint=f"use {least} to {most}")
 
 
+def _key(key: bytes) -> None:
+    if len(key) != PUBLIC_KEY_BYTES:
+        raise InvalidInput(f"a public key has {len(key)} bytes", hint=f"exactly {PUBLIC_KEY_BYTES} are expected")
+
+
 _FIELDS: dict[str, Callable[[Any], object]] = {
     "institution": check_institution,
     "person_id": PersonId.parse,
@@ -90,12 +97,14 @@ _FIELDS: dict[str, Callable[[Any], object]] = {
     "account": lambda value: check_text("account", value, MAX_TITLE),
     "points": lambda value: _between("points", value, 1, MAX_POINTS),
     "weight": lambda value: _between("weight", value, 0, MAX_BALLOT_WEIGHT),
+    "public_key": _key,
     "version": lambda value: _between("version", value, 1, 2**32 - 1),
 }
 
 
 def _admission(action: AdmitInstitution) -> None:
-    if action.HasField("descriptor") and action.descriptor.id != action.institution:
+    genesis_form.validate_descriptor(action.descriptor)
+    if action.descriptor.id != action.institution:
         raise InvalidInput(
             f"the descriptor is of {action.descriptor.id[:MAX_TITLE]!a}, not of {action.institution}",
             hint="name the institution that the descriptor names",
@@ -124,6 +133,7 @@ def _parameter_value(action: Any) -> None:
 
 def _regulator(action: Any) -> None:
     PersonId.parse(action.person.id)
+    _key(action.person.public_key)
     if list(action.person.roles) != [ROLE_REGULATOR]:
         raise InvalidInput(f"{action.person.id} has other roles", hint="give the role regulator, and no other")
 

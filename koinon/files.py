@@ -25,6 +25,8 @@ def read_text(path: Path, what: str, max_bytes: int) -> str:
         raise InvalidFile(
             f"the {what} {path} cannot be read: {error.strerror}", hint="check the path and its permissions"
         ) from error
+    except ValueError as error:  # a zero byte, from a path that a file names
+        raise InvalidFile(f"{str(path)!a} is no path: {error}", hint="name a file") from error
     if len(data) > max_bytes:
         raise InvalidFile(
             f"the {what} {path} is larger than {max_bytes} bytes", hint=f"this is not a {what}: check the path"

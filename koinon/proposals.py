@@ -41,6 +41,7 @@ _FRACTION = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
 _FRACTIONS = ("participation", "approval", "veto")
 _BYTES = ("public_key", "digest")
+_MAX_DEPTH = 16  # actions[0].set_constitution.constitution.policies[0].policy.veto.numerator takes nine
 
 
 def load(path: Path) -> Propose:
@@ -126,9 +127,19 @@ def _table(path: Path, what: str) -> dict[str, Any]:
     text = read_text(path, f"{what} file", MAX_PROPOSAL_BYTES)
     try:
         table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+        _check_depth(table, _MAX_DEPTH)
     except (ValueError, RecursionError) as error:
         raise InvalidFile(f"the {what} {path} is neither TOML nor JSON: {error}", hint=_HINT) from error
     return dict(table)
+
+
+def _check_depth(value: Any, left: int) -> None:
+    """Raises ValueError for what is nested deeper than any proposal."""
+    if not left:
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, left - 1)
 
 
 def _plainer(value: Any, name: str = "") -> Any:

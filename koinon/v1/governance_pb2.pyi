@@ -237,7 +237,7 @@ class AdmitInstitution(_message.Message):
     """of its ballot; 0: the usual 1"""
     @_builtins.property
     def descriptor(self) -> _identity_pb2.InstitutionDescriptor:
-        """unset: that of its open application"""
+        """whole: what is decided on names every key"""
 
     def __init__(
         self,

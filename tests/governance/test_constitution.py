@@ -121,7 +121,13 @@ BAD_ACTIONS = {
     "parameter out of bounds": Action(set_parameter=SetParameter(name="min_committee", value=2)),
     "assertion of no parameter": Action(assert_parameter=AssertParameter(name="chain_name", value=1)),
     "another descriptor": Action(admit=AdmitInstitution(institution="um", descriptor=InstitutionDescriptor(id="iu"))),
+    "no descriptor": Action(admit=AdmitInstitution(institution="um")),
+    "no whole descriptor": Action(admit=AdmitInstitution(institution="um", descriptor=InstitutionDescriptor(id="um"))),
     "weight": Action(set_weight=SetWeight(institution="um", weight=10_001)),
+    "regulator without a key": Action(
+        register_regulator=RegisterRegulator(person=Person(id="fda/x", roles=[ROLE_REGULATOR]))
+    ),
+    "recovery without a key": Action(recover=RecoverInstitution(institution="um", person_id="um/op", reason="r")),
     "operator as regulator": Action(
         register_regulator=RegisterRegulator(person=Person(id="fda/x", roles=[ROLE_OPERATOR, ROLE_REGULATOR]))
     ),

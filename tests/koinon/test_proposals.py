@@ -77,7 +77,9 @@ def test_the_same_in_json(tmp_path: Path) -> None:
         '{"title": "t", "actions": [{"set_parameter": {"name": "x", "value": 9223372036854775808}}]}',
         '{"title": "t", "actions": [{"admit": {"descriptor": "nowhere.json"}}]}',
         '{"title": "t", "actions": [{"recover": {"public_key": "zz"}}]}',
+        '{"title": "t", "actions": [{"admit": {"descriptor": "a\\u0000b"}}]}',
         "[" * 100_000,
+        '{"actions": ' + "[" * 400 + "]" * 400 + "}",
     ],
 )
 def test_a_bad_file_says_what_is_wrong(text: str, tmp_path: Path) -> None:
