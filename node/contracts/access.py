@@ -180,7 +180,9 @@ def grant_on(context: Context, asked: AccessRequest, dataset: Dataset, terms: Ac
         purpose=terms.purpose,
         duration_ms=terms.duration_ms,
         uses=terms.uses,
-        min_cohort=max(terms.min_cohort, dataset.published.policy.min_cohort),
+        min_cohort=max(
+            terms.min_cohort, dataset.published.policy.min_cohort, context.parameters.min_cohort_floor
+        ),  # the floor may have risen since the publication
         price=terms.price if terms.HasField("price") else dataset.published.price,
         decided_by=decided_by,
     )

@@ -55,6 +55,7 @@ def submit(context: Context, operation: SubmitTask) -> str:
             hint="wait for one to end, or cancel one",
         )
     owners = {_check_source(context, source) for source in operation.sources}
+    _check_cohort(context, operation)
     _check_committee(context, operation, owners)
     task = Task(
         id=context.new_id(),
@@ -233,6 +234,28 @@ def _check_source(context: Context, source: TaskSource) -> str:
     check_columns(dataset, source.columns)
     check_operations(dataset, source.operations)
     return dataset.publisher
+
+
+def _check_cohort(context: Context, operation: SubmitTask) -> None:
+    """Of what the sources ask for the largest counts (mpc.disclosure): is it what the members decided on since?
+
+    Raises Refused with rule ``policy``.
+    """
+    state, least = context.state, context.parameters.min_cohort_floor
+    asked = [
+        max(
+            tables.DATASETS.get(state, source.dataset).published.policy.min_cohort,
+            tables.TOKENS.get(state, source.token_id).min_cohort,
+        )
+        for source in operation.sources
+    ]
+    if max(asked) < least:
+        raise Refused(
+            f"the task would show groups of {max(asked)} rows, and the members decided on {least} since its tokens "
+            "were granted",
+            rule="policy",
+            hint="ask for access again: a new token keeps to it",
+        )
 
 
 def _check_committee(context: Context, operation: SubmitTask, owners: set[str]) -> None:

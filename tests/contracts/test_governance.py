@@ -68,7 +68,7 @@ from koinon.v1.identity_pb2 import (
 )
 from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED
 from node.contracts import actions, upgrades
-from tests.contracts.consortium import MEMBERS, Consortium, claim, genesis, key, person
+from tests.contracts.consortium import MEMBERS, Consortium, claim, genesis, key, person, publication
 from tests.contracts.decree import descriptor
 
 FUND = "fund:consortium"
@@ -106,6 +106,22 @@ def status(consortium: Consortium, proposal: str) -> int:
 
 
 # --- from proposal to effect
+
+
+def test_a_larger_cohort_holds_for_later_tasks_on_whatever_was_granted_before(consortium: Consortium) -> None:
+    consortium.publish("iu.a.t", "um.a.t")
+    before = consortium.token("um.a.t", uses=10)
+    running = consortium.do("um/analyst", consortium.submission({"um.a.t": before}))
+    decide(consortium, set_parameter("min_cohort_floor", 7))
+    assert consortium.refused("um/analyst", consortium.submission({"um.a.t": before})) == "policy"
+    consortium.accept_all(running)
+    later = consortium.token("iu.a.t")
+    assert consortium.app.token(later).min_cohort == 7
+    consortium.do("um/analyst", consortium.submission({"iu.a.t": later, "um.a.t": before}))  # the largest one counts
+    larger = publication("um.a.t")
+    larger.policy.min_cohort = 7
+    consortium.do("um/operator", larger)
+    consortium.do("um/analyst", consortium.submission({"um.a.t": before}))
 
 
 def test_a_majority_changes_a_parameter_at_once(consortium: Consortium) -> None:
