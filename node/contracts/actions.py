@@ -40,6 +40,7 @@ from node.contracts import (
     classification,
     disputes,
     identity,
+    keys,
     membership,
     shapes,
     tables,
@@ -61,6 +62,20 @@ def apply(context: Context, proposal: Propose) -> list[str]:
         kind = action.WhichOneof("action") or ""
         effects.append(_APPLY[kind](context, getattr(action, kind)))
     return effects
+
+
+def named_keys(proposal: Propose) -> list[bytes]:
+    """The keys that a proposal's actions would register."""
+    found = []
+    for action in proposal.actions:
+        match action.WhichOneof("action"):
+            case "admit":
+                found += keys.all_of_descriptor(action.admit.descriptor)
+            case "register_regulator":
+                found.append(action.register_regulator.person.public_key)
+            case "recover":
+                found.append(action.recover.public_key)
+    return found
 
 
 # --- what the ledger says

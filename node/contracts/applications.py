@@ -12,7 +12,7 @@ from koinon.limits import MAX_OPEN_APPLICATIONS, MAX_TEXT
 from koinon.names import PersonId, check_institution
 from koinon.v1.governance_pb2 import Application, ApplyForMembership, WithdrawApplication
 from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED
-from node.contracts import membership, shapes, tables
+from node.contracts import keys, membership, shapes, tables
 from node.contracts.context import Context
 from node.contracts.transitions import APPLICATION
 
@@ -38,6 +38,7 @@ def apply(context: Context, operation: ApplyForMembership) -> str:
     context.move(APPLICATION, name, application, "application.made", related=_related(application))
     tables.APPLICATIONS.put(state, name, application)
     tables.OPEN_APPLICATIONS.add(state, sponsor, name)
+    keys.reserve(state, keys.all_of_descriptor(application.descriptor), f"application:{name}")
     return name
 
 
@@ -56,6 +57,7 @@ def end(context: Context, application: Application, kind: str, detail: str = "")
     context.move(APPLICATION, name, application, kind, related=_related(application), detail=detail)
     tables.APPLICATIONS.put(context.state, name, application)
     tables.OPEN_APPLICATIONS.remove(context.state, PersonId.parse(application.sponsor).institution, name)
+    keys.release(context.state, keys.all_of_descriptor(application.descriptor), f"application:{name}")
 
 
 def _related(application: Application) -> list[str]:

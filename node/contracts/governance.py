@@ -26,7 +26,7 @@ from koinon.v1.governance_pb2 import (
     Propose,
     WithdrawProposal,
 )
-from node.contracts import actions, shapes, tables, upgrades, weights
+from node.contracts import actions, keys, shapes, tables, upgrades, weights
 from node.contracts.context import REFUSALS, Context
 from node.contracts.transitions import PROPOSAL
 from node.ledger.state import State
@@ -64,6 +64,7 @@ def propose(context: Context, operation: Propose) -> str:
     tables.PROPOSALS.put(state, proposal_id, proposal)
     tables.PENDING_PROPOSALS.add(state, proposer.institution, proposal_id)
     tables.PROPOSAL_TIMES.add(state, proposal.closes_at_ms, proposal_id.encode())
+    keys.reserve(state, actions.named_keys(operation), f"proposal:{proposal_id}")
     return proposal_id
 
 
@@ -131,11 +132,13 @@ def preview(context: Context, operation: Propose) -> tuple[list[str], KoinonErro
     """What executing the proposal now would change, or what would refuse it; the context is left as it was."""
     parameters, records = context.parameters, len(context.records)
     context.state.savepoint()
+    context.cause = "proposal:"  # one without an id as yet
     try:
         return actions.apply(context, operation), None
     except REFUSALS as error:
         return [], error
     finally:
+        context.cause = ""
         context.state.rollback()
         context.parameters = parameters
         del context.records[records:]
@@ -219,6 +222,7 @@ def _end(context: Context, proposal: GovernanceProposal, kind: str, because: str
     _forget_time(context, proposal)
     institution = PersonId.parse(proposal.proposer).institution
     tables.PENDING_PROPOSALS.remove(context.state, institution, proposal.id)
+    keys.release(context.state, actions.named_keys(proposal.proposed), f"proposal:{proposal.id}")
 
 
 def _forget_time(context: Context, proposal: GovernanceProposal) -> None:

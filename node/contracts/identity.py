@@ -7,6 +7,7 @@ rotation keeps them, and while a person is revoked nobody can use them.
 A registration is vouched for by the operator who signs it, and proves no possession of the key. So an operator of
 another institution that sees a new key before it is registered can register it first, for a person of its own. That
 gains nothing, since nobody there can sign with it; the key's owner makes another one; and the ledger names who did it.
+Keys that the members decide on are reserved meanwhile (``keys.reserve``), because another one takes another ballot.
 Keys unique per institution would cost more: a signature could mean two people.
 """
 

@@ -7,7 +7,7 @@ after it was named, like every change of validators; all others from the next bl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from koinon.errors import Refused
 from koinon.v1.identity_pb2 import (
@@ -38,9 +38,38 @@ def of_descriptor(descriptor: InstitutionDescriptor) -> list[tuple[KeyPurpose.Va
     ]
 
 
+def all_of_descriptor(descriptor: InstitutionDescriptor) -> list[bytes]:
+    """These, and its people's."""
+    return [*(key for _, key in of_descriptor(descriptor)), *(person.public_key for person in descriptor.people)]
+
+
+def reserve(state: State, keys: Iterable[bytes], by: str) -> None:
+    """Keep keys that a proposal or an application names for what the members decide.
+
+    They are public long before they are registered: whoever registered them first would veto the decision.
+    """
+    for key in keys:
+        tables.RESERVED_KEYS.add(state, key.hex(), by)
+
+
+def release(state: State, keys: Iterable[bytes], by: str) -> None:
+    """What named them is over."""
+    for key in keys:
+        tables.RESERVED_KEYS.remove(state, key.hex(), by)
+
+
 def register(context: Context, key: bytes, owner: str, purpose: KeyPurpose.ValueType) -> None:
-    """Put a new key under its owner's name. Raises Refused with rule ``already-exists`` for one ever used."""
+    """Put a new key under its owner's name.
+
+    Raises Refused with rule ``already-exists`` for one ever used, or reserved while no decision is being executed.
+    """
     state = context.state
+    if not context.cause and (by := next(tables.RESERVED_KEYS.under(state, key.hex()), None)) is not None:
+        raise Refused(
+            f"the {name(purpose)} key of {owner} is named by {by}",
+            rule="already-exists",
+            hint="make a new key, or wait until that is decided",
+        )
     if (before := tables.KEYS.find(state, key.hex())) is not None:
         raise Refused(
             f"the {name(purpose)} key of {owner} was registered before, for {before.owner}",

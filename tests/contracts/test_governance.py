@@ -64,6 +64,7 @@ from koinon.v1.identity_pb2 import (
     ROLE_OPERATOR,
     ROLE_REGULATOR,
     BeginVoting,
+    Person,
     RegisterPerson,
 )
 from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED
@@ -106,6 +107,44 @@ def status(consortium: Consortium, proposal: str) -> int:
 
 
 # --- from proposal to effect
+
+
+@pytest.mark.parametrize("named", ["node", "operator"])
+def test_nobody_stops_an_admission_by_registering_its_keys_first(consortium: Consortium, named: str) -> None:
+    """They are public from the application on, and ballots take weeks."""
+    newcomer = descriptor("osu", 5)
+    theirs = Person(id="iu/thief", roles=[ROLE_OPERATOR])
+    theirs.public_key = newcomer.node_key if named == "node" else newcomer.people[0].public_key
+    steal = RegisterPerson(person=theirs)
+    admission = Action(admit=AdmitInstitution(institution="osu", descriptor=newcomer))
+    consortium.do("um/operator", ApplyForMembership(descriptor=newcomer, motivation="data"))
+    assert consortium.refused("iu/operator", steal) == "already-exists"
+    consortium.do("um/operator", WithdrawApplication(institution="osu", reason="by proposal alone"))
+    proposal = propose(consortium, admission)
+    assert consortium.refused("iu/operator", steal) == "already-exists"
+    withdrawn = propose(consortium, admission, title="the same again")
+    consortium.do("um/operator", WithdrawProposal(proposal_id=withdrawn, reason="once is enough"))
+    assert consortium.refused("iu/operator", steal) == "already-exists"
+    assert consortium.app.preview(Propose(title="t", reason="r", actions=[admission]))[1] is None
+    ballot(consortium, proposal, CHOICE_YES, "um", "uk", "case")
+    assert status(consortium, proposal) == PROPOSAL_STATUS_EXECUTED
+    assert consortium.app.institution("osu").status == MEMBER_STATUS_ACTIVE
+
+
+def test_what_is_no_longer_proposed_keeps_no_key(consortium: Consortium) -> None:
+    lost = Action(
+        recover=RecoverInstitution(
+            institution="um", person_id="um/second", public_key=key("iu/new").public_key, reason="lost"
+        )
+    )
+    inspector = Action(
+        register_regulator=RegisterRegulator(person=person("fda/ann", ROLE_REGULATOR, key_name="iu/new"))
+    )
+    proposal = propose(consortium, lost, inspector)
+    new = RegisterPerson(person=person("iu/new", ROLE_OPERATOR))
+    assert consortium.refused("iu/operator", new) == "already-exists"
+    consortium.do("um/operator", WithdrawProposal(proposal_id=proposal, reason="found"))
+    consortium.do("iu/operator", new)
 
 
 def test_a_larger_cohort_holds_for_later_tasks_on_whatever_was_granted_before(consortium: Consortium) -> None:
