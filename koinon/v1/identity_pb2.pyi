@@ -182,6 +182,7 @@ class Institution(_message.Message):
     FORMER_TLS_CERTIFICATE_FIELD_NUMBER: _builtins.int
     status: Global___MemberStatus.ValueType
     joined_height: _builtins.int
+    """or came back at, from a suspension or removal"""
     approved_power: _builtins.int
     """what it may take up once its node has caught up (BeginVoting); 0: it has, or it observes"""
     status_reason: _builtins.str

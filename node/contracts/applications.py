@@ -10,11 +10,17 @@ from __future__ import annotations
 from koinon.errors import Refused
 from koinon.limits import MAX_OPEN_APPLICATIONS, MAX_TEXT
 from koinon.names import PersonId, check_institution
-from koinon.v1.governance_pb2 import Application, ApplyForMembership, WithdrawApplication
-from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED
+from koinon.v1.governance_pb2 import (
+    APPLICATION_STATUS_OPEN,
+    Application,
+    ApplyForMembership,
+    WithdrawApplication,
+)
+from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, MEMBER_STATUS_REMOVED
 from node.contracts import keys, membership, shapes, tables
 from node.contracts.context import Context
 from node.contracts.transitions import APPLICATION
+from node.ledger.state import State
 
 
 def apply(context: Context, operation: ApplyForMembership) -> str:
@@ -32,6 +38,8 @@ def apply(context: Context, operation: ApplyForMembership) -> str:
             f"{sponsor} sponsors {MAX_OPEN_APPLICATIONS} open applications", rule="too-many", hint="withdraw some"
         )
     application = tables.APPLICATIONS.find(state, name) or Application()
+    if application.status == APPLICATION_STATUS_OPEN and not _is_sponsored(state, application):
+        end(context, application, "application.withdrawn", "its sponsor left")
     application.descriptor.CopyFrom(operation.descriptor)
     application.motivation, application.sponsor = operation.motivation, context.sender.id
     application.applied_at_ms = context.time_ms
@@ -58,6 +66,11 @@ def end(context: Context, application: Application, kind: str, detail: str = "")
     tables.APPLICATIONS.put(context.state, name, application)
     tables.OPEN_APPLICATIONS.remove(context.state, PersonId.parse(application.sponsor).institution, name)
     keys.release(context.state, keys.all_of_descriptor(application.descriptor), f"application:{name}")
+
+
+def _is_sponsored(state: State, application: Application) -> bool:
+    sponsor = tables.INSTITUTIONS.get(state, PersonId.parse(application.sponsor).institution)
+    return sponsor.status == MEMBER_STATUS_ACTIVE
 
 
 def _related(application: Application) -> list[str]:

@@ -141,6 +141,7 @@ def readmit(context: Context, institution: str) -> None:
     member.approved_power = max(member.approved_power, member.descriptor.power)
     member.descriptor.power = 0
     member.status_reason = ""
+    member.joined_height = context.height
     tables.INSTITUTIONS.put(context.state, institution, member)
 
 
@@ -200,14 +201,15 @@ def begin_voting(context: Context, operation: BeginVoting) -> str:
     return ""
 
 
-def sanction(context: Context, institution: str, offence: str) -> None:
+def sanction(context: Context, institution: str, height: int, offence: str) -> None:
     """What evidence brings about: suspension, unless the others could not decide without the offender.
 
     Then it stays, and the record says why: an equivocator alone cannot break the ledger, but nobody could go on
-    without it, not even to decide about it. Raises nothing that a block could cause.
+    without it, not even to decide about it. What was before its last admission is settled. Raises nothing that a block
+    could cause.
     """
     member = tables.INSTITUTIONS.get(context.state, institution)
-    if member.status != MEMBER_STATUS_ACTIVE:
+    if member.status != MEMBER_STATUS_ACTIVE or height < member.joined_height:
         return
     records = len(context.records)
     context.state.savepoint()

@@ -116,7 +116,7 @@ def record_evidence(context: Context, evidence: Evidence) -> None:
     tables.EVIDENCE.add(context.state, *key)
     detail = f"signed two {what}s at height {height}, round {round_}"
     context.move(INSTITUTION, institution, member, "evidence.recorded", detail=detail)
-    membership.sanction(context, institution, detail)
+    membership.sanction(context, institution, height, detail)
 
 
 def end_block(context: Context) -> None:

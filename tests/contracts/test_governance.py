@@ -131,6 +131,18 @@ def test_nobody_stops_an_admission_by_registering_its_keys_first(consortium: Con
     assert consortium.app.institution("osu").status == MEMBER_STATUS_ACTIVE
 
 
+def test_an_application_does_not_wait_for_a_sponsor_who_left(consortium: Consortium) -> None:
+    consortium.do("iu/operator", ApplyForMembership(descriptor=descriptor("osu", 5), motivation="data"))
+    again = ApplyForMembership(descriptor=descriptor("osu", 6), motivation="data")
+    assert consortium.refused("um/operator", again) == "wrong-state"
+    decide(consortium, remove("iu"))
+    consortium.do("um/operator", again)
+    [application] = consortium.app.applications()
+    assert (application.sponsor, application.descriptor) == ("um/operator", descriptor("osu", 6))
+    former = Person(id="uk/second", public_key=descriptor("osu", 5).node_key, roles=[ROLE_OPERATOR])
+    consortium.do("uk/operator", RegisterPerson(person=former))
+
+
 def test_what_is_no_longer_proposed_keeps_no_key(consortium: Consortium) -> None:
     lost = Action(
         recover=RecoverInstitution(

@@ -271,6 +271,17 @@ def test_evidence_suspends(consortium: Consortium) -> None:
     assert kinds(consortium, "institution:um")[-1] == "evidence.recorded"
 
 
+def test_what_was_before_a_return_is_settled(consortium: Consortium) -> None:
+    """Else whoever keeps a second piece of evidence undoes what the members decided, whenever it likes."""
+    consortium.decide(evidence=(double_vote("um", 1),))
+    decree(consortium, readmit("um"))
+    consortium.decide(evidence=(double_vote("um", 2),))
+    assert kinds(consortium, "institution:um")[-1] == "evidence.recorded"
+    assert consortium.app.institution("um").status == MEMBER_STATUS_ACTIVE
+    consortium.decide(evidence=(double_vote("um", consortium.app.info().height),))
+    assert consortium.app.institution("um").status == MEMBER_STATUS_SUSPENDED
+
+
 def test_an_offender_without_whom_nothing_could_be_decided_stays(consortium: Consortium) -> None:
     consortium.silent = {"uk"}
     consortium.wait(60 * 5_000)
