@@ -64,18 +64,21 @@ class PlannedQuery:
 
     def __rich__(self) -> Group:
         plan, cost = self.plan, self.plan.cost
-        whose = printable(of_others(source.institution for source in plan.sources if not source.counted))
+        whose = of_others(source.institution for source in plan.sources if not source.counted)
         sources = ", ".join(source.dataset for source in plan.sources)
-        head = Text(
-            f"Query      {printable(self.sql)}\n"
-            f"Sources    {printable(sources)}\n"
-            f"Committee  {printable(', '.join(plan.committee))}; any {plan.threshold} of them together learn nothing\n"
-            f"Cohort     groups of fewer than {plan.min_cohort} rows{whose} are suppressed inside the computation\n"
-            f"Cost       {cost.groups} group{'' if cost.groups == 1 else 's'}, {cost.secret_values} secret values, "
-            f"about {cost.bytes_sent_estimate:,} bytes in {cost.rounds_estimate} rounds\n"
-            f"Price      {self._price()}\n"
-            f"Plan hash  {self.plan_hash.hex()}"
-        )
+        groups = f"{cost.groups} group{'' if cost.groups == 1 else 's'}"
+        sent = f"about {cost.bytes_sent_estimate:,} bytes"
+        head = Table.grid(padding=(0, 2))
+        for name, value in (
+            ("Query", self.sql),
+            ("Sources", sources),
+            ("Committee", f"{', '.join(plan.committee)}; any {plan.threshold} of them together learn nothing"),
+            ("Cohort", f"groups of fewer than {plan.min_cohort} rows{whose} are suppressed inside the computation"),
+            ("Cost", f"{groups}, {cost.secret_values} secret values, {sent} in {cost.rounds_estimate} rounds"),
+            ("Price", self._price()),
+            ("Plan hash", self.plan_hash.hex()),
+        ):
+            head.add_row(name, Text(printable(value)))
         steps = Table.grid(padding=(0, 2))
         for number, step in enumerate(plan.steps, 1):
             who = ", ".join(step.who)
@@ -91,7 +94,7 @@ class PlannedQuery:
         if not self.terms.sources:
             return prices.FREE
         each = "; ".join(f"{source.dataset} {prices.of_source(source)}" for source in self.terms.sources)
-        return f"{self.price} points, in escrow until the task ends: {printable(each)}"
+        return f"{self.price} points, in escrow until the task ends: {each}"
 
 
 def check(response: PlanQueryResponse, asked: str) -> PlannedQuery:

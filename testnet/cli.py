@@ -149,4 +149,4 @@ def _show(network: Testnet, states: Sequence[NodeState]) -> None:
         )
         for state in states
     ]
-    output.show(output.table(("institution", "state", "height", "peers", "process"), rows, right=("height", "peers")))
+    output.show(output.table(("Institution", "State", "Height", "Peers", "Process"), rows, right=("Height", "Peers")))

@@ -136,6 +136,6 @@ def _only(sides: set[str]) -> str:
     if len(sides) != 1:
         raise InvalidInput(
             f"the other side may be any of {', '.join(sorted(sides)) or 'nobody'}",
-            hint="name the institution that the claim is against",
+            hint="name the one that the claim is against: --against INSTITUTION",
         )
     return sides.pop()

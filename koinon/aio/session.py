@@ -66,10 +66,15 @@ async def collect(page: Page[Item], limit: int = DEFAULT_LIMIT) -> list[Item]:
     return items[:limit]
 
 
+_LISTS = {"request": "access", "token": "access", "proposal": "gov"}
+"""Groups of commands that list things, where they are not called as what they list."""
+
+
 def single(found: Sequence[Item], kind: str, prefix: str) -> Item:
     """The one item that a beginning of an id means. Raises NotFound, or InvalidInput if it fits several."""
     if not found:
-        raise NotFound(f"there is no {kind} {prefix!r}", hint=f"list them to see the ids of each {kind}")
+        shown_by = f"koinon {_LISTS.get(kind, kind)} list"
+        raise NotFound(f"there is no {kind} {prefix!r}", hint=f"{shown_by} shows the ids there are")
     if len(found) > 1:
         raise InvalidInput(
             f"more than one {kind} begins with {prefix!r}", rule="ambiguous-id", hint="give more digits of the id"

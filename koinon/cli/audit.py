@@ -64,7 +64,8 @@ def list_(
         records = _with_receipts(subject, words, limit, receipts, purpose)
     show_records(records)
     if not invocation().json:
-        output.say(f"{len(records)} record{'' if len(records) == 1 else 's'}; koinon audit receipt INDEX proves one")
+        proof = "; koinon audit receipt INDEX proves one" if records else ""
+        output.say(f"{len(records)} record{'' if len(records) == 1 else 's'}{proof}")
 
 
 def _with_receipts(subject: str, words: Words, limit: int, directory: Path, purpose: str) -> list[AuditRecord]:
@@ -129,7 +130,8 @@ def stats(subject: str, words: Words, by: str, limit: int, purpose: str) -> None
     rows = ((group.value, str(group.records)) for group in counted.groups)
     output.show(output.table((by.capitalize(), "Records"), rows, right=("Records",)))
     shown = "" if len(counted.groups) == counted.values else f", {len(counted.groups)} of them shown"
-    output.say(f"{counted.records} records; {counted.values} values of {by}{shown}")
+    values = f"{counted.values} value{'' if counted.values == 1 else 's'} of {by}{shown}"
+    output.say(f"{counted.records} record{'' if counted.records == 1 else 's'}; {values}")
 
 
 @audit.command("receipt")
