@@ -45,7 +45,7 @@ def _i64(value: int) -> bytes:
 
 def _field(data: bytes | str) -> bytes:
     raw = data.encode("utf-8") if isinstance(data, str) else data
-    return _u32(len(raw)) + raw
+    return len(raw).to_bytes(4, "big") + raw
 
 
 def _digest(purpose: str, *fields: bytes) -> bytes:

@@ -110,6 +110,8 @@ class Application(Reads):
         self.chain_id = genesis_file.chain_id(initial)
         self._genesis_hash = genesis_file.genesis_hash(initial)
         self._validators = self._next_validators = genesis_file.validators(initial)
+        self._selected: set[bytes] = set()  # ids of the proposal last made or accepted: no earlier block has them
+        self._recent: tuple[int, Sequence[AuditRecord]] = (0, ())  # index of the first, and the last block's records
         self._verified: dict[bytes, SignedTransaction] = {}  # by envelope, oldest first
         self._verified_bytes = 0
         self.audit_log = AuditLog(store.get)
@@ -176,6 +178,7 @@ class Application(Reads):
                 continue  # it stays in the pool for a later block, or until it expires
             max_bytes -= len(envelope)
             chosen.append(envelope)
+        self._selected = selection.ids
         return chosen
 
     def process_proposal(self, height: int, time_ms: int, transactions: Sequence[bytes]) -> Refusal | None:
@@ -185,6 +188,7 @@ class Application(Reads):
                 self._select(selection, envelope, time_ms)
         except REFUSALS as error:
             return _refusal(error)
+        self._selected = selection.ids
         return None
 
     def finalize_block(self, block: DecidedBlock) -> Finalized:
@@ -217,6 +221,7 @@ class Application(Reads):
             record_evidence(context, evidence)
         end_block(context)
         writes = self._settle(context, merkle.root(leaves))
+        self._recent = context.first_index, context.records
         if self._identities_change:
             self._next_validators = membership.validators(context.state)
         return Finalized(
@@ -232,6 +237,7 @@ class Application(Reads):
         if self._identities_change:
             self._sender.cache_clear()
             self._identities_change = False
+        self._selected = set()
         self._standing = self._pending
         self._validators = self._next_validators
         self._hashes = self._app_hashes(self._standing)
@@ -289,6 +295,9 @@ class Application(Reads):
 
     def record(self, index: int) -> AuditRecord | None:
         """An audit record; None beyond the end. Proofs come from ``audit_log``."""
+        first, records = self._recent
+        if 0 <= index - first < len(records):  # what every index of the log asks for after every block
+            return records[index - first]
         data = self.audit_log.record(index)
         return None if data is None else AuditRecord.FromString(data)
 
@@ -384,7 +393,7 @@ class Application(Reads):
                 rule="expiry-too-far",
                 hint="compare the clock of this machine with the ledger's time; then sign it again",
             )
-        if self._store.get(_TRANSACTIONS + transaction.id) is not None:
+        if transaction.id not in self._selected and self._store.get(_TRANSACTIONS + transaction.id) is not None:
             raise _replayed(transaction.id)
 
     # --- verified envelopes

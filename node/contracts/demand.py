@@ -98,7 +98,7 @@ def expire_due(context: Context) -> None:
 def match(context: Context, dataset: Dataset, themes: Collection[str]) -> None:
     """Match a version just published, classified by these themes and all wider ones, with the open demands."""
     columns = {column.name.lower() for column in dataset.published.columns[:]}
-    terms = [*(f"column:{name}" for name in sorted(columns)), *(f"theme:{code}" for code in themes)]
+    terms = [f"column:{name}" for name in sorted(columns)] + [f"theme:{code}" for code in themes]
     found = {demand_id for term in terms for demand_id in tables.DEMAND_TERMS.under(context.state, term)}
     if not found:
         return

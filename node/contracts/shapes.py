@@ -47,10 +47,13 @@ _ACCESS_MODES = range(1, max(AccessMode.values()) + 1)
 
 def text(field: str, value: str, limit: int, *, required: bool = True) -> str:
     """Free text of at most ``limit`` characters, public to members."""
+    if not value:
+        if required:
+            hint = f"say something in 1 to {limit} characters; members can read it"
+            raise InvalidInput(f"{field} is empty", hint=hint)
+        return value
     if len(value) > limit:
         raise InvalidInput(f"{field} has {len(value)} characters", hint=f"at most {limit} are allowed")
-    if required and not value:
-        raise InvalidInput(f"{field} is empty", hint=f"say something in 1 to {limit} characters; members can read it")
     if UNPRINTABLE.search(value):
         raise InvalidInput(f"{field} has control characters", hint="use plain text")
     return value

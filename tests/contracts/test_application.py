@@ -279,6 +279,24 @@ def test_a_proposal_keeps_order_and_bounds(consortium: Consortium) -> None:
     assert twice.rule == "replayed-transaction"
 
 
+def test_what_a_proposal_held_is_refused_once_a_block_decided_it(consortium: Consortium) -> None:
+    data, app = published(consortium), consortium.app
+    assert app.process_proposal(1, consortium.time_ms + 1, [data]) is None
+    assert consortium.decide(data).results[0].status == TRANSACTION_STATUS_COMMITTED
+    refusal = app.process_proposal(2, consortium.time_ms + 1, [data])
+    assert refusal is not None
+    assert refusal.rule == "replayed-transaction"
+    assert consortium.decide(data).results[0].refusal.rule == "replayed-transaction"
+
+
+def test_records_are_the_same_in_the_last_block_and_read_from_the_log(consortium: Consortium) -> None:
+    consortium.publish("um.a.t", "um.a.u")
+    fresh = consortium.records()
+    consortium.wait(1)
+    assert consortium.records() == fresh
+    assert [record.index for record in fresh] == list(range(len(fresh)))
+
+
 def test_a_proposal_is_bounded_in_operations(consortium: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "MAX_BLOCK_OPERATIONS", 5)
     request = access_request("um.a.t")
