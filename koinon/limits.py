@@ -122,6 +122,7 @@ MAX_PENDING_CONNECTIONS = 64  # at the MPC port at a time, before their preamble
 PREAMBLE_TIMEOUT_S = 5
 MAX_STORED_OUTPUTS = 1_000  # sealed outputs a node keeps for their askers, the newest
 MAX_OPEN_TASKS_PER_ASKER = 100
+MAX_OPEN_TASKS_PER_INSTITUTION = 500  # of all its people: every node goes through all open tasks after every block
 
 # --- points
 MAX_POINTS = 2**62  # ever minted: every balance and every sum of balances fits 63 bits

@@ -17,6 +17,7 @@ from koinon.limits import (
     MAX_CERTIFICATE_BYTES,
     MAX_DUE_PER_BLOCK,
     MAX_OPEN_TASKS_PER_ASKER,
+    MAX_OPEN_TASKS_PER_INSTITUTION,
     MAX_SOURCES,
     MAX_SQL,
     MAX_TEXT,
@@ -53,6 +54,11 @@ def submit(context: Context, operation: SubmitTask) -> str:
             f"{asker} has {MAX_OPEN_TASKS_PER_ASKER} open tasks",
             rule="too-many",
             hint="wait for one to end, or cancel one",
+        )
+    home, most = context.sender.institution, MAX_OPEN_TASKS_PER_INSTITUTION
+    if tables.ASKER_TASKS.count_under(state, beginning=f"{home}/", at_most=most) >= most:
+        raise Refused(
+            f"people of {home} have {most} open tasks", rule="too-many", hint="wait for some to end, or cancel some"
         )
     owners = {_check_source(context, source) for source in operation.sources}
     _check_cohort(context, operation)

@@ -346,6 +346,19 @@ def test_a_new_version_may_forbid_what_a_token_allows(joint: Joint) -> None:
     assert joint.refused(ASKER, joint.submission(joint.tokens)) == "policy"
 
 
+def test_open_tasks_of_an_institution_are_bounded(joint: Joint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator registers as many people as it likes."""
+    monkeypatch.setattr(task_contracts, "MAX_OPEN_TASKS_PER_INSTITUTION", 2)
+    home = ASKER.partition("/")[0]
+    joint.do(f"{home}/operator", RegisterPerson(person=person(f"{home}/second", ROLE_ANALYST)))
+    joint.submit()
+    first = joint.submit()
+    mine = {name: joint.token(name, f"{home}/second") for name in joint.tokens}
+    assert joint.refused(f"{home}/second", joint.submission(mine)) == "too-many"
+    joint.do(ASKER, CancelTask(task_id=first))
+    joint.do(f"{home}/second", joint.submission(mine))
+
+
 def test_open_tasks_per_asker_are_bounded(joint: Joint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_contracts, "MAX_OPEN_TASKS_PER_ASKER", 2)
     first = joint.submit()
