@@ -95,6 +95,12 @@ def expire_due(context: Context) -> None:
         _end(context, tables.DEMANDS.get(context.state, demand_id.decode()), "demand.expired", "its time is over")
 
 
+def withdraw_all(context: Context, institution: str, reason: str) -> None:
+    """End every open demand of an institution's people."""
+    for demand_id in list(tables.OPEN_DEMANDS.under(context.state, institution)):
+        _end(context, tables.DEMANDS.get(context.state, demand_id), "demand.withdrawn", reason)
+
+
 def match(context: Context, dataset: Dataset, themes: Collection[str]) -> None:
     """Match a version just published, classified by these themes and all wider ones, with the open demands."""
     columns = {column.name.lower() for column in dataset.published.columns[:]}

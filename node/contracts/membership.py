@@ -42,7 +42,7 @@ from koinon.v1.identity_pb2 import (
     Person,
 )
 from koinon.validators import ValidatorSet
-from node.contracts import access, identity, keys, shapes, tables, tasks, tokens, weights
+from node.contracts import access, demand, identity, keys, shapes, tables, tasks, tokens, weights
 from node.contracts.context import Context
 from node.contracts.transitions import DATASET, INSTITUTION
 from node.ledger.state import State
@@ -278,6 +278,7 @@ def _exclude(context: Context, institution: str, kind: str, reason: str) -> None
     what = f"{institution} was {kind.partition('.')[2]}: {reason}"[:MAX_TEXT]
     tasks.fail_of_institution(context, institution, rule, what)
     _lapse_tokens(context, institution, what)
+    demand.withdraw_all(context, institution, what)
 
 
 def _lapse_tokens(context: Context, institution: str, reason: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from koinon.v1.access_pb2 import REQUEST_STATUS_DENIED, TOKEN_STATUS_REVOKED
 from koinon.v1.catalog_pb2 import DATASET_STATUS_WITHDRAWN
 from koinon.v1.consensus_pb2 import VOTE_TYPE_PRECOMMIT, DuplicateVote, Evidence, Vote
+from koinon.v1.demand_pb2 import DEMAND_STATUS_OPEN, DEMAND_STATUS_WITHDRAWN
 from koinon.v1.governance_pb2 import Action as GovernanceAction
 from koinon.v1.governance_pb2 import Propose, SetWeight
 from koinon.v1.identity_pb2 import (
@@ -25,7 +26,7 @@ from koinon.v1.identity_pb2 import (
 from koinon.v1.task_pb2 import TASK_STATUS_FAILED
 from node.contracts import actions, membership, tables
 from node.contracts.context import Context
-from tests.contracts.consortium import MEMBERS, Consortium, access_request, key, person, publication
+from tests.contracts.consortium import MEMBERS, Consortium, access_request, key, person, publication, wanted
 from tests.contracts.decree import Action, admit, decree, descriptor, readmit, recover, remove, set_power, suspend
 
 
@@ -103,6 +104,7 @@ def test_who_is_excluded_leaves_nothing_open(consortium: Consortium, exclude: ob
     rest = consortium.token("um.a.t")
     consortium.publish("um.a.review", auto=False)
     request = consortium.do("iu/analyst", access_request("um.a.review"))
+    missed, other = (consortium.do(f"{name}/analyst", wanted(columns=["sex"])) for name in ("iu", "uk"))
     assert decree(consortium, exclude("iu")) == ""  # type: ignore[operator]
     app = consortium.app
     assert (app.task(task).status, app.task(task).rule) == (
@@ -113,6 +115,8 @@ def test_who_is_excluded_leaves_nothing_open(consortium: Consortium, exclude: ob
     assert {app.token(token).status for token in (held, given)} == {TOKEN_STATUS_REVOKED}
     assert app.token(rest).status != TOKEN_STATUS_REVOKED
     assert app.request(request).status == REQUEST_STATUS_DENIED
+    assert app.demand(missed).status == DEMAND_STATUS_WITHDRAWN
+    assert app.demand(other).status == DEMAND_STATUS_OPEN
     assert powers(consortium) == {"case": 1, "uk": 1, "um": 1}
 
 
