@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from governance import constitution
 from koinon import genesis as genesis_file
 from koinon import key_files
-from koinon.errors import InvalidFile
+from koinon.errors import InvalidFile, InvalidInput
 from koinon.key_files import AskPassphrase
 from koinon.v1.identity_pb2 import Genesis, InstitutionDescriptor
 from node import config as configs
@@ -44,9 +45,12 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
     yield ok("node", "it runs" if running else "it does not run")
     genesis: Genesis | None = None
     try:
-        genesis = genesis_file.load(config.home.genesis)
+        loaded = genesis_file.load(config.home.genesis)
+        if loaded.HasField("constitution"):
+            constitution.check(loaded.constitution)
+        genesis = loaded
         yield ok("genesis", f"chain {genesis_file.chain_id(genesis)}, {len(genesis.institutions)} founders")
-    except InvalidFile as error:
+    except (InvalidFile, InvalidInput) as error:
         yield refused("genesis", error)
     standing, answer = Ledger(), None
     if genesis is not None:

@@ -153,6 +153,15 @@ def test_the_genesis_of_others_only(tmp_path: Path) -> None:
     assert "um is not among the members: case, uk" in [item.text for item in troubles(ours)]
 
 
+def test_a_genesis_whose_constitution_decides_nothing(fresh: Home) -> None:
+    genesis = genesis_file.load(fresh.genesis)
+    genesis.constitution.usual.approval.numerator = 1
+    fresh.genesis.unlink()
+    genesis_file.save(fresh.genesis, genesis)
+    (found,) = troubles(fresh)
+    assert (found.check, "usual policy" in found.text) == ("genesis", True)
+
+
 def test_a_ledger_that_began_otherwise(left: Home, tmp_path: Path) -> None:
     other, _ = consortium(tmp_path / "others")
     shutil.copy(other.genesis, left.genesis)
