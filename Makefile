@@ -10,8 +10,8 @@ CODE := koinon governance mpc node testnet bench docs tests
 demo: .venv/node.stamp ## four hospitals reproduce a published trial
 	@$(BIN)/koinon demo
 
-test: .venv/dev.stamp ## cheap tests first: stop at the first failing tier
-	@$(BIN)/python -m pytest
+test: .venv/dev.stamp ## cheap tests first, a file at a time in two processes
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/dev.stamp ## format, rules, types, architecture, stubs
 	@$(BIN)/ruff format --check $(CODE)

@@ -209,9 +209,15 @@ def _bound_size(statement: exp.Expr) -> None:
 
 
 def _quote_hyphenated(sql: str, tokens: list[Token]) -> str:
-    """Quote an institution with a hyphen after FROM: SQL would read ``north-west.ercp.t`` as a subtraction."""
+    """Quote an institution with a hyphen after FROM: SQL would read ``north-west.ercp.t`` as a subtraction.
+
+    The FROM of ``IS DISTINCT FROM`` and of ``EXTRACT(… FROM …)`` is no clause: an expression follows.
+    """
+    depth = 0
     for index, token in enumerate(tokens):
-        if token.token_type != TokenType.FROM:
+        depth += (token.token_type in _OPENING) - (token.token_type in _CLOSING)
+        after_distinct = index > 0 and tokens[index - 1].token_type == TokenType.DISTINCT
+        if token.token_type != TokenType.FROM or depth or after_distinct:
             continue
         run = tokens[index + 1 : index + 2]
         for following in tokens[index + 2 :]:

@@ -296,6 +296,15 @@ def _calls(draw: st.DrawFn, children: st.SearchStrategy[Expression]) -> Expressi
     return Call(operator, tuple(draw(children) for _ in range(count)))
 
 
+@pytest.mark.parametrize(
+    "text", ['"a" IS DISTINCT FROM -0.5', '"a" IS NOT DISTINCT FROM (-"b")', '"a" IS DISTINCT FROM -1.5e0']
+)
+def test_an_expression_follows_distinct_from(text: str) -> None:
+    both = parse(f"SELECT SUM(CASE WHEN {text} THEN 1 ELSE 0 END) AS s FROM north-west.e.t")
+    assert str(both.source) == "north-west.e.t"
+    assert parse(f"SELECT COUNT(*) AS n FROM e.t WHERE {text}").where is not None
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.recursive(_leaves, _calls, max_leaves=12))
 def test_whatever_can_be_said_is_read_back_as_it_was_written(expression: Expression) -> None:
