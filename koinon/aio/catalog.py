@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
 import grpc
 
-from koinon.aio.session import DEFAULT_LIMIT, Session, collect
+from koinon.aio.session import DEFAULT_LIMIT, Session
 from koinon.descriptor import Descriptor, Terms, check, publication
 from koinon.errors import InvalidFile, NotFound, Unavailable
 from koinon.files import digest
@@ -77,25 +77,18 @@ class Catalog:
         over all rows, or a period; ``min_verifications`` institutions confirm the newest version, and none contests it.
         """
         connection = self._session.connection
-
-        async def page(size: int, token: str) -> tuple[Sequence[Dataset], str]:
-            request = SearchDatasetsRequest(
-                text=text,
-                institution=institution,
-                theme=theme,
-                column=column,
-                unit=unit,
-                max_price=max_price,
-                released_since_ms=released_since_ms,
-                min_verifications=min_verifications,
-                include_withdrawn=include_withdrawn,
-                page_size=size,
-                page_token=token,
-            )
-            response = await connection.call(connection.catalog.SearchDatasets, request)
-            return response.datasets, response.next_page_token
-
-        return await collect(page, limit)
+        request = SearchDatasetsRequest(
+            text=text,
+            institution=institution,
+            theme=theme,
+            column=column,
+            unit=unit,
+            max_price=max_price,
+            released_since_ms=released_since_ms,
+            min_verifications=min_verifications,
+            include_withdrawn=include_withdrawn,
+        )
+        return await self._session.pages(connection.catalog.SearchDatasets, request, lambda page: page.datasets, limit)
 
     async def show(self, name: str, version: int = 0) -> Dataset:
         """One dataset by its full name; version 0 is the newest. Raises NotFound."""
@@ -108,13 +101,8 @@ class Catalog:
         """Every version of a dataset, newest first. Raises NotFound."""
         DatasetName.parse(name)
         connection = self._session.connection
-
-        async def page(size: int, token: str) -> tuple[Sequence[Dataset], str]:
-            request = ListVersionsRequest(name=name, page_size=size, page_token=token)
-            response = await connection.call(connection.catalog.ListVersions, request)
-            return response.versions, response.next_page_token
-
-        return await collect(page, limit)
+        request = ListVersionsRequest(name=name)
+        return await self._session.pages(connection.catalog.ListVersions, request, lambda page: page.versions, limit)
 
     async def taxonomy(self) -> Taxonomy:
         """The themes by which the members classify datasets."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from koinon.aio.session import DEFAULT_LIMIT, Session, collect, single
+from koinon.aio.session import DEFAULT_LIMIT, Session, single
 from koinon.descriptor import DAY_MS
 from koinon.v1.demand_pb2 import Demand as DemandMessage
 from koinon.v1.demand_pb2 import DemandStatus, PostDemand, WithdrawDemand
@@ -57,20 +57,13 @@ class Demand:
         """Demands of a person, matched by some dataset of an institution, in a state; empty means any. Newest first."""
         connection = self._session.connection
         wanted = number(DemandStatus, status, "status of a demand")
-
-        async def page(size: int, token: str) -> tuple[Sequence[DemandMessage], str]:
-            request = ListDemandsRequest(
-                demander=demander,
-                matched_institution=matched_institution,
-                status=wanted,
-                id_prefix=id_prefix,
-                page_size=size,
-                page_token=token,
-            )
-            response = await connection.call(connection.demand.ListDemands, request)
-            return response.demands, response.next_page_token
-
-        return await collect(page, limit)
+        request = ListDemandsRequest(
+            demander=demander,
+            matched_institution=matched_institution,
+            status=wanted,
+            id_prefix=id_prefix,
+        )
+        return await self._session.pages(connection.demand.ListDemands, request, lambda page: page.demands, limit)
 
     async def show(self, demand_id: str) -> DemandMessage:
         """One demand with its matches, by a unique beginning of its id. Raises NotFound, InvalidInput."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 
 from koinon.aio.access import Access
-from koinon.aio.session import DEFAULT_LIMIT, Session, collect, single
+from koinon.aio.session import DEFAULT_LIMIT, Session, single
 from koinon.aio.tasks import Tasks
 from koinon.errors import InvalidInput
 from koinon.files import digest
@@ -112,20 +112,8 @@ class Disputes:
         """Disputes of an institution (a side or an arbiter), over a token or task, in a state; empty means any."""
         connection = self._session.connection
         wanted = number(DisputeStatus, status, "status of a dispute")
-
-        async def page(size: int, token: str) -> tuple[Sequence[Dispute], str]:
-            request = ListDisputesRequest(
-                institution=institution,
-                subject=subject,
-                status=wanted,
-                id_prefix=id_prefix,
-                page_size=size,
-                page_token=token,
-            )
-            response = await connection.call(connection.disputes.ListDisputes, request)
-            return response.disputes, response.next_page_token
-
-        return await collect(page, limit)
+        request = ListDisputesRequest(institution=institution, subject=subject, status=wanted, id_prefix=id_prefix)
+        return await self._session.pages(connection.disputes.ListDisputes, request, lambda page: page.disputes, limit)
 
     async def show(self, dispute_id: str) -> Dispute:
         """One dispute, by a unique beginning of its id. Raises NotFound, InvalidInput."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from koinon.aio.session import DEFAULT_LIMIT, Session, collect, single
+from koinon.aio.session import DEFAULT_LIMIT, Session, single
 from koinon.errors import NotFound
 from koinon.v1.governance_pb2 import (
     APPLICATION_STATUS_OPEN,
@@ -44,13 +42,10 @@ class Governance:
         """Proposals in a state (empty: any), newest first, with their ballots."""
         connection = self._session.connection
         wanted = number(ProposalStatus, status, "status of a proposal")
-
-        async def page(size: int, token: str) -> tuple[Sequence[GovernanceProposal], str]:
-            request = ListProposalsRequest(status=wanted, id_prefix=id_prefix, page_size=size, page_token=token)
-            response = await connection.call(connection.governance.ListProposals, request)
-            return response.proposals, response.next_page_token
-
-        return await collect(page, limit)
+        request = ListProposalsRequest(status=wanted, id_prefix=id_prefix)
+        return await self._session.pages(
+            connection.governance.ListProposals, request, lambda page: page.proposals, limit
+        )
 
     async def show(self, proposal_id: str) -> GovernanceProposal:
         """One proposal, by its id or a unique beginning. Raises NotFound, InvalidInput."""

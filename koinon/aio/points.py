@@ -7,9 +7,9 @@ an id of an institution or a person alone: ``um``, ``um/analyst``.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from koinon.aio.session import DEFAULT_LIMIT, Session, collect
+from koinon.aio.session import DEFAULT_LIMIT, Session
 from koinon.limits import MAX_UNION_CHANGES
 from koinon.names import AccountName, PersonId
 from koinon.v1.points_pb2 import (
@@ -50,13 +50,8 @@ class Points:
     async def accounts(self, *, limit: int = DEFAULT_LIMIT) -> builtins.list[Account]:
         """Every account that ever had points and that one may see, ascending by name."""
         connection = self._session.connection
-
-        async def page(size: int, token: str) -> tuple[Sequence[Account], str]:
-            request = ListAccountsRequest(page_size=size, page_token=token)
-            response = await connection.call(connection.points.ListAccounts, request)
-            return response.accounts, response.next_page_token
-
-        return await collect(page, limit)
+        request = ListAccountsRequest()
+        return await self._session.pages(connection.points.ListAccounts, request, lambda page: page.accounts, limit)
 
     async def supply(self) -> Supply:
         """All points there are: minted, burned, and in escrow now."""
@@ -78,13 +73,8 @@ class Points:
         """What came into an account and left it, newest first, each with the balance after it."""
         connection = self._session.connection
         name = self._account(account)
-
-        async def page(size: int, token: str) -> tuple[Sequence[StatementLine], str]:
-            request = GetStatementRequest(account=name, page_size=size, page_token=token)
-            response = await connection.call(connection.points.GetStatement, request)
-            return response.lines, response.next_page_token
-
-        return await collect(page, limit)
+        request = GetStatementRequest(account=name)
+        return await self._session.pages(connection.points.GetStatement, request, lambda page: page.lines, limit)
 
     async def explain(self, task_id: str) -> ExplainTaskResponse:
         """What a task costs, where its points are now, and every payout in one line. Raises NotFound."""
@@ -94,13 +84,8 @@ class Points:
     async def unions(self, *, limit: int = DEFAULT_LIMIT) -> builtins.list[DataUnion]:
         """All data unions, ascending by name."""
         connection = self._session.connection
-
-        async def page(size: int, token: str) -> tuple[Sequence[DataUnion], str]:
-            request = ListUnionsRequest(page_size=size, page_token=token)
-            response = await connection.call(connection.points.ListUnions, request)
-            return response.unions, response.next_page_token
-
-        return await collect(page, limit)
+        request = ListUnionsRequest()
+        return await self._session.pages(connection.points.ListUnions, request, lambda page: page.unions, limit)
 
     async def union(self, name: str) -> DataUnion:
         """One data union. Raises NotFound."""
@@ -120,13 +105,8 @@ class Points:
     async def union_members(self, name: str, *, limit: int = DEFAULT_LIMIT) -> builtins.list[UnionMemberInfo]:
         """Members of a data union with weights, and earnings as far as one may see them. Raises NotFound."""
         connection = self._session.connection
-
-        async def page(size: int, token: str) -> tuple[Sequence[UnionMemberInfo], str]:
-            request = ListUnionMembersRequest(union=name, page_size=size, page_token=token)
-            response = await connection.call(connection.points.ListUnionMembers, request)
-            return response.members, response.next_page_token
-
-        return await collect(page, limit)
+        request = ListUnionMembersRequest(union=name)
+        return await self._session.pages(connection.points.ListUnionMembers, request, lambda page: page.members, limit)
 
     async def set_union_members(self, name: str, weights: Mapping[str, int]) -> DataUnion:
         """Admit members, weigh them anew, or let them go with weight 0; others stay. Administrators only.

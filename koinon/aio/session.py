@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from koinon import envelope, submission
 from koinon.errors import InvalidInput, NotFound
 from koinon.keys import SigningKey
 from koinon.limits import MAX_PAGE_SIZE
 from koinon.profile import Profile
-from koinon.rpc import Connection
+from koinon.rpc import Connection, Unary
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.services_pb2 import TransactionInfo
 from koinon.v1.transaction_pb2 import Operation
 
 Item = TypeVar("Item")
+PagedRequestT = TypeVar("PagedRequestT", bound="PagedRequest")
+PagedResponseT = TypeVar("PagedResponseT", bound="PagedResponse")
 Page = Callable[[int, str], Awaitable[tuple[Sequence[Item], str]]]
 """Fetches one page: (page size, page token) to (items, token of the next page, empty at the end)."""
+
+
+class PagedRequest(Protocol):
+    """Asks for one page of a list."""
+
+    page_size: int
+    page_token: str
+
+
+class PagedResponse(Protocol):
+    """One page, in a field that each list names its own way."""
+
+    next_page_token: str
+
 
 DEFAULT_LIMIT = 1_000
 WRITE_S = 60.0
@@ -51,6 +67,22 @@ class Session:
         """Send a signed envelope, also one sent before: it counts once. Raises as ``submit``."""
         timeout_s = self.write_timeout_s if timeout_s is None else timeout_s
         return await submission.send(self.connection, signed, envelope.identify(signed), timeout_s)
+
+    async def pages(
+        self,
+        method: Unary[PagedRequestT, PagedResponseT],
+        request: PagedRequestT,
+        items: Callable[[PagedResponseT], Sequence[Item]],
+        limit: int,
+    ) -> list[Item]:
+        """Up to ``limit`` of what a node lists; which page ``request`` asks for is set here. Raises KoinonError."""
+
+        async def page(size: int, token: str) -> tuple[Sequence[Item], str]:
+            request.page_size, request.page_token = size, token
+            response = await self.connection.call(method, request)
+            return items(response), response.next_page_token
+
+        return await collect(page, limit)
 
 
 async def collect(page: Page[Item], limit: int = DEFAULT_LIMIT) -> list[Item]:
