@@ -80,7 +80,7 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
                 f"{len(indices)} records are to be proved, or they are not in ascending order",
                 hint=f"ask for 1 to {MAX_PROVED_RECORDS}, ascending, each once",
             )
-        await self._check([self._record(index) for index in indices], request.reading_id)
+        await self._check([self._trail.record(index) for index in indices], request.reading_id)
         return services_pb2.ProveRecordsResponse(proved=self._receipts.records(indices, request.height))
 
     async def GetReceipt(
@@ -92,7 +92,7 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
             case "token_id":
                 receipt = await self._of_token(request.token_id, request.reading_id)
             case _:
-                record = self._record(request.index)
+                record = self._trail.record(request.index)
                 await self._check([record], request.reading_id)
                 receipt = self._receipts.record(record.index)
         return services_pb2.GetReceiptResponse(receipt=receipt)
@@ -155,16 +155,6 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
         """May the caller see these? Waits for a header over them. Raises PermissionRefused, Refused, Unavailable."""
         self._trail.admit_records(caller(), records, reading_id)
         await self._wait_for_header(max(record.height for record in records))
-
-    def _record(self, index: int) -> AuditRecord:
-        """Raises NotFound."""
-        record = self._application.record(index)
-        if record is None:
-            raise NotFound(
-                f"the audit log has no record {index}",
-                hint=f"its last one is {self._application.audit_log.size - 1}; koinon audit list shows them",
-            )
-        return record
 
     async def _wait_for_header(self, height: int) -> None:
         """What block h did is under the header of block h + 1. Raises Unavailable."""
