@@ -39,15 +39,14 @@ class Access:
         self,
         name: str,
         *,
-        purpose: str | Collection[str],
+        purpose: str,
         operations: Collection[str] = (),
         columns: Collection[str] = (),
         days: int = 30,
         uses: int = 10,
     ) -> list[AccessRequest]:
-        """Ask for ``uses`` computations within ``days`` of the grant.
+        """Ask for ``uses`` computations within ``days`` of the grant; the purpose is public to members.
 
-        The purpose is public to members, and every query states it word for word; there may be several.
         ``collection.table`` without the institution asks every institution that publishes one, in one
         transaction. Empty ``columns`` means all, empty ``operations`` (words: count, sum, avg, variance, group_by)
         what each policy allows. Returns the requests, in the order of the datasets' names; those that a policy
@@ -60,7 +59,7 @@ class Access:
                 dataset=dataset.published.name,
                 columns=sorted(columns),
                 operations=asked or dataset.published.policy.operations,
-                purposes=_listed(purpose),
+                purpose=purpose,
                 duration_ms=days * DAY_MS,
                 uses=uses,
             )
@@ -139,7 +138,7 @@ class Access:
         *,
         columns: Collection[str] = (),
         operations: Collection[str] = (),
-        purpose: str | Collection[str] = "",
+        purpose: str = "",
         days: int = 0,
         uses: int = 0,
         min_cohort: int = 0,
@@ -157,8 +156,7 @@ class Access:
             terms.columns[:] = sorted(columns)
         if operations:
             terms.operations[:] = numbers(TaskOperation, operations, "operation")
-        if purpose:
-            terms.purposes[:] = _listed(purpose)
+        terms.purpose = purpose or terms.purpose
         terms.duration_ms = days * DAY_MS or terms.duration_ms
         terms.uses = uses or terms.uses
         terms.min_cohort = min_cohort or terms.min_cohort
@@ -213,11 +211,7 @@ def latest_terms(request: AccessRequest) -> AccessTerms:
     return AccessTerms(
         columns=asked.columns,
         operations=asked.operations,
-        purposes=asked.purposes,
+        purpose=asked.purpose,
         duration_ms=asked.duration_ms,
         uses=asked.uses,
     )
-
-
-def _listed(purpose: str | Collection[str]) -> list[str]:
-    return [purpose] if isinstance(purpose, str) else sorted(set(purpose))
