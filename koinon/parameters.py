@@ -35,11 +35,6 @@ PARAMETERS: dict[str, Bounds] = {
     "request_window_ms": Bounds(
         30 * _DAY_MS, _SECOND_MS, 366 * _DAY_MS, "a request that nobody answers ends", added=True
     ),
-    "dispute_answer_window_ms": Bounds(
-        7 * _DAY_MS, _SECOND_MS, 366 * _DAY_MS, "a respondent's silence ends", added=True
-    ),
-    "dispute_ruling_window_ms": Bounds(14 * _DAY_MS, _SECOND_MS, 366 * _DAY_MS, "arbiters' silence ends", added=True),
-    "dispute_quorum": Bounds(1, 1, 100, "one arbiter who looked is better than a rule that did not", added=True),
     "computing_share_bp": Bounds(0, 0, BASIS_POINTS, "a part of a task's price, in basis points", added=True),
     "coordinator_share_bp": Bounds(0, 0, BASIS_POINTS, "a part of a task's price, in basis points", added=True),
     "fund_share_bp": Bounds(0, 0, BASIS_POINTS, "a part of a task's price, in basis points", added=True),

@@ -31,7 +31,7 @@ from koinon.errors import InvalidFile
 from koinon.files import read_text
 from koinon.json_form import read
 from koinon.limits import MAX_PROPOSAL_BYTES
-from koinon.v1.constitution_pb2 import Constitution, DecisionPolicy, Fraction
+from koinon.v1.constitution_pb2 import ArbitrationPolicy, Constitution, DecisionPolicy, Fraction
 from koinon.v1.governance_pb2 import Action, Propose
 from koinon.v1.identity_pb2 import MemberStatus
 from koinon.words import word
@@ -39,7 +39,7 @@ from koinon.words import word
 _HINT = "docs/governance.md shows the form of the file"
 _FRACTION = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+")
-_FRACTIONS = ("participation", "approval", "veto")
+_FRACTIONS = ("participation", "approval", "veto", "refund", "payout", "revocation", "suspension")
 _BYTES = ("public_key", "digest")
 _MAX_DEPTH = 16  # actions[0].set_constitution.constitution.policies[0].policy.veto.numerator takes nine
 
@@ -87,6 +87,19 @@ def policy(terms: DecisionPolicy) -> str:
     return ", ".join(parts)
 
 
+def arbitration(terms: ArbitrationPolicy) -> str:
+    """What arbiters need to decide a dispute, in words."""
+    parts = ", ".join(
+        f"{name} more than {fraction(part)}"
+        for name, part in (("refund", terms.refund), ("payout", terms.payout), ("revocation", terms.revocation))
+    )
+    return (
+        f"{parts} of the arbiters; suspension more than {fraction(terms.suspension)} of all but the respondent; "
+        f"quorum {terms.quorum}; {duration(terms.answer_period_ms)} to answer, "
+        f"{duration(terms.ruling_period_ms)} to rule"
+    )
+
+
 def fraction(part: Fraction) -> str:
     """``2/3``"""
     return f"{part.numerator}/{part.denominator}"
@@ -112,7 +125,10 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "mint_points": lambda it: f"mint {it.points} points for {it.account}: {it.reason}",
     "burn_points": lambda it: f"burn {it.points} points of {it.account}: {it.reason}",
     "resolve_dispute": lambda it: f"resolve dispute {it.dispute_id}: {it.reason}",
-    "set_constitution": lambda it: f"change the constitution: usually {policy(it.constitution.usual)}",
+    "set_constitution": lambda it: (
+        f"change the constitution: usually {policy(it.constitution.usual)}; "
+        f"disputes: {arbitration(it.constitution.arbitration)}"
+    ),
     "recover": lambda it: (
         f"recover {it.institution}: {it.person_id} acts for it with key {it.public_key.hex()}: {it.reason}"
     ),

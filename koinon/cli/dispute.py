@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from koinon import proposals
 from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.cli.arguments import comma_list, limit_option
@@ -135,6 +136,7 @@ def show(dispute_id: str) -> None:
                 ("Outcome", _outcome(found)),
                 ("Note", found.reason),
                 ("Frozen", ", ".join(found.escrows)),
+                ("Takes", proposals.arbitration(found.policy)),
                 ("Waits until", when(found.deadline_ms) if found.deadline_ms else ""),
                 ("No ruling from", ", ".join(missing) if found.deadline_ms else ""),
             ]

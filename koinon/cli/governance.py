@@ -201,6 +201,7 @@ def _show_rules(rules: GetConstitutionResponse) -> None:
                 ("Constitution", rules.digest.hex()),
                 ("Usually", proposals.policy(rules.constitution.usual)),
                 *[(each.action, proposals.policy(each.policy)) for each in rules.constitution.policies],
+                ("Disputes", proposals.arbitration(rules.constitution.arbitration)),
                 ("Protocol", f"version {protocol.version}" + _flags(protocol.features)),
                 (
                     "Upgrade",

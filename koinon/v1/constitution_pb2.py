@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckoinon/v1/constitution.proto\x12\tkoinon.v1\"2\n\x08\x46raction\x12\x11\n\tnumerator\x18\x01 \x01(\r\x12\x13\n\x0b\x64\x65nominator\x18\x02 \x01(\r\"\xb2\x01\n\x0e\x44\x65\x63isionPolicy\x12*\n\rparticipation\x18\x01 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12%\n\x08\x61pproval\x18\x02 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12!\n\x04veto\x18\x03 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12\x18\n\x10voting_period_ms\x18\x04 \x01(\x03\x12\x10\n\x08\x64\x65lay_ms\x18\x05 \x01(\x03\"I\n\x0c\x41\x63tionPolicy\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12)\n\x06policy\x18\x02 \x01(\x0b\x32\x19.koinon.v1.DecisionPolicy\"c\n\x0c\x43onstitution\x12(\n\x05usual\x18\x01 \x01(\x0b\x32\x19.koinon.v1.DecisionPolicy\x12)\n\x08policies\x18\x02 \x03(\x0b\x32\x17.koinon.v1.ActionPolicy\"\x1e\n\x0cMemberWeight\x12\x0e\n\x06weight\x18\x01 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ckoinon/v1/constitution.proto\x12\tkoinon.v1\"2\n\x08\x46raction\x12\x11\n\tnumerator\x18\x01 \x01(\r\x12\x13\n\x0b\x64\x65nominator\x18\x02 \x01(\r\"\xb2\x01\n\x0e\x44\x65\x63isionPolicy\x12*\n\rparticipation\x18\x01 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12%\n\x08\x61pproval\x18\x02 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12!\n\x04veto\x18\x03 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12\x18\n\x10voting_period_ms\x18\x04 \x01(\x03\x12\x10\n\x08\x64\x65lay_ms\x18\x05 \x01(\x03\"I\n\x0c\x41\x63tionPolicy\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12)\n\x06policy\x18\x02 \x01(\x0b\x32\x19.koinon.v1.DecisionPolicy\"\xf3\x01\n\x11\x41rbitrationPolicy\x12#\n\x06refund\x18\x01 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12#\n\x06payout\x18\x02 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12\'\n\nrevocation\x18\x03 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12\'\n\nsuspension\x18\x04 \x01(\x0b\x32\x13.koinon.v1.Fraction\x12\x0e\n\x06quorum\x18\x05 \x01(\r\x12\x18\n\x10\x61nswer_period_ms\x18\x06 \x01(\x03\x12\x18\n\x10ruling_period_ms\x18\x07 \x01(\x03\"\x96\x01\n\x0c\x43onstitution\x12(\n\x05usual\x18\x01 \x01(\x0b\x32\x19.koinon.v1.DecisionPolicy\x12)\n\x08policies\x18\x02 \x03(\x0b\x32\x17.koinon.v1.ActionPolicy\x12\x31\n\x0b\x61rbitration\x18\x03 \x01(\x0b\x32\x1c.koinon.v1.ArbitrationPolicy\"\x1e\n\x0cMemberWeight\x12\x0e\n\x06weight\x18\x01 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECISIONPOLICY']._serialized_end=274
   _globals['_ACTIONPOLICY']._serialized_start=276
   _globals['_ACTIONPOLICY']._serialized_end=349
-  _globals['_CONSTITUTION']._serialized_start=351
-  _globals['_CONSTITUTION']._serialized_end=450
-  _globals['_MEMBERWEIGHT']._serialized_start=452
-  _globals['_MEMBERWEIGHT']._serialized_end=482
+  _globals['_ARBITRATIONPOLICY']._serialized_start=352
+  _globals['_ARBITRATIONPOLICY']._serialized_end=595
+  _globals['_CONSTITUTION']._serialized_start=598
+  _globals['_CONSTITUTION']._serialized_end=748
+  _globals['_MEMBERWEIGHT']._serialized_start=750
+  _globals['_MEMBERWEIGHT']._serialized_end=780
 # @@protoc_insertion_point(module_scope)

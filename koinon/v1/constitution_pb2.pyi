@@ -109,11 +109,62 @@ class ActionPolicy(_message.Message):
 Global___ActionPolicy: _TypeAlias = ActionPolicy  # noqa: Y015
 
 @_typing.final
+class ArbitrationPolicy(_message.Message):
+    """What it takes to decide a dispute (governance.arbitration). A dispute keeps the policy that it was opened under."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUND_FIELD_NUMBER: _builtins.int
+    PAYOUT_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    SUSPENSION_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    ANSWER_PERIOD_MS_FIELD_NUMBER: _builtins.int
+    RULING_PERIOD_MS_FIELD_NUMBER: _builtins.int
+    quorum: _builtins.int
+    """rulings that decide at the deadline, at least; where there are fewer arbiters, all of theirs"""
+    answer_period_ms: _builtins.int
+    """how long a respondent may think"""
+    ruling_period_ms: _builtins.int
+    """how long arbiters may think"""
+    @_builtins.property
+    def refund(self) -> Global___Fraction:
+        """ordered by more than this part of the arbiters; at the deadline, of those who ruled"""
+
+    @_builtins.property
+    def payout(self) -> Global___Fraction: ...
+    @_builtins.property
+    def revocation(self) -> Global___Fraction: ...
+    @_builtins.property
+    def suspension(self) -> Global___Fraction:
+        """by more than this part of all members but the respondent; the claimant counts"""
+
+    def __init__(
+        self,
+        *,
+        refund: Global___Fraction | None = ...,
+        payout: Global___Fraction | None = ...,
+        revocation: Global___Fraction | None = ...,
+        suspension: Global___Fraction | None = ...,
+        quorum: _builtins.int = ...,
+        answer_period_ms: _builtins.int = ...,
+        ruling_period_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payout", b"payout", "refund", b"refund", "revocation", b"revocation", "suspension", b"suspension"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_period_ms", b"answer_period_ms", "payout", b"payout", "quorum", b"quorum", "refund", b"refund", "revocation", b"revocation", "ruling_period_ms", b"ruling_period_ms", "suspension", b"suspension"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArbitrationPolicy: _TypeAlias = ArbitrationPolicy  # noqa: Y015
+
+@_typing.final
 class Constitution(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USUAL_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    ARBITRATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def usual(self) -> Global___DecisionPolicy:
         """of every action that is not listed"""
@@ -122,15 +173,18 @@ class Constitution(_message.Message):
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActionPolicy]:
         """ascending by action"""
 
+    @_builtins.property
+    def arbitration(self) -> Global___ArbitrationPolicy: ...
     def __init__(
         self,
         *,
         usual: Global___DecisionPolicy | None = ...,
         policies: _abc.Iterable[Global___ActionPolicy] | None = ...,
+        arbitration: Global___ArbitrationPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usual", b"usual"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arbitration", b"arbitration", "usual", b"usual"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "usual", b"usual"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arbitration", b"arbitration", "policies", b"policies", "usual", b"usual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

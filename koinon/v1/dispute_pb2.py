@@ -22,31 +22,32 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from koinon.v1 import constitution_pb2 as koinon_dot_v1_dot_constitution__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17koinon/v1/dispute.proto\x12\tkoinon.v1\"\xa1\x01\n\x0bOpenDispute\x12\x12\n\x08token_id\x18\x01 \x01(\tH\x00\x12\x11\n\x07task_id\x18\x02 \x01(\tH\x00\x12\x12\n\nrespondent\x18\x03 \x01(\t\x12\r\n\x05\x63laim\x18\x04 \x01(\t\x12\x18\n\x10\x65vidence_digests\x18\x05 \x03(\x0c\x12#\n\x08remedies\x18\x06 \x03(\x0e\x32\x11.koinon.v1.RemedyB\t\n\x07subject\"a\n\rAnswerDispute\x12\x12\n\ndispute_id\x18\x01 \x01(\t\x12\x11\n\tstatement\x18\x02 \x01(\t\x12\x18\n\x10\x65vidence_digests\x18\x03 \x03(\x0c\x12\x0f\n\x07\x63oncede\x18\x04 \x01(\x08\"V\n\x0bRuleDispute\x12\x12\n\ndispute_id\x18\x01 \x01(\t\x12#\n\x08remedies\x18\x02 \x03(\x0e\x32\x11.koinon.v1.Remedy\x12\x0e\n\x06reason\x18\x03 \x01(\t\"5\n\x0fWithdrawDispute\x12\x12\n\ndispute_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"a\n\rDisputeAnswer\x12\x0f\n\x07made_by\x18\x01 \x01(\t\x12\x12\n\nmade_at_ms\x18\x02 \x01(\x03\x12\x11\n\tstatement\x18\x03 \x01(\t\x12\x18\n\x10\x65vidence_digests\x18\x04 \x03(\x0c\"w\n\x06Ruling\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0f\n\x07made_by\x18\x02 \x01(\t\x12\x12\n\nmade_at_ms\x18\x03 \x01(\x03\x12#\n\x08remedies\x18\x04 \x03(\x0e\x32\x11.koinon.v1.Remedy\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xf3\x02\n\x07\x44ispute\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x06opened\x18\x02 \x01(\x0b\x32\x16.koinon.v1.OpenDispute\x12\x10\n\x08\x63laimant\x18\x03 \x01(\t\x12(\n\x06status\x18\x04 \x01(\x0e\x32\x18.koinon.v1.DisputeStatus\x12\x14\n\x0copened_at_ms\x18\x05 \x01(\x03\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x06 \x01(\x03\x12(\n\x06\x61nswer\x18\x07 \x01(\x0b\x32\x18.koinon.v1.DisputeAnswer\x12\x10\n\x08\x61rbiters\x18\x08 \x03(\t\x12\"\n\x07rulings\x18\t \x03(\x0b\x32\x11.koinon.v1.Ruling\x12#\n\x08remedies\x18\n \x03(\x0e\x32\x11.koinon.v1.Remedy\x12\x12\n\ndecided_by\x18\x0b \x01(\t\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x13\n\x0b\x65nded_at_ms\x18\r \x01(\x03\x12\x0f\n\x07\x65scrows\x18\x0e \x03(\t*t\n\x06Remedy\x12\x16\n\x12REMEDY_UNSPECIFIED\x10\x00\x12\x11\n\rREMEDY_REFUND\x10\x01\x12\x11\n\rREMEDY_PAYOUT\x10\x02\x12\x15\n\x11REMEDY_REVOCATION\x10\x03\x12\x15\n\x11REMEDY_SUSPENSION\x10\x04*\xa2\x01\n\rDisputeStatus\x12\x1e\n\x1a\x44ISPUTE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISPUTE_STATUS_OPEN\x10\x01\x12\x1e\n\x1a\x44ISPUTE_STATUS_ARBITRATION\x10\x02\x12\x1a\n\x16\x44ISPUTE_STATUS_DECIDED\x10\x03\x12\x1c\n\x18\x44ISPUTE_STATUS_WITHDRAWN\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17koinon/v1/dispute.proto\x12\tkoinon.v1\x1a\x1ckoinon/v1/constitution.proto\"\xa1\x01\n\x0bOpenDispute\x12\x12\n\x08token_id\x18\x01 \x01(\tH\x00\x12\x11\n\x07task_id\x18\x02 \x01(\tH\x00\x12\x12\n\nrespondent\x18\x03 \x01(\t\x12\r\n\x05\x63laim\x18\x04 \x01(\t\x12\x18\n\x10\x65vidence_digests\x18\x05 \x03(\x0c\x12#\n\x08remedies\x18\x06 \x03(\x0e\x32\x11.koinon.v1.RemedyB\t\n\x07subject\"a\n\rAnswerDispute\x12\x12\n\ndispute_id\x18\x01 \x01(\t\x12\x11\n\tstatement\x18\x02 \x01(\t\x12\x18\n\x10\x65vidence_digests\x18\x03 \x03(\x0c\x12\x0f\n\x07\x63oncede\x18\x04 \x01(\x08\"V\n\x0bRuleDispute\x12\x12\n\ndispute_id\x18\x01 \x01(\t\x12#\n\x08remedies\x18\x02 \x03(\x0e\x32\x11.koinon.v1.Remedy\x12\x0e\n\x06reason\x18\x03 \x01(\t\"5\n\x0fWithdrawDispute\x12\x12\n\ndispute_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"a\n\rDisputeAnswer\x12\x0f\n\x07made_by\x18\x01 \x01(\t\x12\x12\n\nmade_at_ms\x18\x02 \x01(\x03\x12\x11\n\tstatement\x18\x03 \x01(\t\x12\x18\n\x10\x65vidence_digests\x18\x04 \x03(\x0c\"w\n\x06Ruling\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0f\n\x07made_by\x18\x02 \x01(\t\x12\x12\n\nmade_at_ms\x18\x03 \x01(\x03\x12#\n\x08remedies\x18\x04 \x03(\x0e\x32\x11.koinon.v1.Remedy\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xa1\x03\n\x07\x44ispute\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x06opened\x18\x02 \x01(\x0b\x32\x16.koinon.v1.OpenDispute\x12\x10\n\x08\x63laimant\x18\x03 \x01(\t\x12(\n\x06status\x18\x04 \x01(\x0e\x32\x18.koinon.v1.DisputeStatus\x12\x14\n\x0copened_at_ms\x18\x05 \x01(\x03\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x06 \x01(\x03\x12(\n\x06\x61nswer\x18\x07 \x01(\x0b\x32\x18.koinon.v1.DisputeAnswer\x12\x10\n\x08\x61rbiters\x18\x08 \x03(\t\x12\"\n\x07rulings\x18\t \x03(\x0b\x32\x11.koinon.v1.Ruling\x12#\n\x08remedies\x18\n \x03(\x0e\x32\x11.koinon.v1.Remedy\x12\x12\n\ndecided_by\x18\x0b \x01(\t\x12\x0e\n\x06reason\x18\x0c \x01(\t\x12\x13\n\x0b\x65nded_at_ms\x18\r \x01(\x03\x12\x0f\n\x07\x65scrows\x18\x0e \x03(\t\x12,\n\x06policy\x18\x0f \x01(\x0b\x32\x1c.koinon.v1.ArbitrationPolicy*t\n\x06Remedy\x12\x16\n\x12REMEDY_UNSPECIFIED\x10\x00\x12\x11\n\rREMEDY_REFUND\x10\x01\x12\x11\n\rREMEDY_PAYOUT\x10\x02\x12\x15\n\x11REMEDY_REVOCATION\x10\x03\x12\x15\n\x11REMEDY_SUSPENSION\x10\x04*\xa2\x01\n\rDisputeStatus\x12\x1e\n\x1a\x44ISPUTE_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISPUTE_STATUS_OPEN\x10\x01\x12\x1e\n\x1a\x44ISPUTE_STATUS_ARBITRATION\x10\x02\x12\x1a\n\x16\x44ISPUTE_STATUS_DECIDED\x10\x03\x12\x1c\n\x18\x44ISPUTE_STATUS_WITHDRAWN\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.dispute_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REMEDY']._serialized_start=1038
-  _globals['_REMEDY']._serialized_end=1154
-  _globals['_DISPUTESTATUS']._serialized_start=1157
-  _globals['_DISPUTESTATUS']._serialized_end=1319
-  _globals['_OPENDISPUTE']._serialized_start=39
-  _globals['_OPENDISPUTE']._serialized_end=200
-  _globals['_ANSWERDISPUTE']._serialized_start=202
-  _globals['_ANSWERDISPUTE']._serialized_end=299
-  _globals['_RULEDISPUTE']._serialized_start=301
-  _globals['_RULEDISPUTE']._serialized_end=387
-  _globals['_WITHDRAWDISPUTE']._serialized_start=389
-  _globals['_WITHDRAWDISPUTE']._serialized_end=442
-  _globals['_DISPUTEANSWER']._serialized_start=444
-  _globals['_DISPUTEANSWER']._serialized_end=541
-  _globals['_RULING']._serialized_start=543
-  _globals['_RULING']._serialized_end=662
-  _globals['_DISPUTE']._serialized_start=665
-  _globals['_DISPUTE']._serialized_end=1036
+  _globals['_REMEDY']._serialized_start=1114
+  _globals['_REMEDY']._serialized_end=1230
+  _globals['_DISPUTESTATUS']._serialized_start=1233
+  _globals['_DISPUTESTATUS']._serialized_end=1395
+  _globals['_OPENDISPUTE']._serialized_start=69
+  _globals['_OPENDISPUTE']._serialized_end=230
+  _globals['_ANSWERDISPUTE']._serialized_start=232
+  _globals['_ANSWERDISPUTE']._serialized_end=329
+  _globals['_RULEDISPUTE']._serialized_start=331
+  _globals['_RULEDISPUTE']._serialized_end=417
+  _globals['_WITHDRAWDISPUTE']._serialized_start=419
+  _globals['_WITHDRAWDISPUTE']._serialized_end=472
+  _globals['_DISPUTEANSWER']._serialized_start=474
+  _globals['_DISPUTEANSWER']._serialized_end=571
+  _globals['_RULING']._serialized_start=573
+  _globals['_RULING']._serialized_end=692
+  _globals['_DISPUTE']._serialized_start=695
+  _globals['_DISPUTE']._serialized_end=1112
 # @@protoc_insertion_point(module_scope)

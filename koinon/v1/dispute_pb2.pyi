@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from koinon.v1 import constitution_pb2 as _constitution_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -282,6 +283,7 @@ class Dispute(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ENDED_AT_MS_FIELD_NUMBER: _builtins.int
     ESCROWS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     claimant: _builtins.str
     """person id"""
@@ -316,6 +318,10 @@ class Dispute(_message.Message):
     def escrows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """that it froze"""
 
+    @_builtins.property
+    def policy(self) -> _constitution_pb2.ArbitrationPolicy:
+        """as of the opening"""
+
     def __init__(
         self,
         *,
@@ -333,10 +339,11 @@ class Dispute(_message.Message):
         reason: _builtins.str = ...,
         ended_at_ms: _builtins.int = ...,
         escrows: _abc.Iterable[_builtins.str] | None = ...,
+        policy: _constitution_pb2.ArbitrationPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "opened", b"opened"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "opened", b"opened", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "arbiters", b"arbiters", "claimant", b"claimant", "deadline_ms", b"deadline_ms", "decided_by", b"decided_by", "ended_at_ms", b"ended_at_ms", "escrows", b"escrows", "id", b"id", "opened", b"opened", "opened_at_ms", b"opened_at_ms", "reason", b"reason", "remedies", b"remedies", "rulings", b"rulings", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "arbiters", b"arbiters", "claimant", b"claimant", "deadline_ms", b"deadline_ms", "decided_by", b"decided_by", "ended_at_ms", b"ended_at_ms", "escrows", b"escrows", "id", b"id", "opened", b"opened", "opened_at_ms", b"opened_at_ms", "policy", b"policy", "reason", b"reason", "remedies", b"remedies", "rulings", b"rulings", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

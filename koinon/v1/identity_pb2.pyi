@@ -488,9 +488,6 @@ class Parameters(_message.Message):
     MAX_TOKEN_USES_FIELD_NUMBER: _builtins.int
     MAX_TOKEN_DURATION_MS_FIELD_NUMBER: _builtins.int
     REQUEST_WINDOW_MS_FIELD_NUMBER: _builtins.int
-    DISPUTE_ANSWER_WINDOW_MS_FIELD_NUMBER: _builtins.int
-    DISPUTE_RULING_WINDOW_MS_FIELD_NUMBER: _builtins.int
-    DISPUTE_QUORUM_FIELD_NUMBER: _builtins.int
     COMPUTING_SHARE_BP_FIELD_NUMBER: _builtins.int
     COORDINATOR_SHARE_BP_FIELD_NUMBER: _builtins.int
     FUND_SHARE_BP_FIELD_NUMBER: _builtins.int
@@ -512,12 +509,6 @@ class Parameters(_message.Message):
     max_token_duration_ms: _builtins.int
     request_window_ms: _builtins.int
     """how long each side of a request for access may think"""
-    dispute_answer_window_ms: _builtins.int
-    """how long a respondent may think"""
-    dispute_ruling_window_ms: _builtins.int
-    """how long arbiters may think"""
-    dispute_quorum: _builtins.int
-    """arbiters whose rulings decide at the deadline, at least"""
     computing_share_bp: _builtins.int
     """of a task's price, in basis points: koinon/v1/points.proto, Shares"""
     coordinator_share_bp: _builtins.int
@@ -540,9 +531,6 @@ class Parameters(_message.Message):
         max_token_uses: _builtins.int = ...,
         max_token_duration_ms: _builtins.int = ...,
         request_window_ms: _builtins.int = ...,
-        dispute_answer_window_ms: _builtins.int = ...,
-        dispute_ruling_window_ms: _builtins.int = ...,
-        dispute_quorum: _builtins.int = ...,
         computing_share_bp: _builtins.int = ...,
         coordinator_share_bp: _builtins.int = ...,
         fund_share_bp: _builtins.int = ...,
@@ -552,7 +540,7 @@ class Parameters(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "computing_share_bp", b"computing_share_bp", "coordinator_share_bp", b"coordinator_share_bp", "dispute_answer_window_ms", b"dispute_answer_window_ms", "dispute_quorum", b"dispute_quorum", "dispute_ruling_window_ms", b"dispute_ruling_window_ms", "fund_share_bp", b"fund_share_bp", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "provider_weighting", b"provider_weighting", "request_window_ms", b"request_window_ms", "run_window_ms", b"run_window_ms", "settlement_delay_ms", b"settlement_delay_ms", "union_administrator_share_bp", b"union_administrator_share_bp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "computing_share_bp", b"computing_share_bp", "coordinator_share_bp", b"coordinator_share_bp", "fund_share_bp", b"fund_share_bp", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "provider_weighting", b"provider_weighting", "request_window_ms", b"request_window_ms", "run_window_ms", b"run_window_ms", "settlement_delay_ms", b"settlement_delay_ms", "union_administrator_share_bp", b"union_administrator_share_bp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

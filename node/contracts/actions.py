@@ -198,9 +198,11 @@ def _set_parameter(context: Context, action: SetParameter) -> str:
 
 def _set_constitution(context: Context, action: SetConstitution) -> str:
     rules.check(action.constitution)
-    before = constitution_digest(context.state)
+    before, former = constitution_digest(context.state), constitution(context.state)
     tables.CONSTITUTION.put(context.state, "", action.constitution)
     effect = f"constitution: {before.hex()[:16]} -> {constitution_digest(context.state).hex()[:16]}"
+    if differing := rules.changed(former, action.constitution):
+        effect += f", other rules for {', '.join(differing)}"
     _record(context, "constitution.changed", "constitution", "", effect)
     return effect
 

@@ -1,10 +1,10 @@
 """Disputes over a token or a task: open -> answered, or silent -> arbitration -> decided; or withdrawn.
 
 The two sides are institutions: of a token its holder's and its publisher; of a task its asker's and any party to it.
-The arbiters are all other active members that are no party to the task, as of the opening: nobody picks them. A
-remedy is decided once more than half of all arbiters want it, a suspension once they and the claimant are more than two
-thirds of all members but the respondent, and the dispute once no open ruling could change any of them
-(``governance.arbitration``). Silence never blocks:
+The arbiters are all other active members that are no party to the task, as of the opening: nobody picks them. What part
+of them orders a remedy, how many are a quorum and how long either side may think is the constitution's to say, as it
+stood at the opening. A remedy is decided once enough arbiters want it, and the dispute once no open ruling could change
+any of them (``governance.arbitration``). Silence never blocks:
 
 * a respondent that does not answer in its window goes to arbitration unheard;
 * at the arbiters' deadline the rulings there are decide by the same majorities of themselves, if they are a quorum;
@@ -25,7 +25,6 @@ from collections.abc import Sequence
 
 from governance import arbitration
 from governance.arbitration import Bench
-from koinon import parameters
 from koinon.canonical import HASH_BYTES
 from koinon.errors import InvalidInput, NotFound, Refused
 from koinon.limits import MAX_DUE_PER_BLOCK, MAX_EVIDENCE_DIGESTS, MAX_OPEN_DISPUTES_PER_INSTITUTION, MAX_TEXT
@@ -97,6 +96,7 @@ def open_dispute(context: Context, operation: OpenDispute) -> str:
             if member.status == MEMBER_STATUS_ACTIVE and member.descriptor.id not in {home, *owners}
         ],
         escrows=_escrows(context, operation, claimant),
+        policy=tables.CONSTITUTION.get(state, "").arbitration,
     )
     context.move(DISPUTE, dispute.id, dispute, "dispute.opened", related=_related(dispute), detail=operation.claim)
     for escrow_id in dispute.escrows:
@@ -105,7 +105,7 @@ def open_dispute(context: Context, operation: OpenDispute) -> str:
         tables.FROZEN_BY.add(state, escrow_id, dispute.id)
         tables.FROZEN_ONCE.add(state, escrow_id, claimant)
     tables.OPEN_DISPUTES.add(state, claimant, subject, dispute.id)
-    _wait(context, dispute, "dispute_answer_window_ms")
+    _wait(context, dispute, dispute.policy.answer_period_ms)
     return dispute.id
 
 
@@ -130,7 +130,7 @@ def answer(context: Context, operation: AnswerDispute) -> str:
     if operation.concede:
         _decide(context, dispute, _without_suspension(dispute.opened.remedies), "concession")
     else:
-        _wait(context, dispute, "dispute_ruling_window_ms")
+        _wait(context, dispute, dispute.policy.ruling_period_ms)
     return ""
 
 
@@ -160,7 +160,7 @@ def rule(context: Context, operation: RuleDispute) -> str:
     rulings.sort(key=lambda ruling: ruling.institution)
     del dispute.rulings[:]
     dispute.rulings.extend(rulings)
-    ordered = arbitration.settled([ruling.remedies for ruling in rulings], _bench(context, dispute))
+    ordered = arbitration.settled([ruling.remedies for ruling in rulings], _bench(context, dispute), dispute.policy)
     if ordered is None:
         tables.DISPUTES.put(context.state, dispute.id, dispute)
     else:
@@ -199,11 +199,10 @@ def expire_due(context: Context) -> None:
             detail = f"{dispute.opened.respondent} did not answer in time"
             related = _related(dispute)
             context.move(DISPUTE, dispute.id, dispute, "dispute.unanswered", related=related, detail=detail)
-            _wait(context, dispute, "dispute_ruling_window_ms")
+            _wait(context, dispute, dispute.policy.ruling_period_ms)
             continue
         rulings = [ruling.remedies for ruling in dispute.rulings]
-        quorum = parameters.get(context.parameters, "dispute_quorum")
-        ordered = arbitration.at_deadline(rulings, _bench(context, dispute), quorum)
+        ordered = arbitration.at_deadline(rulings, _bench(context, dispute), dispute.policy)
         if ordered is not None:
             _decide(context, dispute, ordered, "arbiters")
         else:
@@ -288,11 +287,11 @@ def _suspend(context: Context, dispute: Dispute, why: str) -> None:
         state.release()
 
 
-def _wait(context: Context, dispute: Dispute, window: str) -> None:
+def _wait(context: Context, dispute: Dispute, period_ms: int) -> None:
     """Let an open dispute wait for whose turn it is."""
     if dispute.deadline_ms:
         tables.DISPUTE_DEADLINES.remove(context.state, dispute.deadline_ms, dispute.id.encode())
-    dispute.deadline_ms = context.time_ms + parameters.get(context.parameters, window)
+    dispute.deadline_ms = context.time_ms + period_ms
     tables.DISPUTE_DEADLINES.add(context.state, dispute.deadline_ms, dispute.id.encode())
     tables.DISPUTES.put(context.state, dispute.id, dispute)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fractions as rational
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from governance import arbitration
+from governance import arbitration, constitution
 from koinon.errors import InvalidInput, NotFound, Refused
 from koinon.v1.access_pb2 import TOKEN_STATUS_ACTIVE, TOKEN_STATUS_REVOKED
+from koinon.v1.constitution_pb2 import ArbitrationPolicy, Fraction
 from koinon.v1.dispute_pb2 import (
     DISPUTE_STATUS_ARBITRATION,
     DISPUTE_STATUS_DECIDED,
@@ -26,6 +28,7 @@ from koinon.v1.dispute_pb2 import (
     RuleDispute,
     WithdrawDispute,
 )
+from koinon.v1.governance_pb2 import Action, Propose, SetConstitution
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, MEMBER_STATUS_SUSPENDED
 from koinon.v1.points_pb2 import (
     ESCROW_STATUS_FROZEN,
@@ -37,12 +40,13 @@ from koinon.v1.points_pb2 import (
     Escrow,
     Price,
 )
-from node.contracts import disputes, tables
+from node.contracts import actions, disputes, tables
 from node.contracts.context import Context
 from tests.contracts.consortium import BLOCK_MS, Consortium, claim, genesis, publication
+from tests.contracts.decree import decree
 
 DATA, ASKER, HOLDER = "iu.a.t", "um/analyst", "um"
-ANSWER_MS, RULING_MS, DELAY_MS = 20_000, 40_000, 500_000
+ANSWER_MS, RULING_MS, DELAY_MS = 60_000, 80_000, 500_000
 COMMITTEE = ("case", "iu", "um")
 
 
@@ -50,9 +54,10 @@ COMMITTEE = ("case", "iu", "um")
 def consortium() -> Consortium:
     """Six members; iu sells to um for 10 points a task; what is paid waits for disputes."""
     start = genesis(("au", "case", "iu", "uk", "um", "ut"))
-    start.parameters.dispute_answer_window_ms = ANSWER_MS
-    start.parameters.dispute_ruling_window_ms = RULING_MS
-    start.parameters.dispute_quorum = 2
+    start.constitution.CopyFrom(constitution.founding())
+    start.constitution.arbitration.MergeFrom(
+        ArbitrationPolicy(quorum=2, answer_period_ms=ANSWER_MS, ruling_period_ms=RULING_MS)
+    )
     start.parameters.settlement_delay_ms = DELAY_MS
     start.points.append(Account(id=f"person:{ASKER}", points=100))
     consortium = Consortium(genesis=start)
@@ -363,32 +368,82 @@ RULINGS = st.lists(
 )
 
 
-@given(rulings=RULINGS, silent=st.integers(0, 7), late=RULINGS, parties=st.integers(2, 5))
+PARTS = st.fractions(min_value="1/2", max_value="9/10", max_denominator=10)
+
+
+def policy(*parts: rational.Fraction, quorum: int = 1) -> ArbitrationPolicy:
+    refund, payout, revocation, suspension = (
+        Fraction(numerator=part.numerator, denominator=part.denominator) for part in parts
+    )
+    return ArbitrationPolicy(refund=refund, payout=payout, revocation=revocation, suspension=suspension, quorum=quorum)
+
+
+@given(
+    rulings=RULINGS,
+    silent=st.integers(0, 7),
+    late=RULINGS,
+    parties=st.integers(2, 5),
+    parts=st.tuples(PARTS, PARTS, PARTS, PARTS),
+)
 def test_a_decision_stands_whoever_rules_later(
-    rulings: list[set[Remedy.ValueType]], silent: int, late: list[set[Remedy.ValueType]], parties: int
+    rulings: list[set[Remedy.ValueType]],
+    silent: int,
+    late: list[set[Remedy.ValueType]],
+    parties: int,
+    parts: tuple[rational.Fraction, ...],
 ) -> None:
-    arbiters = len(rulings) + silent
+    arbiters, voted = len(rulings) + silent, policy(*parts)
     bench = arbitration.Bench(arbiters, others=arbiters + parties - 1)
-    decided = arbitration.settled(rulings, bench)
+    decided = arbitration.settled(rulings, bench, voted)
     if decided is not None:
-        assert arbitration.settled([*rulings, *late[:silent]], bench) == decided
+        assert arbitration.settled([*rulings, *late[:silent]], bench, voted) == decided
         assert not {REMEDY_REFUND, REMEDY_PAYOUT} <= set(decided)
-        for remedy in decided:  # counted the slow way
-            votes = [remedy in ruling for ruling in rulings]
-            assert votes.count(True) > arbiters / 2 or remedy == REMEDY_SUSPENSION
-        if REMEDY_SUSPENSION in decided:
-            agreed = 1 + sum(REMEDY_SUSPENSION in ruling for ruling in rulings)
-            assert 3 * agreed > 2 * bench.others
+        for remedy, part in zip(arbitration.REMEDIES, parts, strict=True):  # counted the slow way
+            agreed, of = [remedy in ruling for ruling in rulings].count(True), arbiters
+            if remedy == REMEDY_SUSPENSION:
+                agreed, of = agreed + 1, bench.others
+            assert (remedy in decided) == (rational.Fraction(agreed, of) > part)
     if arbiters and not silent:
         assert decided is not None  # all have ruled
-        assert arbitration.at_deadline(rulings, bench, 1) == decided
+        assert arbitration.at_deadline(rulings, bench, voted) == decided
 
 
 def test_two_do_not_shut_out_a_third() -> None:
     """Of four members a task has three as its parties: the fourth and one of them decide about points, no more."""
     wanted = [{REMEDY_REFUND, REMEDY_SUSPENSION}]
-    assert arbitration.settled(wanted, arbitration.Bench(arbiters=1, others=3)) == [REMEDY_REFUND]
-    assert arbitration.settled(wanted * 2, arbitration.Bench(arbiters=2, others=3)) == [
+    usual = constitution.founding().arbitration
+    assert arbitration.settled(wanted, arbitration.Bench(arbiters=1, others=3), usual) == [REMEDY_REFUND]
+    assert arbitration.settled(wanted * 2, arbitration.Bench(arbiters=2, others=3), usual) == [
         REMEDY_REFUND,
         REMEDY_SUSPENSION,
     ]
+
+
+def test_a_dispute_keeps_the_policy_that_it_was_opened_under(consortium: Consortium) -> None:
+    """Else whoever is losing, and has friends enough, changes what it takes."""
+    first = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_REVOCATION))
+    stricter = constitution.founding()
+    stricter.arbitration.MergeFrom(
+        ArbitrationPolicy(
+            revocation=Fraction(numerator=3, denominator=4), answer_period_ms=ANSWER_MS * 2, ruling_period_ms=60_000
+        )
+    )
+
+    def amend(context: Context) -> None:
+        amended = Action(set_constitution=SetConstitution(constitution=stricter))
+        assert actions.apply(context, Propose(actions=[amended]))[0].endswith("other rules for arbitration")
+
+    assert decree(consortium, amend) == ""
+    second = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_REVOCATION))
+    assert consortium.app.dispute(second).policy == stricter.arbitration
+    consortium.wait(ANSWER_MS)
+    assert consortium.app.dispute(first).status == DISPUTE_STATUS_ARBITRATION
+    assert consortium.app.dispute(second).status == DISPUTE_STATUS_OPEN, "it has longer"
+    answered(consortium, second)
+    for arbiter in ("au", "uk", "ut"):
+        rule(consortium, first, REMEDY_REVOCATION, by=arbiter)
+        rule(consortium, second, REMEDY_REVOCATION, by=arbiter)
+    assert consortium.app.dispute(first).status == DISPUTE_STATUS_DECIDED
+    assert consortium.app.dispute(second).status == DISPUTE_STATUS_ARBITRATION, "three of four are not more than 3/4"
+    rule(consortium, second, REMEDY_REVOCATION, by="case")
+    assert consortium.app.dispute(second).status == DISPUTE_STATUS_DECIDED

@@ -134,6 +134,7 @@ def brisk(delay_ms: int) -> Constitution:
     rules = constitution.founding()
     for policy in (rules.usual, *(entry.policy for entry in rules.policies)):
         policy.voting_period_ms, policy.delay_ms = 100_000, delay_ms
+    rules.arbitration.answer_period_ms = rules.arbitration.ruling_period_ms = 60_000
     return rules
 
 
@@ -164,7 +165,7 @@ def rich() -> Genesis:
     shares.computing_share_bp, shares.coordinator_share_bp, shares.fund_share_bp = 1_001, 333, 500
     shares.union_administrator_share_bp, shares.provider_weighting = 1_000, 3
     shares.settlement_delay_ms = 10
-    shares.request_window_ms = shares.dispute_answer_window_ms = shares.dispute_ruling_window_ms = 30_000
+    shares.request_window_ms = 30_000
     initial.constitution.CopyFrom(brisk(0))
     return initial
 

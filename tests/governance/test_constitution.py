@@ -9,7 +9,7 @@ import pytest
 from governance import constitution
 from governance.actions import ACTIONS, DECIDED
 from koinon.errors import InvalidInput
-from koinon.v1.constitution_pb2 import ActionPolicy, Constitution, DecisionPolicy, Fraction
+from koinon.v1.constitution_pb2 import ActionPolicy, ArbitrationPolicy, Constitution, DecisionPolicy, Fraction
 from koinon.v1.governance_pb2 import (
     Action,
     AdmitInstitution,
@@ -104,10 +104,86 @@ def test_the_boundaries_themselves_are_fine(terms: dict[str, Any]) -> None:
     constitution.check(changed(**terms))
 
 
+def part(numerator: int, denominator: int) -> Fraction:
+    return Fraction(numerator=numerator, denominator=denominator)
+
+
+BAD_ARBITRATION: dict[str, dict[str, Any]] = {
+    "by a minority": {"refund": part(49, 100)},
+    "by everybody and one more": {"payout": part(1, 1)},
+    "by nobody": {"revocation": Fraction()},
+    "in very small parts": {"revocation": part(6_000, 10_001)},
+    "shutting out by half": {"suspension": part(1, 2)},
+    "shutting out by almost two thirds": {"suspension": part(6_666, 10_000)},
+    "shutting out by more than all": {"suspension": part(3, 2)},
+    "without a quorum": {"quorum": 0},
+    "with a quorum of more than can be members": {"quorum": 501},
+    "without time to answer": {"answer_period_ms": 59_999},
+    "with an answer in the past": {"answer_period_ms": -1},
+    "without time to rule": {"ruling_period_ms": 0},
+    "never ruled": {"ruling_period_ms": 2**60},
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARBITRATION)
+def test_arbitration_that_cannot_work_is_refused(case: str) -> None:
+    bad = constitution.founding()
+    for name, value in BAD_ARBITRATION[case].items():
+        bad.arbitration.ClearField(name)  # type: ignore[arg-type]
+        bad.arbitration.MergeFrom(ArbitrationPolicy(**{name: value}))
+    with pytest.raises(InvalidInput) as caught:
+        constitution.check(bad)
+    assert caught.value.rule == "constitution"
+    assert caught.value.hint
+
+
+def test_arbitration_has_its_bounds_too() -> None:
+    edge = constitution.founding()
+    edge.arbitration.CopyFrom(
+        ArbitrationPolicy(
+            refund=part(1, 2),
+            payout=part(9_999, 10_000),
+            revocation=part(1, 2),
+            suspension=part(6_667, 10_000),
+            quorum=500,
+            answer_period_ms=60_000,
+            ruling_period_ms=366 * 86_400_000,
+        )
+    )
+    constitution.check(edge)
+    edge.ClearField("arbitration")
+    with pytest.raises(InvalidInput, match="disputes"):
+        constitution.check(edge)
+
+
+def test_arbiters_shut_nobody_out_by_less_than_a_ballot_takes() -> None:
+    rules = constitution.founding()
+    next(entry for entry in rules.policies if entry.action == "suspend").policy.approval.CopyFrom(part(3, 4))
+    with pytest.raises(InvalidInput, match="suspension by arbiters takes 2/3"):
+        constitution.check(rules)
+    rules.arbitration.suspension.CopyFrom(part(3, 4))
+    constitution.check(rules)
+
+
+def test_what_differs_between_two_constitutions_is_named() -> None:
+    before, after = constitution.founding(), changed(delay_ms=1)
+    assert constitution.changed(before, before) == []
+    assert "usual" in constitution.changed(before, after)
+    after = constitution.founding()
+    after.arbitration.quorum = 3
+    after.policies.add(action="mint_points", policy=after.policies[0].policy)
+    del after.policies[0]
+    assert constitution.changed(before, after) == ["admit", "arbitration", "mint_points"]
+
+
 @pytest.mark.parametrize("names", [["remove", "admit"], ["admit", "admit"], ["assert_parameter"], ["nothing"], [""]])
 def test_entries_are_known_actions_in_order(names: list[str]) -> None:
     usual = constitution.founding().usual
-    bad = Constitution(usual=usual, policies=[ActionPolicy(action=name, policy=usual) for name in names])
+    bad = Constitution(
+        usual=usual,
+        policies=[ActionPolicy(action=name, policy=usual) for name in names],
+        arbitration=constitution.founding().arbitration,
+    )
     with pytest.raises(InvalidInput):
         constitution.check(bad)
 

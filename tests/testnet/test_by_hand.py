@@ -270,9 +270,23 @@ def test_a_consortium_may_bring_its_constitution(consortium: dict[str, Home], tm
     assert error.rule == "constitution"
     assert not out.exists()
     rules.write_text(usual.format("2/3"), encoding="utf-8")
+    error = error_of(CliRunner().invoke(genesis, [*arguments, "--constitution", str(rules)]))
+    assert "disputes" in error.message
+    arbitration = """
+    [arbitration]
+    refund = "1/2"
+    payout = "1/2"
+    revocation = "3/5"
+    suspension = "2/3"
+    quorum = 2
+    answer_period_ms = 3600000
+    ruling_period_ms = 7200000
+    """
+    rules.write_text(usual.format("2/3") + arbitration, encoding="utf-8")
     assert CliRunner().invoke(genesis, [*arguments, "--constitution", str(rules)]).exit_code == 0
     founded = Application(MemoryStore(), genesis_file.load(out))
     assert founded.constitution().usual.approval.denominator == 3
+    assert founded.constitution().arbitration.revocation.numerator == 3
 
 
 def test_a_certificate_for_another_name_is_refused(consortium: dict[str, Home], tmp_path: Path) -> None:
