@@ -80,13 +80,14 @@ class SyntheticLedger:
         )
 
     def request(self, name: str) -> AccessRequest:
-        return AccessRequest(id=name, requested=RequestAccess(dataset="h00.a.b", purpose=_purpose(name)))
+        return AccessRequest(id=name, requested=RequestAccess(dataset="h00.a.b", purposes=[_purpose(name)]))
 
     def token(self, name: str) -> Token:
-        return Token(id=name, purpose=_purpose(name), dataset="h00.a.b", holder="h00/p0")
+        return Token(id=name, purposes=[_purpose(name)], dataset="h00.a.b", holder="h00/p0")
 
     def task(self, name: str) -> Task:
-        return Task(id=name, asker="h00/p0", submitted=SubmitTask(committee=_INSTITUTIONS[:3]))
+        submitted = SubmitTask(committee=_INSTITUTIONS[:3], purpose=_purpose(name))
+        return Task(id=name, asker="h00/p0", submitted=submitted)
 
 
 def _purpose(identifier: str) -> str:

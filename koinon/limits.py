@@ -78,6 +78,7 @@ MAX_CODE = 64  # characters of one code
 MAX_OPEN_REQUESTS_PER_DATASET = 1_000  # withdrawing a dataset answers them all in one operation
 MAX_ACTIVE_TOKENS_PER_DATASET = 1_000  # and revokes these
 MAX_OF_ONE_INSTITUTION = 250  # open requests for a dataset, tokens for it, demands: others need room, too
+MAX_PURPOSES = 8  # of one request: who has more to do asks again
 MAX_OFFERS_PER_REQUEST = 16  # counter-offers of both sides: who has not agreed by then asks anew
 MAX_THEMES = 8  # per dataset and per demand
 MAX_TAXONOMY_THEMES = 500
@@ -127,6 +128,7 @@ MAX_OPEN_TASKS_PER_INSTITUTION = 500  # of all its people: every node goes throu
 # --- points
 MAX_POINTS = 2**62  # ever minted: every balance and every sum of balances fits 63 bits
 MAX_PRICE = 10**15  # points that one dataset costs a task, at most: MAX_SOURCES of them stay below MAX_POINTS
+MAX_FEE = 10**6  # points for one task, dataset or request: a fee keeps the common work going, and is no wall
 MAX_PERIOD_MS = 36_600 * 24 * 60 * 60 * 1000  # of a subscription: a hundred years, as tokens
 BASIS_POINTS = 10_000  # a whole
 MAX_UNION_MEMBERS = 1_000_000  # a payment to a union costs the same for one member and for all of these

@@ -53,6 +53,11 @@ class PlannedQuery:
         return self.plan.sql
 
     @property
+    def purpose(self) -> str:
+        """What it is for, as every member will read on the ledger."""
+        return self.task.purpose
+
+    @property
     def price(self) -> int:
         """Points that go into escrow on submitting: the price of this task, and of the periods that it begins."""
         return prices.cost(self.terms)
@@ -71,6 +76,7 @@ class PlannedQuery:
         head = Table.grid(padding=(0, 2))
         for name, value in (
             ("Query", self.sql),
+            ("Purpose", self.purpose),
             ("Sources", sources),
             ("Committee", f"{', '.join(plan.committee)}; any {plan.threshold} of them together learn nothing"),
             ("Cohort", f"groups of fewer than {plan.min_cohort} rows{whose} are suppressed inside the computation"),
@@ -97,8 +103,11 @@ class PlannedQuery:
         return f"{self.price} points, in escrow until the task ends: {each}"
 
 
-def check(response: PlanQueryResponse, asked: str) -> PlannedQuery:
-    """The node's plan for the query ``asked``, if plan, digest, task and columns agree. Raises Corrupt."""
+def check(response: PlanQueryResponse, asked: str, purpose: str = "") -> PlannedQuery:
+    """The node's plan for the query ``asked``, if plan, digest, task, columns and a purpose stated agree.
+
+    Raises Corrupt.
+    """
     plan, task = response.plan, response.task
     digest = canonical.plan_hash(plan.SerializeToString(deterministic=True))
     groups = math.prod(len(column.codes) for column in plan.group_by)
@@ -112,6 +121,7 @@ def check(response: PlanQueryResponse, asked: str) -> PlannedQuery:
     _agree(len({output.name for output in plan.outputs}) == len(plan.outputs), "distinct names of columns")
     _agree(_named(_column_labels(asked), [output.name for output in plan.outputs]), "the columns asked for")
     _agree([_task_source(source) for source in plan.sources] == list(task.sources), "the sources")
+    _agree(task.purpose == (purpose or task.purpose), "the purpose")
     _agree(len(response.terms.sources) in (0, len(task.sources)), "the sources of the price")
     return PlannedQuery(plan, digest, task, response.terms, tuple(response.payouts))
 

@@ -99,6 +99,7 @@ class Result:
         return {
             "task_id": self.task_id,
             "sql": self.sql,
+            "purpose": self.planned.purpose,
             "plan_hash": self.planned.plan_hash.hex(),
             "columns": list(self.columns),
             "rows": [

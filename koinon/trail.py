@@ -7,7 +7,7 @@ A record's dimensions follow from its own fields, whatever its kind:
 ``actor``       who caused it: a person, an institution's node, or ``ledger``
 ``outcome``     the state it led to: ``granted``, ``completed``, ``failed``
 ``day``         of block time, in UTC: ``2026-11-21``
-``purpose``     what for, in the asker's words: of the request or token that the record is about
+``purpose``     what for, in the asker's words: of the task that the record is about, or else the token, or the request
 ``person``      who acted or is concerned
 ``institution`` whose person or node acted, whose data or people are concerned
 any other       the kind of a subject: ``dataset``, ``token``, ``task``, ``request``, ``proposal``, ``account`` …

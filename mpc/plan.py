@@ -101,6 +101,7 @@ def compile_plan(
     members: Sequence[str],
     *,
     asker: str,
+    purpose: str = "",
     min_committee: int = 3,
     max_committee: int = MAX_COMMITTEE,
 ) -> Plan:
@@ -112,11 +113,12 @@ def compile_plan(
             holds a token for. Taken from the ledger. Time and remaining uses are consensus's to check.
         members: institutions that may compute, from the ledger.
         asker: the institution of the person who asks; its own rows do not count towards the minimum cohort.
+        purpose: what for, if that is known already; every token must have been granted for it.
         min_committee, max_committee: the consortium's parameters.
 
     Raises UnsupportedQuery for what the SQL may not say, NotFound for an unknown column, and Refused with the rule:
-    token-missing, token-revoked, token-expired, token-dataset, token-columns, token-operations, dataset-withdrawn,
-    schema-mismatch, no-codelist, too-many-groups, committee, minimum-cohort.
+    token-missing, token-revoked, token-expired, token-dataset, token-columns, token-operations, token-purpose,
+    dataset-withdrawn, schema-mismatch, no-codelist, too-many-groups, committee, minimum-cohort.
     """
     query = parse(sql)
     ordered = sorted(sources, key=lambda source: source.dataset.published.name)
@@ -128,7 +130,7 @@ def compile_plan(
     operations = _operations(query)
     for position, source in enumerate(ordered):
         used = sorted({column.published[position].name for column in columns.values()})
-        _check_token(source, used, operations)
+        _check_token(source, used, operations, purpose)
 
     groups = [group_column(columns[name], datasets) for name in query.group_by]
     group_count = count_groups(groups)
@@ -183,8 +185,8 @@ def plan_hash(plan: Plan) -> bytes:
     return canonical.plan_hash(plan.SerializeToString(deterministic=True))
 
 
-def task_for(plan: Plan) -> SubmitTask:
-    """The task to sign for a plan; the asker adds its ``result_key``."""
+def task_for(plan: Plan, purpose: str = "") -> SubmitTask:
+    """The task to sign for a plan; the asker adds its ``result_key``, and the price it agrees to."""
     return SubmitTask(
         sql=plan.sql,
         plan_hash=plan_hash(plan),
@@ -200,6 +202,7 @@ def task_for(plan: Plan) -> SubmitTask:
         ],
         committee=plan.committee,
         threshold=plan.threshold,
+        purpose=purpose,
     )
 
 
@@ -226,7 +229,9 @@ def _check_sources(named: DatasetName | TableName, sources: Sequence[Source]) ->
             raise Refused(f"{name} was withdrawn", rule="dataset-withdrawn", hint="koinon catalog search finds others")
 
 
-def _check_token(source: Source, columns: Sequence[str], operations: Sequence[TaskOperation.ValueType]) -> None:
+def _check_token(
+    source: Source, columns: Sequence[str], operations: Sequence[TaskOperation.ValueType], purpose: str
+) -> None:
     token, name = source.token, source.dataset.published.name
     again = f"koinon access request {name} asks for a new one"
     if token.dataset != name:
@@ -247,6 +252,12 @@ def _check_token(source: Source, columns: Sequence[str], operations: Sequence[Ta
     if lacking:
         words = ", ".join(TaskOperation.Name(operation).removeprefix("TASK_OPERATION_") for operation in lacking)
         raise Refused(f"token {token.id} for {name} does not cover {words}", rule="token-operations", hint=again)
+    if purpose and purpose not in token.purposes:
+        raise Refused(
+            f"token {token.id} for {name} was granted for another purpose: {'; '.join(token.purposes)}",
+            rule="token-purpose",
+            hint=f"state the purpose that it was granted for, word for word; {again}",
+        )
 
 
 def _operations(query: Query) -> list[TaskOperation.ValueType]:

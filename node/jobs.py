@@ -287,6 +287,7 @@ class JobService:
             sources,
             members,
             asker=PersonId.parse(task.asker).institution,
+            purpose=task.submitted.purpose,
             min_committee=parameters.min_committee,
             max_committee=parameters.max_committee,
         )
@@ -295,7 +296,7 @@ class JobService:
                 f"{self._institution} can reach {', '.join(plan.committee)}, who come before {', '.join(committee)}",
                 rule="committee",
             )
-        expected = task_for(plan)
+        expected = task_for(plan, task.submitted.purpose)
         expected.result_key, expected.max_price = task.submitted.result_key, task.submitted.max_price
         if expected != task.submitted:
             raise Refused(f"{self._institution} compiles the query to another plan", rule="plan-mismatch")

@@ -62,7 +62,7 @@ class ReadModel:
         self._ledger = ledger
         self._next_index = 0  # first record not taken in
         self._open_chunk = OpenChunk(0)
-        self._purpose = lru_cache(maxsize=10_000)(self._purpose_of)
+        self._purposes = lru_cache(maxsize=10_000)(self._purposes_of)
         self._database = self._connect()
         try:
             known = self._resume()
@@ -195,17 +195,28 @@ class ReadModel:
     def dimensions(self, record: AuditRecord) -> set[Dimension]:
         """Everything a record can be found by."""
         found = trail.dimensions(record)
-        for kind, name in tuple(found):
-            if kind in ("request", "token") and (purpose := self._purpose(kind, name)):
-                found.add(("purpose", purpose))
+        named: dict[str, list[str]] = {}
+        for kind, name in found:
+            if kind in ("task", "token", "request"):
+                named.setdefault(kind, []).append(name)
+        for kind in ("task", "token", "request"):  # a task states one purpose, whatever else its tokens are for
+            if kind in named:
+                found.update(("purpose", purpose) for name in named[kind] for purpose in self._purposes(kind, name))
+                break
         return found
 
-    def _purpose_of(self, kind: str, name: str) -> str:
-        """What a request or token is for; it never changes."""
+    def _purposes_of(self, kind: str, name: str) -> tuple[str, ...]:
+        """What a task, token or request is for; that never changes."""
         try:
-            return self._ledger.token(name).purpose if kind == "token" else self._ledger.request(name).requested.purpose
+            match kind:
+                case "task":
+                    return tuple(filter(None, [self._ledger.task(name).submitted.purpose]))
+                case "token":
+                    return tuple(self._ledger.token(name).purposes)
+                case _:
+                    return tuple(self._ledger.request(name).requested.purposes)
         except NotFound:
-            return ""
+            return ()
 
     def _add_dataset(self, rows: _Rows, name: str, index: int, new: bool) -> None:
         """A dataset's present descriptor in place of any earlier one."""

@@ -25,13 +25,20 @@ def access() -> None:
 
 @access.command()
 @click.argument("dataset")
-@click.option("--purpose", required=True, help="What for; public to the members.")
+@click.option(
+    "--purpose", "purposes", multiple=True, required=True, help="What for; public to the members. May be given again."
+)
 @operations_option("What to compute, all that the policy allows by default")
 @click.option("--columns", type=comma_list, default="", metavar="LIST", help="Only these columns.  [default: all]")
 @click.option("--days", type=click.IntRange(min=1), default=30, show_default=True, help="From the grant on.")
 @click.option("--uses", type=click.IntRange(min=1), default=10, show_default=True, help="Computations.")
 def request(
-    dataset: str, purpose: str, operations: tuple[str, ...], columns: tuple[str, ...], days: int, uses: int
+    dataset: str,
+    purposes: tuple[str, ...],
+    operations: tuple[str, ...],
+    columns: tuple[str, ...],
+    days: int,
+    uses: int,
 ) -> None:
     """Request access to DATASET; without its institution, to every institution's table of that name.
 
@@ -41,7 +48,7 @@ def request(
     """
     with output.working("waiting for the ledger"):
         made = invocation().client.access.request(
-            dataset, purpose=purpose, operations=operations, columns=columns, days=days, uses=uses
+            dataset, purpose=purposes, operations=operations, columns=columns, days=days, uses=uses
         )
     if invocation().json:
         output.show_json([plain(one) for one in made])
@@ -130,7 +137,7 @@ def _show_requests(requests: Sequence[AccessRequest]) -> None:
             short(one.token_id) or one.reason,
             ", ".join(word(TaskOperation, operation) for operation in one.requested.operations),
             f"{one.requested.uses} in {duration(one.requested.duration_ms)}",
-            one.requested.purpose,
+            "; ".join(one.requested.purposes),
         )
         for one in requests
     ]
@@ -146,8 +153,11 @@ def _show_tokens(tokens: Sequence[Token]) -> None:
             " ".join(filter(None, (word(TokenStatus, one.status), one.status_reason))),
             f"{one.uses_left} of {one.uses_granted}",
             when(one.expires_at_ms),
+            "; ".join(one.purposes),
             one.decided_by,
         )
         for one in tokens
     ]
-    output.show(output.table(("Token", "Dataset", "Holder", "Status", "Uses left", "Until", "Decided by"), rows))
+    output.show(
+        output.table(("Token", "Dataset", "Holder", "Status", "Uses left", "Until", "Purpose", "Decided by"), rows)
+    )

@@ -27,7 +27,7 @@ def show(request_id: str) -> None:
 @click.argument("request_id")
 @operations_option("Other operations")
 @click.option("--columns", type=comma_list, default="", metavar="LIST", help="Other columns.")
-@click.option("--purpose", default="", help="Another purpose.")
+@click.option("--purpose", "purposes", multiple=True, help="Other purposes; may be given again.")
 @click.option("--days", type=click.IntRange(min=1), default=None, help="Other days from the grant on.")
 @click.option("--uses", type=click.IntRange(min=1), default=None, help="Another number of computations.")
 @click.option("--min-cohort", type=click.IntRange(min=1), default=None, help="A larger one than the dataset's.")
@@ -37,7 +37,7 @@ def counter(
     request_id: str,
     operations: tuple[str, ...],
     columns: tuple[str, ...],
-    purpose: str,
+    purposes: tuple[str, ...],
     days: int | None,
     uses: int | None,
     min_cohort: int | None,
@@ -56,7 +56,7 @@ def counter(
         request_id,
         operations=operations,
         columns=columns,
-        purpose=purpose,
+        purpose=purposes,
         days=days or 0,
         uses=uses or 0,
         min_cohort=min_cohort or 0,
@@ -112,7 +112,7 @@ def _show(request: AccessRequest) -> None:
     first = AccessTerms(
         columns=asked.columns,
         operations=asked.operations,
-        purpose=asked.purpose,
+        purposes=asked.purposes,
         duration_ms=asked.duration_ms,
         uses=asked.uses,
     )
@@ -129,5 +129,5 @@ def _cells(terms: AccessTerms) -> tuple[str, ...]:
         f"{terms.uses} in {duration(terms.duration_ms)}",
         str(terms.min_cohort or ""),
         prices.text(terms.price) if terms.HasField("price") else "",
-        printable(terms.purpose),
+        printable("; ".join(terms.purposes)),
     )

@@ -15,6 +15,9 @@ from koinon.limits import MAX_SQL
 
 @click.command()
 @click.argument("sql")
+@click.option(
+    "--purpose", default="", help="One that access was granted for, word for word.  [default: the tokens' only one]"
+)
 @click.option("--dry-run", is_flag=True, help="Show what would happen, who learns what, and the cost; run nothing.")
 @click.option(
     "--format",
@@ -34,7 +37,7 @@ from koinon.limits import MAX_SQL
     show_default=True,
     help="Points you agree to pay; --dry-run shows what it costs.",
 )
-def query(sql: str, dry_run: bool, format_: str, timeout: int, max_price: int) -> None:
+def query(sql: str, purpose: str, dry_run: bool, format_: str, timeout: int, max_price: int) -> None:
     """Plan or run a joint query.
 
     SQL is computed jointly over all institutions that it names; "-" reads it from stdin. It may be a
@@ -51,15 +54,17 @@ def query(sql: str, dry_run: bool, format_: str, timeout: int, max_price: int) -
     as_json = invocation().json or format_ == "json"
     client = invocation().client
     if dry_run:
-        offer = client.plan(sql)
+        offer = client.plan(sql, purpose=purpose)
         if as_json:
-            output.show_json({"plan": plain(offer.plan), "plan_hash": offer.plan_hash.hex(), "price": offer.price})
+            planned = {"plan": plain(offer.plan), "plan_hash": offer.plan_hash.hex()}
+            output.show_json(planned | {"purpose": offer.purpose, "price": offer.price})
         else:
             output.show(offer)
         return
     with output.working("planning") as line:
         result = client.query(
             sql,
+            purpose=purpose,
             max_price=max_price,
             on_progress=lambda progress: line.update(_words(progress)),
             timeout_s=timeout,

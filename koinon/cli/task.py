@@ -88,6 +88,7 @@ def _show(one: Task) -> None:
                 ("Ended by", one.ended_by),
                 ("Asker", one.asker),
                 ("Query", submitted.sql),
+                ("Purpose", submitted.purpose),
                 ("Sources", ", ".join(f"{s.dataset} (token {short(s.token_id)})" for s in submitted.sources)),
                 ("Price", _price(one)),
                 ("Plan", submitted.plan_hash.hex()),

@@ -26,37 +26,37 @@ from koinon.v1 import catalog_pb2 as koinon_dot_v1_dot_catalog__pb2
 from koinon.v1 import points_pb2 as koinon_dot_v1_dot_points__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16koinon/v1/access.proto\x12\tkoinon.v1\x1a\x17koinon/v1/catalog.proto\x1a\x16koinon/v1/points.proto\"\x93\x01\n\rRequestAccess\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12,\n\noperations\x18\x03 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x05 \x01(\x03\x12\x0c\n\x04uses\x18\x06 \x01(\r\"\xb5\x01\n\x0b\x41\x63\x63\x65ssTerms\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12,\n\noperations\x18\x02 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\x03\x12\x0c\n\x04uses\x18\x05 \x01(\r\x12\x12\n\nmin_cohort\x18\x06 \x01(\r\x12\x1f\n\x05price\x18\x07 \x01(\x0b\x32\x10.koinon.v1.Price\"\x8d\x01\n\x0b\x41\x63\x63\x65ssOffer\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07made_by\x18\x02 \x01(\t\x12\x14\n\x0c\x62y_publisher\x18\x03 \x01(\x08\x12\x12\n\nmade_at_ms\x18\x04 \x01(\x03\x12%\n\x05terms\x18\x05 \x01(\x0b\x32\x16.koinon.v1.AccessTerms\x12\x0c\n\x04note\x18\x06 \x01(\t\"\x91\x02\n\rAccessRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\trequested\x18\x02 \x01(\x0b\x32\x18.koinon.v1.RequestAccess\x12\x11\n\trequester\x18\x03 \x01(\t\x12(\n\x06status\x18\x04 \x01(\x0e\x32\x18.koinon.v1.RequestStatus\x12\x17\n\x0frequested_at_ms\x18\x05 \x01(\x03\x12\x10\n\x08token_id\x18\x06 \x01(\t\x12\x12\n\ndecided_by\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12&\n\x06offers\x18\t \x03(\x0b\x32\x16.koinon.v1.AccessOffer\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\n \x01(\x03\"\xa6\x01\n\x0bGrantAccess\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12,\n\noperations\x18\x03 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\x03\x12\x0c\n\x04uses\x18\x05 \x01(\r\x12\x12\n\nmin_cohort\x18\x06 \x01(\r\x12\r\n\x05offer\x18\x07 \x01(\r\"W\n\x0c\x43ounterOffer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x05terms\x18\x02 \x01(\x0b\x32\x16.koinon.v1.AccessTerms\x12\x0c\n\x04note\x18\x03 \x01(\t\"0\n\x0b\x41\x63\x63\x65ptOffer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05offer\x18\x02 \x01(\r\"5\n\x0fWithdrawRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"0\n\nDenyAccess\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"/\n\x0bRevokeToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xb4\x03\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12,\n\noperations\x18\x06 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x0f\n\x07purpose\x18\x07 \x01(\t\x12\x15\n\rgranted_at_ms\x18\x08 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\t \x01(\x03\x12\x11\n\tuses_left\x18\n \x01(\r\x12\x12\n\nmin_cohort\x18\x0b \x01(\r\x12&\n\x06status\x18\x0c \x01(\x0e\x32\x16.koinon.v1.TokenStatus\x12\x15\n\rstatus_reason\x18\r \x01(\t\x12\x12\n\ndecided_by\x18\x0e \x01(\t\x12\x14\n\x0cuses_granted\x18\x0f \x01(\r\x12\x1f\n\x05price\x18\x32 \x01(\x0b\x32\x10.koinon.v1.Price\x12\r\n\x05payee\x18\x33 \x01(\t\x12\x15\n\rpaid_until_ms\x18\x34 \x01(\x03\x12\x15\n\rsubscriptions\x18\x35 \x01(\r*\xd7\x01\n\rRequestStatus\x12\x1e\n\x1aREQUEST_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13REQUEST_STATUS_OPEN\x10\x01\x12\x1a\n\x16REQUEST_STATUS_GRANTED\x10\x02\x12\x19\n\x15REQUEST_STATUS_DENIED\x10\x03\x12\x1c\n\x18REQUEST_STATUS_COUNTERED\x10\x04\x12\x1c\n\x18REQUEST_STATUS_WITHDRAWN\x10\x05\x12\x1a\n\x16REQUEST_STATUS_EXPIRED\x10\x06*\x92\x01\n\x0bTokenStatus\x12\x1c\n\x18TOKEN_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TOKEN_STATUS_ACTIVE\x10\x01\x12\x18\n\x14TOKEN_STATUS_USED_UP\x10\x02\x12\x18\n\x14TOKEN_STATUS_EXPIRED\x10\x03\x12\x18\n\x14TOKEN_STATUS_REVOKED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16koinon/v1/access.proto\x12\tkoinon.v1\x1a\x17koinon/v1/catalog.proto\x1a\x16koinon/v1/points.proto\"\x94\x01\n\rRequestAccess\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12,\n\noperations\x18\x03 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x10\n\x08purposes\x18\x04 \x03(\t\x12\x13\n\x0b\x64uration_ms\x18\x05 \x01(\x03\x12\x0c\n\x04uses\x18\x06 \x01(\r\"\xb6\x01\n\x0b\x41\x63\x63\x65ssTerms\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12,\n\noperations\x18\x02 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x10\n\x08purposes\x18\x03 \x03(\t\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\x03\x12\x0c\n\x04uses\x18\x05 \x01(\r\x12\x12\n\nmin_cohort\x18\x06 \x01(\r\x12\x1f\n\x05price\x18\x07 \x01(\x0b\x32\x10.koinon.v1.Price\"\x8d\x01\n\x0b\x41\x63\x63\x65ssOffer\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0f\n\x07made_by\x18\x02 \x01(\t\x12\x14\n\x0c\x62y_publisher\x18\x03 \x01(\x08\x12\x12\n\nmade_at_ms\x18\x04 \x01(\x03\x12%\n\x05terms\x18\x05 \x01(\x0b\x32\x16.koinon.v1.AccessTerms\x12\x0c\n\x04note\x18\x06 \x01(\t\"\x91\x02\n\rAccessRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\trequested\x18\x02 \x01(\x0b\x32\x18.koinon.v1.RequestAccess\x12\x11\n\trequester\x18\x03 \x01(\t\x12(\n\x06status\x18\x04 \x01(\x0e\x32\x18.koinon.v1.RequestStatus\x12\x17\n\x0frequested_at_ms\x18\x05 \x01(\x03\x12\x10\n\x08token_id\x18\x06 \x01(\t\x12\x12\n\ndecided_by\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12&\n\x06offers\x18\t \x03(\x0b\x32\x16.koinon.v1.AccessOffer\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\n \x01(\x03\"\xa6\x01\n\x0bGrantAccess\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12,\n\noperations\x18\x03 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x13\n\x0b\x64uration_ms\x18\x04 \x01(\x03\x12\x0c\n\x04uses\x18\x05 \x01(\r\x12\x12\n\nmin_cohort\x18\x06 \x01(\r\x12\r\n\x05offer\x18\x07 \x01(\r\"W\n\x0c\x43ounterOffer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12%\n\x05terms\x18\x02 \x01(\x0b\x32\x16.koinon.v1.AccessTerms\x12\x0c\n\x04note\x18\x03 \x01(\t\"0\n\x0b\x41\x63\x63\x65ptOffer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05offer\x18\x02 \x01(\r\"5\n\x0fWithdrawRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"0\n\nDenyAccess\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"/\n\x0bRevokeToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xb5\x03\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0e\n\x06holder\x18\x04 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12,\n\noperations\x18\x06 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\x12\x10\n\x08purposes\x18\x07 \x03(\t\x12\x15\n\rgranted_at_ms\x18\x08 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\t \x01(\x03\x12\x11\n\tuses_left\x18\n \x01(\r\x12\x12\n\nmin_cohort\x18\x0b \x01(\r\x12&\n\x06status\x18\x0c \x01(\x0e\x32\x16.koinon.v1.TokenStatus\x12\x15\n\rstatus_reason\x18\r \x01(\t\x12\x12\n\ndecided_by\x18\x0e \x01(\t\x12\x14\n\x0cuses_granted\x18\x0f \x01(\r\x12\x1f\n\x05price\x18\x32 \x01(\x0b\x32\x10.koinon.v1.Price\x12\r\n\x05payee\x18\x33 \x01(\t\x12\x15\n\rpaid_until_ms\x18\x34 \x01(\x03\x12\x15\n\rsubscriptions\x18\x35 \x01(\r*\xd7\x01\n\rRequestStatus\x12\x1e\n\x1aREQUEST_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13REQUEST_STATUS_OPEN\x10\x01\x12\x1a\n\x16REQUEST_STATUS_GRANTED\x10\x02\x12\x19\n\x15REQUEST_STATUS_DENIED\x10\x03\x12\x1c\n\x18REQUEST_STATUS_COUNTERED\x10\x04\x12\x1c\n\x18REQUEST_STATUS_WITHDRAWN\x10\x05\x12\x1a\n\x16REQUEST_STATUS_EXPIRED\x10\x06*\x92\x01\n\x0bTokenStatus\x12\x1c\n\x18TOKEN_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TOKEN_STATUS_ACTIVE\x10\x01\x12\x18\n\x14TOKEN_STATUS_USED_UP\x10\x02\x12\x18\n\x14TOKEN_STATUS_EXPIRED\x10\x03\x12\x18\n\x14TOKEN_STATUS_REVOKED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REQUESTSTATUS']._serialized_start=1742
-  _globals['_REQUESTSTATUS']._serialized_end=1957
-  _globals['_TOKENSTATUS']._serialized_start=1960
-  _globals['_TOKENSTATUS']._serialized_end=2106
+  _globals['_REQUESTSTATUS']._serialized_start=1745
+  _globals['_REQUESTSTATUS']._serialized_end=1960
+  _globals['_TOKENSTATUS']._serialized_start=1963
+  _globals['_TOKENSTATUS']._serialized_end=2109
   _globals['_REQUESTACCESS']._serialized_start=87
-  _globals['_REQUESTACCESS']._serialized_end=234
-  _globals['_ACCESSTERMS']._serialized_start=237
-  _globals['_ACCESSTERMS']._serialized_end=418
-  _globals['_ACCESSOFFER']._serialized_start=421
-  _globals['_ACCESSOFFER']._serialized_end=562
-  _globals['_ACCESSREQUEST']._serialized_start=565
-  _globals['_ACCESSREQUEST']._serialized_end=838
-  _globals['_GRANTACCESS']._serialized_start=841
-  _globals['_GRANTACCESS']._serialized_end=1007
-  _globals['_COUNTEROFFER']._serialized_start=1009
-  _globals['_COUNTEROFFER']._serialized_end=1096
-  _globals['_ACCEPTOFFER']._serialized_start=1098
-  _globals['_ACCEPTOFFER']._serialized_end=1146
-  _globals['_WITHDRAWREQUEST']._serialized_start=1148
-  _globals['_WITHDRAWREQUEST']._serialized_end=1201
-  _globals['_DENYACCESS']._serialized_start=1203
-  _globals['_DENYACCESS']._serialized_end=1251
-  _globals['_REVOKETOKEN']._serialized_start=1253
-  _globals['_REVOKETOKEN']._serialized_end=1300
-  _globals['_TOKEN']._serialized_start=1303
-  _globals['_TOKEN']._serialized_end=1739
+  _globals['_REQUESTACCESS']._serialized_end=235
+  _globals['_ACCESSTERMS']._serialized_start=238
+  _globals['_ACCESSTERMS']._serialized_end=420
+  _globals['_ACCESSOFFER']._serialized_start=423
+  _globals['_ACCESSOFFER']._serialized_end=564
+  _globals['_ACCESSREQUEST']._serialized_start=567
+  _globals['_ACCESSREQUEST']._serialized_end=840
+  _globals['_GRANTACCESS']._serialized_start=843
+  _globals['_GRANTACCESS']._serialized_end=1009
+  _globals['_COUNTEROFFER']._serialized_start=1011
+  _globals['_COUNTEROFFER']._serialized_end=1098
+  _globals['_ACCEPTOFFER']._serialized_start=1100
+  _globals['_ACCEPTOFFER']._serialized_end=1148
+  _globals['_WITHDRAWREQUEST']._serialized_start=1150
+  _globals['_WITHDRAWREQUEST']._serialized_end=1203
+  _globals['_DENYACCESS']._serialized_start=1205
+  _globals['_DENYACCESS']._serialized_end=1253
+  _globals['_REVOKETOKEN']._serialized_start=1255
+  _globals['_REVOKETOKEN']._serialized_end=1302
+  _globals['_TOKEN']._serialized_start=1305
+  _globals['_TOKEN']._serialized_end=1742
 # @@protoc_insertion_point(module_scope)

@@ -82,13 +82,11 @@ class RequestAccess(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
-    PURPOSE_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """full name"""
-    purpose: _builtins.str
-    """public to members"""
     duration_ms: _builtins.int
     """from the grant"""
     uses: _builtins.int
@@ -98,19 +96,23 @@ class RequestAccess(_message.Message):
 
     @_builtins.property
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_catalog_pb2.TaskOperation.ValueType]: ...
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what for: each in words of its own, public to members; ascending"""
+
     def __init__(
         self,
         *,
         dataset: _builtins.str = ...,
         columns: _abc.Iterable[_builtins.str] | None = ...,
         operations: _abc.Iterable[_catalog_pb2.TaskOperation.ValueType] | None = ...,
-        purpose: _builtins.str = ...,
+        purposes: _abc.Iterable[_builtins.str] | None = ...,
         duration_ms: _builtins.int = ...,
         uses: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "duration_ms", b"duration_ms", "operations", b"operations", "purpose", b"purpose", "uses", b"uses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "duration_ms", b"duration_ms", "operations", b"operations", "purposes", b"purposes", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -124,12 +126,11 @@ class AccessTerms(_message.Message):
 
     COLUMNS_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
-    PURPOSE_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
     MIN_COHORT_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
-    purpose: _builtins.str
     duration_ms: _builtins.int
     uses: _builtins.int
     min_cohort: _builtins.int
@@ -141,6 +142,10 @@ class AccessTerms(_message.Message):
     @_builtins.property
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_catalog_pb2.TaskOperation.ValueType]: ...
     @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """a task states one of them"""
+
+    @_builtins.property
     def price(self) -> _points_pb2.Price:
         """unset: the dataset's; without a unit: free"""
 
@@ -149,7 +154,7 @@ class AccessTerms(_message.Message):
         *,
         columns: _abc.Iterable[_builtins.str] | None = ...,
         operations: _abc.Iterable[_catalog_pb2.TaskOperation.ValueType] | None = ...,
-        purpose: _builtins.str = ...,
+        purposes: _abc.Iterable[_builtins.str] | None = ...,
         duration_ms: _builtins.int = ...,
         uses: _builtins.int = ...,
         min_cohort: _builtins.int = ...,
@@ -157,7 +162,7 @@ class AccessTerms(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "duration_ms", b"duration_ms", "min_cohort", b"min_cohort", "operations", b"operations", "price", b"price", "purpose", b"purpose", "uses", b"uses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "duration_ms", b"duration_ms", "min_cohort", b"min_cohort", "operations", b"operations", "price", b"price", "purposes", b"purposes", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,7 +437,7 @@ class Token(_message.Message):
     HOLDER_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
-    PURPOSE_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
     GRANTED_AT_MS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     USES_LEFT_FIELD_NUMBER: _builtins.int
@@ -450,7 +455,6 @@ class Token(_message.Message):
     dataset: _builtins.str
     holder: _builtins.str
     """person id"""
-    purpose: _builtins.str
     granted_at_ms: _builtins.int
     expires_at_ms: _builtins.int
     uses_left: _builtins.int
@@ -475,6 +479,10 @@ class Token(_message.Message):
     @_builtins.property
     def operations(self) -> _containers.RepeatedScalarFieldContainer[_catalog_pb2.TaskOperation.ValueType]: ...
     @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """a task states one of them"""
+
+    @_builtins.property
     def price(self) -> _points_pb2.Price:
         """as of the grant; unset: free"""
 
@@ -487,7 +495,7 @@ class Token(_message.Message):
         holder: _builtins.str = ...,
         columns: _abc.Iterable[_builtins.str] | None = ...,
         operations: _abc.Iterable[_catalog_pb2.TaskOperation.ValueType] | None = ...,
-        purpose: _builtins.str = ...,
+        purposes: _abc.Iterable[_builtins.str] | None = ...,
         granted_at_ms: _builtins.int = ...,
         expires_at_ms: _builtins.int = ...,
         uses_left: _builtins.int = ...,
@@ -503,7 +511,7 @@ class Token(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "decided_by", b"decided_by", "expires_at_ms", b"expires_at_ms", "granted_at_ms", b"granted_at_ms", "holder", b"holder", "id", b"id", "min_cohort", b"min_cohort", "operations", b"operations", "paid_until_ms", b"paid_until_ms", "payee", b"payee", "price", b"price", "purpose", b"purpose", "request_id", b"request_id", "status", b"status", "status_reason", b"status_reason", "subscriptions", b"subscriptions", "uses_granted", b"uses_granted", "uses_left", b"uses_left"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "dataset", b"dataset", "decided_by", b"decided_by", "expires_at_ms", b"expires_at_ms", "granted_at_ms", b"granted_at_ms", "holder", b"holder", "id", b"id", "min_cohort", b"min_cohort", "operations", b"operations", "paid_until_ms", b"paid_until_ms", "payee", b"payee", "price", b"price", "purposes", b"purposes", "request_id", b"request_id", "status", b"status", "status_reason", b"status_reason", "subscriptions", b"subscriptions", "uses_granted", b"uses_granted", "uses_left", b"uses_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

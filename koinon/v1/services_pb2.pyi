@@ -1433,15 +1433,19 @@ class PlanQueryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SQL_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     sql: _builtins.str
+    purpose: _builtins.str
+    """empty: the one purpose that the tokens have in common"""
     def __init__(
         self,
         *,
         sql: _builtins.str = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sql", b"sql"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purpose", b"purpose", "sql", b"sql"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1449,7 +1453,7 @@ Global___PlanQueryRequest: _TypeAlias = PlanQueryRequest  # noqa: Y015
 
 @_typing.final
 class PlanQueryResponse(_message.Message):
-    """The plan, and the task to sign for it: only result_key is left to the asker."""
+    """The plan, and the task to sign for it: only result_key and the price agreed to are left to the asker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

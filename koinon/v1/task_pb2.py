@@ -26,29 +26,29 @@ from koinon.v1 import catalog_pb2 as koinon_dot_v1_dot_catalog__pb2
 from koinon.v1 import points_pb2 as koinon_dot_v1_dot_points__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14koinon/v1/task.proto\x12\tkoinon.v1\x1a\x17koinon/v1/catalog.proto\x1a\x16koinon/v1/points.proto\"\x7f\n\nTaskSource\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08token_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x04 \x03(\t\x12,\n\noperations\x18\x05 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\"\xa1\x01\n\nSubmitTask\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x11\n\tplan_hash\x18\x02 \x01(\x0c\x12&\n\x07sources\x18\x03 \x03(\x0b\x32\x15.koinon.v1.TaskSource\x12\x11\n\tcommittee\x18\x04 \x03(\t\x12\x12\n\nresult_key\x18\x05 \x01(\x0c\x12\x11\n\tthreshold\x18\x06 \x01(\r\x12\x11\n\tmax_price\x18\x32 \x01(\x04\"M\n\nAcceptTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\tplan_hash\x18\x02 \x01(\x0c\x12\x1b\n\x13session_certificate\x18\x03 \x01(\x0c\"6\n\x0c\x43ompleteTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x15\n\routput_digest\x18\x02 \x01(\x0c\"9\n\x08\x46\x61ilTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"-\n\nCancelTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"u\n\tTaskParty\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\x08\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x08\x12\x1b\n\x13session_certificate\x18\x04 \x01(\x0c\x12\x15\n\routput_digest\x18\x05 \x01(\x0c\"\xc4\x02\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\tsubmitted\x18\x02 \x01(\x0b\x32\x15.koinon.v1.SubmitTask\x12\r\n\x05\x61sker\x18\x03 \x01(\t\x12%\n\x06status\x18\x04 \x01(\x0e\x32\x15.koinon.v1.TaskStatus\x12%\n\x07parties\x18\x05 \x03(\x0b\x32\x14.koinon.v1.TaskParty\x12\x17\n\x0fsubmitted_at_ms\x18\x06 \x01(\x03\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x07 \x01(\x03\x12\x13\n\x0b\x65nded_at_ms\x18\x08 \x01(\x03\x12\x0c\n\x04rule\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x10\n\x08\x65nded_by\x18\x0b \x01(\t\x12\x15\n\rrun_window_ms\x18( \x01(\x03\x12\x1f\n\x05terms\x18\x32 \x01(\x0b\x32\x10.koinon.v1.Terms*\xc4\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15TASK_STATUS_SUBMITTED\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05\x12\x17\n\x13TASK_STATUS_EXPIRED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14koinon/v1/task.proto\x12\tkoinon.v1\x1a\x17koinon/v1/catalog.proto\x1a\x16koinon/v1/points.proto\"\x7f\n\nTaskSource\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x10\n\x08token_id\x18\x03 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x04 \x03(\t\x12,\n\noperations\x18\x05 \x03(\x0e\x32\x18.koinon.v1.TaskOperation\"\xb2\x01\n\nSubmitTask\x12\x0b\n\x03sql\x18\x01 \x01(\t\x12\x11\n\tplan_hash\x18\x02 \x01(\x0c\x12&\n\x07sources\x18\x03 \x03(\x0b\x32\x15.koinon.v1.TaskSource\x12\x11\n\tcommittee\x18\x04 \x03(\t\x12\x12\n\nresult_key\x18\x05 \x01(\x0c\x12\x11\n\tthreshold\x18\x06 \x01(\r\x12\x0f\n\x07purpose\x18\x07 \x01(\t\x12\x11\n\tmax_price\x18\x32 \x01(\x04\"M\n\nAcceptTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\tplan_hash\x18\x02 \x01(\x0c\x12\x1b\n\x13session_certificate\x18\x03 \x01(\x0c\"6\n\x0c\x43ompleteTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x15\n\routput_digest\x18\x02 \x01(\x0c\"9\n\x08\x46\x61ilTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"-\n\nCancelTask\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"u\n\tTaskParty\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\x08\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x08\x12\x1b\n\x13session_certificate\x18\x04 \x01(\x0c\x12\x15\n\routput_digest\x18\x05 \x01(\x0c\"\xc4\x02\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\tsubmitted\x18\x02 \x01(\x0b\x32\x15.koinon.v1.SubmitTask\x12\r\n\x05\x61sker\x18\x03 \x01(\t\x12%\n\x06status\x18\x04 \x01(\x0e\x32\x15.koinon.v1.TaskStatus\x12%\n\x07parties\x18\x05 \x03(\x0b\x32\x14.koinon.v1.TaskParty\x12\x17\n\x0fsubmitted_at_ms\x18\x06 \x01(\x03\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x07 \x01(\x03\x12\x13\n\x0b\x65nded_at_ms\x18\x08 \x01(\x03\x12\x0c\n\x04rule\x18\t \x01(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x10\n\x08\x65nded_by\x18\x0b \x01(\t\x12\x15\n\rrun_window_ms\x18( \x01(\x03\x12\x1f\n\x05terms\x18\x32 \x01(\x0b\x32\x10.koinon.v1.Terms*\xc4\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15TASK_STATUS_SUBMITTED\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05\x12\x17\n\x13TASK_STATUS_EXPIRED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.task_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKSTATUS']._serialized_start=1065
-  _globals['_TASKSTATUS']._serialized_end=1261
+  _globals['_TASKSTATUS']._serialized_start=1082
+  _globals['_TASKSTATUS']._serialized_end=1278
   _globals['_TASKSOURCE']._serialized_start=84
   _globals['_TASKSOURCE']._serialized_end=211
   _globals['_SUBMITTASK']._serialized_start=214
-  _globals['_SUBMITTASK']._serialized_end=375
-  _globals['_ACCEPTTASK']._serialized_start=377
-  _globals['_ACCEPTTASK']._serialized_end=454
-  _globals['_COMPLETETASK']._serialized_start=456
-  _globals['_COMPLETETASK']._serialized_end=510
-  _globals['_FAILTASK']._serialized_start=512
-  _globals['_FAILTASK']._serialized_end=569
-  _globals['_CANCELTASK']._serialized_start=571
-  _globals['_CANCELTASK']._serialized_end=616
-  _globals['_TASKPARTY']._serialized_start=618
-  _globals['_TASKPARTY']._serialized_end=735
-  _globals['_TASK']._serialized_start=738
-  _globals['_TASK']._serialized_end=1062
+  _globals['_SUBMITTASK']._serialized_end=392
+  _globals['_ACCEPTTASK']._serialized_start=394
+  _globals['_ACCEPTTASK']._serialized_end=471
+  _globals['_COMPLETETASK']._serialized_start=473
+  _globals['_COMPLETETASK']._serialized_end=527
+  _globals['_FAILTASK']._serialized_start=529
+  _globals['_FAILTASK']._serialized_end=586
+  _globals['_CANCELTASK']._serialized_start=588
+  _globals['_CANCELTASK']._serialized_end=633
+  _globals['_TASKPARTY']._serialized_start=635
+  _globals['_TASKPARTY']._serialized_end=752
+  _globals['_TASK']._serialized_start=755
+  _globals['_TASK']._serialized_end=1079
 # @@protoc_insertion_point(module_scope)

@@ -95,6 +95,7 @@ class SubmitTask(_message.Message):
     COMMITTEE_FIELD_NUMBER: _builtins.int
     RESULT_KEY_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     MAX_PRICE_FIELD_NUMBER: _builtins.int
     sql: _builtins.str
     """public to members"""
@@ -104,6 +105,8 @@ class SubmitTask(_message.Message):
     """X25519, made for this task: output shares are sealed to it"""
     threshold: _builtins.int
     """Shamir: any threshold of them learn nothing"""
+    purpose: _builtins.str
+    """what for: one that every token was granted for, word for word; public to members"""
     max_price: _builtins.int
     """points; it is refused if it costs more"""
     @_builtins.property
@@ -123,11 +126,12 @@ class SubmitTask(_message.Message):
         committee: _abc.Iterable[_builtins.str] | None = ...,
         result_key: _builtins.bytes = ...,
         threshold: _builtins.int = ...,
+        purpose: _builtins.str = ...,
         max_price: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committee", b"committee", "max_price", b"max_price", "plan_hash", b"plan_hash", "result_key", b"result_key", "sources", b"sources", "sql", b"sql", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committee", b"committee", "max_price", b"max_price", "plan_hash", b"plan_hash", "purpose", b"purpose", "result_key", b"result_key", "sources", b"sources", "sql", b"sql", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

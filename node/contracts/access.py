@@ -41,7 +41,7 @@ def request(context: Context, operation: RequestAccess) -> str:
     DatasetName.parse(operation.dataset)
     shapes.columns(operation.columns)
     shapes.operations(operation.operations)
-    shapes.text("purpose", operation.purpose, MAX_TEXT)
+    shapes.purposes(operation.purposes)
     context.authorise()
     state = context.state
     dataset = published_dataset(state, operation.dataset)
@@ -54,7 +54,9 @@ def request(context: Context, operation: RequestAccess) -> str:
         requester=context.sender.id,
         requested_at_ms=context.time_ms,
     )
-    context.move(REQUEST, asked.id, asked, "access.requested", related=related(asked), detail=operation.purpose)
+    context.move(
+        REQUEST, asked.id, asked, "access.requested", related=related(asked), detail="; ".join(operation.purposes)
+    )
     policy = dataset.published.policy
     if policy.mode == ACCESS_MODE_AUTO or context.sender.institution in policy.auto_institutions:
         grant_on(context, asked, dataset, bid(asked)[1], POLICY)
@@ -145,7 +147,7 @@ def bid(asked: AccessRequest) -> tuple[int, AccessTerms]:
     return 0, AccessTerms(
         columns=requested.columns,
         operations=requested.operations,
-        purpose=requested.purpose,
+        purposes=requested.purposes,
         duration_ms=requested.duration_ms,
         uses=requested.uses,
     )
@@ -177,7 +179,7 @@ def grant_on(context: Context, asked: AccessRequest, dataset: Dataset, terms: Ac
         asked,
         columns=terms.columns or _all_columns(dataset),
         operations=terms.operations,
-        purpose=terms.purpose,
+        purposes=terms.purposes,
         duration_ms=terms.duration_ms,
         uses=terms.uses,
         min_cohort=max(
@@ -238,7 +240,7 @@ def _less(wanted: AccessTerms, granted: GrantAccess, dataset: Dataset) -> Access
     less = AccessTerms(
         columns=_narrowed("columns", granted.columns, wanted.columns or _all_columns(dataset)),
         operations=_narrowed("operations", granted.operations, wanted.operations),
-        purpose=wanted.purpose,
+        purposes=wanted.purposes,
         duration_ms=granted.duration_ms or wanted.duration_ms,
         uses=granted.uses or wanted.uses,
         min_cohort=granted.min_cohort or wanted.min_cohort,

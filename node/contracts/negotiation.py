@@ -29,7 +29,7 @@ def counter(context: Context, operation: CounterOffer) -> str:
     terms = operation.terms
     shapes.columns(terms.columns)
     shapes.operations(terms.operations)
-    shapes.text("purpose", terms.purpose, MAX_TEXT)
+    shapes.purposes(terms.purposes)
     shapes.text("note", operation.note, MAX_TEXT, required=False)
     asked = tables.REQUESTS.get(context.state, check_id(operation.request_id))
     dataset = published_dataset(context.state, asked.requested.dataset)

@@ -22,6 +22,7 @@ from koinon.limits import (
     MAX_KEYWORDS,
     MAX_PERIOD_MS,
     MAX_PRICE,
+    MAX_PURPOSES,
     MAX_ROWS,
     MAX_RULE,
     MAX_TEXT,
@@ -99,6 +100,15 @@ def columns(values: Sequence[str]) -> None:
     for value in values[:]:
         check_column(value)
     ascending("columns", values)
+
+
+def purposes(values: Sequence[str]) -> None:
+    """A non-empty, strictly ascending list of purposes, each in words of its own."""
+    if not 1 <= len(values) <= MAX_PURPOSES:
+        raise InvalidInput(f"{len(values)} purposes are named", hint=f"say what for, in 1 to {MAX_PURPOSES} ways")
+    for value in values[:]:
+        text("a purpose", value, MAX_TEXT)
+    ascending("purposes", values)
 
 
 def themes(codes: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ def submit(context: Context, operation: SubmitTask) -> str:
         raise Refused(
             f"people of {home} have {most} open tasks", rule="too-many", hint="wait for some to end, or cancel some"
         )
-    owners = {_check_source(context, source) for source in operation.sources}
+    owners = {_check_source(context, source, operation.purpose) for source in operation.sources}
     _check_cohort(context, operation)
     _check_committee(context, operation, owners)
     task = Task(
@@ -211,6 +211,7 @@ def _party_to(context: Context, task_id: str) -> tuple[Task, TaskParty]:
 
 def _check_form(operation: SubmitTask) -> None:
     shapes.text("sql", operation.sql, MAX_SQL)
+    shapes.text("purpose", operation.purpose, MAX_TEXT)
     shapes.exactly("plan_hash", operation.plan_hash, HASH_BYTES)
     shapes.exactly("result_key", operation.result_key, _RESULT_KEY_BYTES)
     if not 1 <= len(operation.sources) <= MAX_SOURCES:
@@ -225,10 +226,10 @@ def _check_form(operation: SubmitTask) -> None:
         check_institution(institution)
 
 
-def _check_source(context: Context, source: TaskSource) -> str:
-    """May the sender use this dataset so, now? Returns its publisher."""
+def _check_source(context: Context, source: TaskSource, purpose: str) -> str:
+    """May the sender use this dataset so, for this, now? Returns its publisher."""
     token = tables.TOKENS.get(context.state, source.token_id)
-    tokens.check_covers(token, context.sender.id, source)
+    tokens.check_covers(token, context.sender.id, source, purpose)
     tokens.check_status(token, context.time_ms)
     dataset = published_dataset(context.state, source.dataset)
     if source.version != dataset.version:

@@ -33,7 +33,7 @@ def grant(
     *,
     columns: Sequence[str],
     operations: Sequence[TaskOperation.ValueType],
-    purpose: str,
+    purposes: Sequence[str],
     duration_ms: int,
     uses: int,
     min_cohort: int,
@@ -66,7 +66,7 @@ def grant(
         holder=request.requester,
         columns=columns,
         operations=operations,
-        purpose=purpose,
+        purposes=purposes,
         granted_at_ms=context.time_ms,
         expires_at_ms=context.time_ms + duration_ms,
         uses_left=uses,
@@ -103,10 +103,11 @@ def check_status(token: Token, now_ms: int) -> None:
         raise Refused(f"{name} is used up", rule="token-used-up", hint="ask for access again")
 
 
-def check_covers(token: Token, holder: str, source: TaskSource) -> None:
-    """Does the token let this holder use these columns and operations of this dataset?
+def check_covers(token: Token, holder: str, source: TaskSource, purpose: str) -> None:
+    """Does the token let this holder use these columns and operations of this dataset, for this purpose?
 
-    Raises Refused with rule ``token-holder``, ``token-dataset``, ``token-columns`` or ``token-operations``.
+    Raises Refused with rule ``token-holder``, ``token-dataset``, ``token-columns``, ``token-operations`` or
+    ``token-purpose``.
     """
     name = f"token {token.id}"
     if token.holder != holder:
@@ -128,6 +129,12 @@ def check_covers(token: Token, holder: str, source: TaskSource) -> None:
             f"{name} does not cover {operation_names(missing)} on {token.dataset}",
             rule="token-operations",
             hint=f"it covers {operation_names(token.operations)}; request access for further operations",
+        )
+    if purpose not in token.purposes:
+        raise Refused(
+            f"{name} for {token.dataset} was not granted for the task's purpose",
+            rule="token-purpose",
+            hint=f"it was granted for: {'; '.join(token.purposes)}; say one of these, or ask for access for another",
         )
 
 

@@ -45,7 +45,7 @@ class QueryService(services_pb2_grpc.QueryServiceServicer):
         asker = PersonId.parse(caller().person)
         candidates = self._candidates(named, asker)
         response = await asyncio.to_thread(
-            _compile, request.sql, candidates, self._available(), asker.institution, self._application.parameters()
+            _compile, request, candidates, self._available(), asker.institution, self._application.parameters()
         )
         terms = self._application.terms(response.task, str(asker), self._application.time_ms)
         if terms.sources:
@@ -105,16 +105,26 @@ def _named_table(sql: str) -> DatasetName | TableName:
 
 
 def _compile(
-    sql: str, candidates: list[tuple[Dataset, list[Token]]], members: list[str], asker: str, parameters: Parameters
+    request: services_pb2.PlanQueryRequest,
+    candidates: list[tuple[Dataset, list[Token]]],
+    members: list[str],
+    asker: str,
+    parameters: Parameters,
 ) -> services_pb2.PlanQueryResponse:
-    """The plan, with the first token for each dataset that covers the query; if none does, the last says why."""
+    """The plan, with the first token for each dataset that covers the query; if none does, the last says why.
+
+    Raises as compile_plan; Refused with rule ``token-purpose`` when no purpose is stated and the tokens leave a choice.
+    """
     from mpc.plan import Source, compile_plan, plan_hash, task_for
 
+    shared = _shared_purposes(candidates)
+    purpose = request.purpose or (shared[0] if len(shared) == 1 else "")
     compile_with = partial(
         compile_plan,
-        sql,
+        request.sql,
         members=members,
         asker=asker,
+        purpose=purpose,
         min_committee=parameters.min_committee,
         max_committee=parameters.max_committee,
     )
@@ -125,13 +135,27 @@ def _compile(
             try:
                 compile_with([Source(dataset, token)])
             except Refused as error:
-                if error.rule in ("token-columns", "token-operations"):
+                if error.rule in ("token-columns", "token-operations", "token-purpose"):
                     continue
             chosen = token
             break
         sources.append(Source(dataset, chosen))
     plan = compile_with(sources)
-    return services_pb2.PlanQueryResponse(plan=plan, plan_hash=plan_hash(plan), task=task_for(plan))
+    if not purpose:
+        raise Refused(
+            "the tokens for the query do not say for which one purpose it is",
+            rule="token-purpose",
+            hint=f"state one with --purpose: {'; '.join(shared)}"
+            if shared
+            else "ask for access to all its datasets for one purpose, in the same words",
+        )
+    return services_pb2.PlanQueryResponse(plan=plan, plan_hash=plan_hash(plan), task=task_for(plan, purpose))
+
+
+def _shared_purposes(candidates: list[tuple[Dataset, list[Token]]]) -> list[str]:
+    """What the query could be for: purposes for which there is a token for each of its datasets. Ascending."""
+    granted = [{purpose for token in tokens for purpose in token.purposes} for _, tokens in candidates]
+    return sorted(set.intersection(*granted)) if granted else []
 
 
 class TaskService(services_pb2_grpc.TaskServiceServicer):

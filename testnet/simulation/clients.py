@@ -138,7 +138,7 @@ def _request(app: Application, rng: Random, members: Sequence[str]) -> Signed | 
     return f"{rng.choice(members)}/{ANALYST}", RequestAccess(
         dataset=rng.choice(datasets).published.name,
         operations=_OPERATIONS,
-        purpose="to learn",
+        purposes=["to learn"],
         duration_ms=rng.choice((1_000, 60_000, 600_000)),
         uses=rng.randint(1, 3),
     )
@@ -191,6 +191,7 @@ def _submit_task(app: Application, rng: Random, members: Sequence[str]) -> Signe
         committee=committee,
         result_key=bytes(32),
         threshold=1,
+        purpose="to learn",
         max_price=1_000,
     )
 

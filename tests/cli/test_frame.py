@@ -201,7 +201,7 @@ def test_text_from_the_ledger_never_acts_on_the_terminal(
     monkeypatch.setenv("FORCE_COLOR", "1")
     task = Task(id=HOSTILE, reason=HOSTILE, rule=HOSTILE, asker=HOSTILE, submitted=SubmitTask(sql=HOSTILE))
     task.parties.append(TaskParty(institution=HOSTILE))
-    request = AccessRequest(id=HOSTILE, requested=RequestAccess(dataset=HOSTILE, purpose=HOSTILE), requester=HOSTILE)
+    request = AccessRequest(id=HOSTILE, requested=RequestAccess(dataset=HOSTILE, purposes=[HOSTILE]), requester=HOSTILE)
     record = AuditRecord(kind=HOSTILE, actor=HOSTILE, subject=HOSTILE, detail=HOSTILE)
     institution = services.ListInstitutionsResponse()
     institution.institutions.add().descriptor.title = HOSTILE

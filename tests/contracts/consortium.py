@@ -131,7 +131,7 @@ def publication(name: str, *, auto: bool = True, **changes: Any) -> PublishDatas
 def access_request(dataset: str, *, uses: int = 2, duration_ms: int = 100_000) -> RequestAccess:
     """Everything, for a purpose."""
     return RequestAccess(
-        dataset=dataset, operations=ALL_OPERATIONS, purpose="to learn", duration_ms=duration_ms, uses=uses
+        dataset=dataset, operations=ALL_OPERATIONS, purposes=["to learn"], duration_ms=duration_ms, uses=uses
     )
 
 
@@ -252,6 +252,7 @@ class Consortium:
             committee=committee,
             result_key=bytes(32),
             threshold=(len(committee) - 1) // 2,
+            purpose="to learn",
         )
 
     def accept_all(self, task: str) -> None:

@@ -42,7 +42,7 @@ def offer(request: str, **changes: Any) -> CounterOffer:
     terms: dict[str, Any] = {
         "columns": ["age"],
         "operations": [TASK_OPERATION_COUNT],
-        "purpose": "to count",
+        "purposes": ["to count"],
         "duration_ms": 50_000,
         "uses": 5,
         "min_cohort": 20,
@@ -58,7 +58,12 @@ def test_a_counter_offer_is_taken_with_all_its_terms(consortium: Consortium) -> 
     assert (asked.offers[0].by_publisher, asked.offers[0].note) == (True, "how about this")
     token = consortium.app.token(consortium.do("iu/analyst", AcceptOffer(request_id=request, offer=1)))
     assert (list(token.columns), list(token.operations)) == (["age"], [TASK_OPERATION_COUNT])
-    assert (token.purpose, token.uses_left, token.min_cohort, token.decided_by) == ("to count", 5, 20, "um/operator")
+    assert (list(token.purposes), token.uses_left, token.min_cohort, token.decided_by) == (
+        ["to count"],
+        5,
+        20,
+        "um/operator",
+    )
     assert token.expires_at_ms == consortium.time_ms + 50_000
     asked = consortium.app.request(request)
     assert (asked.status, asked.token_id, asked.deadline_ms) == (REQUEST_STATUS_GRANTED, token.id, 0)
@@ -68,13 +73,13 @@ def test_a_counter_offer_is_taken_with_all_its_terms(consortium: Consortium) -> 
 def test_offers_go_to_and_fro_and_the_last_word_counts(consortium: Consortium) -> None:
     request = consortium.do("iu/analyst", access_request(NAME))
     consortium.do("um/operator", offer(request, uses=1))
-    consortium.do("iu/analyst", offer(request, uses=4, purpose="to count well"))
+    consortium.do("iu/analyst", offer(request, uses=4, purposes=["to count well"]))
     assert consortium.app.request(request).status == REQUEST_STATUS_OPEN
     assert consortium.refused("iu/analyst", AcceptOffer(request_id=request, offer=1)) == "offer"  # overtaken by its own
     assert consortium.refused("um/operator", GrantAccess(request_id=request)) == "offer"  # that is the request itself
     assert consortium.refused("um/operator", GrantAccess(request_id=request, offer=2, uses=5)) == "policy"
     token = consortium.app.token(consortium.do("um/operator", GrantAccess(request_id=request, offer=2, uses=3)))
-    assert (token.uses_left, token.purpose, token.min_cohort) == (3, "to count well", 20)
+    assert (token.uses_left, list(token.purposes), token.min_cohort) == (3, ["to count well"], 20)
 
 
 def test_an_offer_is_accepted_by_number_only(consortium: Consortium) -> None:
@@ -161,7 +166,7 @@ BAD_OFFERS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown column": ({"columns": ["weight"]}, "not-found"),
     "no operations": ({"operations": []}, "invalid-input"),
     "an operation not allowed at all": ({"operations": [TASK_OPERATION_VARIANCE]}, "policy"),
-    "no purpose": ({"purpose": ""}, "invalid-input"),
+    "no purpose": ({"purposes": []}, "invalid-input"),
     "no duration": ({"duration_ms": 0}, "invalid-input"),
     "too long": ({"duration_ms": 1_000_001}, "policy"),
     "too many uses": ({"uses": 101}, "policy"),

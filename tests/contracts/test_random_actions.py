@@ -318,6 +318,7 @@ class Ledger(RuleBasedStateMachine):
             committee=committee,
             result_key=bytes(32),
             threshold=1,
+            purpose="to learn",
             max_price=10_000,
         )
         return self.act(found[0].holder, task) or multiple()

@@ -73,7 +73,7 @@ class Market(Ledger):
     )
     def counter(self, sender: str, request: str, uses: int, price: Price | None) -> None:
         terms = AccessTerms(
-            operations=[TASK_OPERATION_COUNT], purpose="otherwise", duration_ms=200_000, uses=uses, price=price
+            operations=[TASK_OPERATION_COUNT], purposes=["otherwise"], duration_ms=200_000, uses=uses, price=price
         )
         self.act(sender, CounterOffer(request_id=request, terms=terms))
 

@@ -124,7 +124,7 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
     token = consortium.token("iu.a.t")
     submission = consortium.submission({"iu.a.t": token})
     task = consortium.do("um/analyst", submission)
-    terms = AccessTerms(operations=ALL_OPERATIONS, purpose="to learn", duration_ms=1, uses=1)
+    terms = AccessTerms(operations=ALL_OPERATIONS, purposes=["to learn"], duration_ms=1, uses=1)
     demand = consortium.do("um/analyst", wanted(columns=["age"]))
     dispute = consortium.do("um/analyst", claim(token, "iu", REMEDY_REVOCATION))
     consortium.do("iu/operator", DefineUnion(name="patients", title="Patients", administrator="iu/analyst"))

@@ -24,7 +24,16 @@ from koinon.v1.task_pb2 import (
     TaskSource,
 )
 from node.contracts import tasks as task_contracts
-from tests.contracts.consortium import BLOCK_MS, PLAN_HASH, Consortium, accept, complete, person, publication
+from tests.contracts.consortium import (
+    BLOCK_MS,
+    PLAN_HASH,
+    Consortium,
+    accept,
+    access_request,
+    complete,
+    person,
+    publication,
+)
 
 UM, IU = "um.ercp.indo_rct", "iu.ercp.indo_rct"
 COMMITTEE = ("case", "iu", "um")
@@ -289,6 +298,9 @@ BAD_TASKS: dict[str, tuple[Callable[[SubmitTask], object], str]] = {
     "a long query": (lambda t: setattr(t, "sql", "x" * 10_001), "invalid-input"),
     "no plan": (lambda t: setattr(t, "plan_hash", b""), "invalid-input"),
     "no result key": (lambda t: setattr(t, "result_key", b""), "invalid-input"),
+    "no purpose": (lambda t: t.ClearField("purpose"), "invalid-input"),
+    "a long purpose": (lambda t: setattr(t, "purpose", "x" * 2_001), "invalid-input"),
+    "another purpose": (lambda t: setattr(t, "purpose", "To learn"), "token-purpose"),
     "no sources": (lambda t: t.ClearField("sources"), "invalid-input"),
     "a source twice": (lambda t: t.sources.append(t.sources[0]), "invalid-input"),
     "sources out of order": (lambda t: t.sources.insert(0, t.sources.pop()), "invalid-input"),
@@ -322,6 +334,18 @@ def test_a_bad_task_is_refused_and_reserves_nothing(joint: Joint, case: str) -> 
     assert joint.refused(ASKER, task) == rule
     assert joint.uses_left() == [2, 2]
     assert joint.app.open_tasks() == []
+
+
+def test_a_task_is_for_one_purpose_that_all_its_tokens_have(joint: Joint) -> None:
+    wanted = access_request(UM)
+    wanted.purposes[:] = ["to learn", "to teach"]
+    tokens = joint.tokens | {UM: joint.app.request(joint.do(ASKER, wanted)).token_id}
+    task = joint.submission(tokens)
+    assert joint.app.task(joint.do(ASKER, task)).submitted.purpose == "to learn"
+    task.purpose = "to teach"  # only one of the two was granted for that
+    refusal = joint.send(ASKER, task).refusal
+    assert (refusal.rule, tokens[IU] in refusal.message) == ("token-purpose", True)
+    assert "to learn" in refusal.hint
 
 
 def test_a_token_for_another_dataset_does_not_fit(joint: Joint) -> None:

@@ -284,7 +284,7 @@ def test_a_table_without_institution_asks_every_publisher_in_one_transaction(nod
     asked = [operation.request_access for operation in body.operations]
     assert [one.dataset for one in asked] == ["iu.ercp.indo_rct", "um.ercp.indo_rct"]
     assert [TaskOperation.Name(o) for o in asked[0].operations] == ["TASK_OPERATION_COUNT", "TASK_OPERATION_AVG"]
-    assert (asked[0].duration_ms, asked[0].uses, asked[0].purpose) == (172_800_000, 3, "reproduce")
+    assert (asked[0].duration_ms, asked[0].uses, list(asked[0].purposes)) == (172_800_000, 3, ["reproduce"])
     assert [one.id for one in made] == [f"{1:032x}", f"{2:032x}"]
 
 

@@ -137,7 +137,7 @@ def test_malformed(name: str, data: bytes) -> None:
 
 
 def test_oversized() -> None:
-    largest = Operation(request_access=RequestAccess(purpose="x" * MAX_ENVELOPE_BYTES))
+    largest = Operation(request_access=RequestAccess(purposes=["x" * MAX_ENVELOPE_BYTES]))
     assert rule_of(envelope.sign(CHAIN, [largest], KEY, 1_000, NONCE)) == "oversized-transaction"
     operations = [OPERATION] * MAX_OPERATIONS
     envelope.verify(CHAIN, envelope.sign(CHAIN, operations, KEY, 1_000, NONCE))

@@ -43,6 +43,7 @@ SQL = "SELECT rx, COUNT(*) AS n, AVG(age) AS mean, SUM(age) AS years FROM ercp.i
 COMMITTEE = ("case", "iu", "um")
 SCALE = 10**6
 TASK_ID = f"{1:032x}"  # what the fake node creates
+PURPOSE = "to learn"
 OPENED = [1, 1, 295, 1, 45_270_001, 1, 13_355 * SCALE, 1, 1, 307, 0, 0, 1, -4 * SCALE]
 
 
@@ -86,7 +87,7 @@ class Consortium:
         self.sealed: list[SealedOutput] = []
         node.answers |= {
             "QueryService/PlanQuery": services.PlanQueryResponse(
-                plan=self.plan, plan_hash=plan_hash(self.plan), task=task_for(self.plan)
+                plan=self.plan, plan_hash=plan_hash(self.plan), task=task_for(self.plan, PURPOSE)
             ),
             "TaskService/GetTask": lambda request: services.GetTaskResponse(task=self.task()),
             "TaskService/FetchOutputs": lambda request: services.FetchOutputsResponse(outputs=self.outputs()),
@@ -193,6 +194,7 @@ def test_plan_shows_without_submitting(consortium: Consortium, client: Client, n
         (lambda answer: answer.task.sources.pop(), "the sources"),
         (lambda answer: setattr(answer.task.sources[0], "token_id", "b" * 32), "the sources"),
         (lambda answer: setattr(answer.task, "sql", "SELECT 1"), "the query"),
+        (lambda answer: setattr(answer.task, "purpose", "to sell"), "the purpose"),
     ],
 )
 def test_a_plan_that_contradicts_itself_is_never_signed(
@@ -200,7 +202,7 @@ def test_a_plan_that_contradicts_itself_is_never_signed(
 ) -> None:
     change(node.answers["QueryService/PlanQuery"])
     with pytest.raises(Corrupt, match=says) as caught:
-        client.query(SQL)
+        client.query(SQL, purpose=PURPOSE)
     assert caught.value.rule == "wrong-answer"
     assert not node.received
 

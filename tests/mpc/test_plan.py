@@ -248,6 +248,19 @@ def test_each_source_is_checked_and_named(change: str, kind: type[KoinonError], 
         assert word in caught.value.message
 
 
+def test_every_token_was_granted_for_the_purpose() -> None:
+    given = sources("um", "iu")
+    given[0].token.purposes[:] = ["to learn", "to teach"]
+    given[1].token.purposes[:] = ["to teach"]
+    plan = compile_plan(PAPER_QUERY, given, MEMBERS, asker=OUTSIDER, purpose="to teach")
+    assert task_for(plan, "to teach").purpose == "to teach"
+    assert plan == compile_plan(PAPER_QUERY, given, MEMBERS, asker=OUTSIDER), "the plan is the same whatever it is for"
+    with pytest.raises(Refused, match="granted for another purpose: to teach") as caught:
+        compile_plan(PAPER_QUERY, given, MEMBERS, asker=OUTSIDER, purpose="to learn")
+    assert caught.value.rule == "token-purpose"
+    assert "iu.ercp.indo_rct" in caught.value.message
+
+
 def test_no_token_at_all() -> None:
     with pytest.raises(Refused, match=r"no usable token for ercp\.indo_rct") as caught:
         compiled(PAPER_QUERY, [])

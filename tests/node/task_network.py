@@ -153,7 +153,7 @@ class TaskNetwork:
         published = publication(name, row_count=10 * (len(rows(owner)) // 10), commitment=staged.commitment)
         published.policy.operations[:] = OPERATIONS
         self.consortium.do(f"{owner}/operator", published)
-        request = RequestAccess(dataset=name, operations=OPERATIONS, purpose="test", duration_ms=900_000, uses=100)
+        request = RequestAccess(dataset=name, operations=OPERATIONS, purposes=["test"], duration_ms=900_000, uses=100)
         self.tokens[name] = self.consortium.app.request(self.consortium.do("um/analyst", request)).token_id
 
     # --- the ledger
@@ -197,7 +197,7 @@ class TaskNetwork:
 
     def ask(self, plan: Plan, **changes: bytes) -> str:
         """Submit the task of a plan; its id."""
-        task = task_for(plan)
+        task = task_for(plan, "test")
         task.result_key = self.result_key.public_key
         for name, value in changes.items():
             setattr(task, name, value)

@@ -192,7 +192,7 @@ async def test_another_plan_than_the_one_compiled_is_refused(network: TaskNetwor
 
 async def test_sources_on_the_ledger_are_those_of_the_plan(network: TaskNetwork) -> None:
     """Consensus checks what the asker says its query uses; each party, that the query uses nothing else."""
-    task = task_for(network.plan())
+    task = task_for(network.plan(), "test")
     task.result_key = network.result_key.public_key
     for source in task.sources:
         source.operations[:] = [TASK_OPERATION_COUNT]
