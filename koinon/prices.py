@@ -49,8 +49,13 @@ def text(price: Price) -> str:
 
 
 def cost(terms: Terms) -> int:
-    """All that a task's asker pays on submitting: its price, and the periods that it begins."""
-    return terms.points + sum(source.subscription for source in terms.sources)
+    """All that a task's asker pays on submitting: its price, the consortium's fee, and the periods that it begins."""
+    return terms.points + terms.fee + sum(source.subscription for source in terms.sources)
+
+
+def of_one_use(price: Price, rows: int) -> int:
+    """Points for one task over data of so many published rows; of a price per period, for the period that it begins."""
+    return min(price.points * rows, MAX_PRICE) if price.unit == PRICE_UNIT_ROW else price.points
 
 
 def of_source(source: SourceTerms) -> str:

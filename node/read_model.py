@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from governance import taxonomy
-from koinon import trail
+from koinon import prices, trail
 from koinon.errors import Exhausted, InvalidInput, KoinonError, NotFound, Unavailable
 from koinon.trail import Dimension
 from koinon.v1.access_pb2 import AccessRequest, Token
@@ -34,7 +34,6 @@ from koinon.v1.catalog_pb2 import (
 )
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
-from koinon.v1.points_pb2 import PRICE_UNIT_ROW
 from koinon.v1.task_pb2 import Task
 from node import audit_index
 from node import read_schema as schema
@@ -239,7 +238,7 @@ class ReadModel:
                 dataset.released_at_ms,
                 outcomes.count(VERIFICATION_OUTCOME_CONFIRMED),
                 outcomes.count(VERIFICATION_OUTCOME_CONTESTED),
-                published.price.points * (published.row_count if published.price.unit == PRICE_UNIT_ROW else 1),
+                prices.of_one_use(published.price, published.row_count),
             )
         )
         names = [column.name for column in columns]

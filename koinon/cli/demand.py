@@ -29,7 +29,12 @@ def demand() -> None:
 @click.option(
     "--themes", type=comma_list, default="", metavar="LIST", help="And be of one of these, or a narrower one."
 )
-@click.option("--budget", type=click.IntRange(min=0), default=0, help="Points you would pay in all; 0 says nothing.")
+@click.option(
+    "--budget",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Points you would pay in all; no dearer dataset matches. 0 says nothing.",
+)
 @click.option("--days", type=click.IntRange(min=1), default=90, show_default=True, help="How long it stands.")
 def post(title: str, purpose: str, columns: tuple[str, ...], themes: tuple[str, ...], budget: int, days: int) -> None:
     """Post what you miss. Analysts only.
@@ -85,7 +90,7 @@ def list_(mine: bool, matched: bool, only_open: bool, limit: int) -> None:
 @demand.command()
 @click.argument("demand_id")
 def show(demand_id: str) -> None:
-    """Show DEMAND_ID, and the datasets that match it."""
+    """Show DEMAND_ID, the datasets that match it, and those that would if they cost less."""
     found = invocation().client.demand.show(demand_id)
     if invocation().json:
         output.show_json(plain(found))
@@ -106,8 +111,13 @@ def show(demand_id: str) -> None:
             ]
         )
     )
-    rows = [(match.dataset, str(match.version), when(match.matched_at_ms)) for match in found.matches]
-    output.show(output.table(("Dataset", "Version", "Matched"), rows, right=("Version",)))
+    rows = [
+        (match.dataset, str(match.version), when(match.matched_at_ms), str(match.price), fits)
+        for matches, fits in ((found.matches, "yes"), (found.priced_out, "no: over budget"))
+        for match in matches
+    ]
+    columns = ("Dataset", "Version", "Published", "Price of a use", "Matches")
+    output.show(output.table(columns, rows, right=("Version", "Price of a use")))
 
 
 @demand.command()

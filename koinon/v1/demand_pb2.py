@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16koinon/v1/demand.proto\x12\tkoinon.v1\"r\n\nPostDemand\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12\x0e\n\x06themes\x18\x03 \x03(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x0e\n\x06\x62udget\x18\x05 \x01(\x04\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\x03\"3\n\x0eWithdrawDemand\x12\x11\n\tdemand_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"F\n\x0b\x44\x65mandMatch\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x15\n\rmatched_at_ms\x18\x03 \x01(\x03\"\xdc\x01\n\x06\x44\x65mand\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x06posted\x18\x02 \x01(\x0b\x32\x15.koinon.v1.PostDemand\x12\x10\n\x08\x64\x65mander\x18\x03 \x01(\t\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.koinon.v1.DemandStatus\x12\x14\n\x0cposted_at_ms\x18\x05 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x06 \x01(\x03\x12\'\n\x07matches\x18\x07 \x03(\x0b\x32\x16.koinon.v1.DemandMatch\x12\x0e\n\x06reason\x18\x08 \x01(\t*}\n\x0c\x44\x65mandStatus\x12\x1d\n\x19\x44\x45MAND_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45MAND_STATUS_OPEN\x10\x01\x12\x1b\n\x17\x44\x45MAND_STATUS_WITHDRAWN\x10\x02\x12\x19\n\x15\x44\x45MAND_STATUS_EXPIRED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16koinon/v1/demand.proto\x12\tkoinon.v1\"r\n\nPostDemand\x12\r\n\x05title\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12\x0e\n\x06themes\x18\x03 \x03(\t\x12\x0f\n\x07purpose\x18\x04 \x01(\t\x12\x0e\n\x06\x62udget\x18\x05 \x01(\x04\x12\x13\n\x0b\x64uration_ms\x18\x06 \x01(\x03\"3\n\x0eWithdrawDemand\x12\x11\n\tdemand_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"U\n\x0b\x44\x65mandMatch\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x15\n\rmatched_at_ms\x18\x03 \x01(\x03\x12\r\n\x05price\x18\x04 \x01(\x04\"\x88\x02\n\x06\x44\x65mand\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x06posted\x18\x02 \x01(\x0b\x32\x15.koinon.v1.PostDemand\x12\x10\n\x08\x64\x65mander\x18\x03 \x01(\t\x12\'\n\x06status\x18\x04 \x01(\x0e\x32\x17.koinon.v1.DemandStatus\x12\x14\n\x0cposted_at_ms\x18\x05 \x01(\x03\x12\x15\n\rexpires_at_ms\x18\x06 \x01(\x03\x12\'\n\x07matches\x18\x07 \x03(\x0b\x32\x16.koinon.v1.DemandMatch\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12*\n\npriced_out\x18\t \x03(\x0b\x32\x16.koinon.v1.DemandMatch*}\n\x0c\x44\x65mandStatus\x12\x1d\n\x19\x44\x45MAND_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45MAND_STATUS_OPEN\x10\x01\x12\x1b\n\x17\x44\x45MAND_STATUS_WITHDRAWN\x10\x02\x12\x19\n\x15\x44\x45MAND_STATUS_EXPIRED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.demand_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEMANDSTATUS']._serialized_start=501
-  _globals['_DEMANDSTATUS']._serialized_end=626
+  _globals['_DEMANDSTATUS']._serialized_start=560
+  _globals['_DEMANDSTATUS']._serialized_end=685
   _globals['_POSTDEMAND']._serialized_start=37
   _globals['_POSTDEMAND']._serialized_end=151
   _globals['_WITHDRAWDEMAND']._serialized_start=153
   _globals['_WITHDRAWDEMAND']._serialized_end=204
   _globals['_DEMANDMATCH']._serialized_start=206
-  _globals['_DEMANDMATCH']._serialized_end=276
-  _globals['_DEMAND']._serialized_start=279
-  _globals['_DEMAND']._serialized_end=499
+  _globals['_DEMANDMATCH']._serialized_end=291
+  _globals['_DEMAND']._serialized_start=294
+  _globals['_DEMAND']._serialized_end=558
 # @@protoc_insertion_point(module_scope)

@@ -105,27 +105,31 @@ Global___WithdrawDemand: _TypeAlias = WithdrawDemand  # noqa: Y015
 
 @_typing.final
 class DemandMatch(_message.Message):
-    """A dataset that has what the demand asks for, as published while the demand stood."""
+    """A dataset that has what the demand asks for, as published while the demand stood, and what one use of it cost then."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATASET_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MATCHED_AT_MS_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """full name"""
     version: _builtins.int
     matched_at_ms: _builtins.int
+    price: _builtins.int
+    """points; of a price per period, for the period"""
     def __init__(
         self,
         *,
         dataset: _builtins.str = ...,
         version: _builtins.int = ...,
         matched_at_ms: _builtins.int = ...,
+        price: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "matched_at_ms", b"matched_at_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "matched_at_ms", b"matched_at_ms", "price", b"price", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,6 +147,7 @@ class Demand(_message.Message):
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     MATCHES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PRICED_OUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     demander: _builtins.str
     """person id"""
@@ -157,6 +162,10 @@ class Demand(_message.Message):
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___DemandMatch]:
         """in order of time, one per dataset"""
 
+    @_builtins.property
+    def priced_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___DemandMatch]:
+        """would match, but one use costs more than the budget; in order of time"""
+
     def __init__(
         self,
         *,
@@ -168,10 +177,11 @@ class Demand(_message.Message):
         expires_at_ms: _builtins.int = ...,
         matches: _abc.Iterable[Global___DemandMatch] | None = ...,
         reason: _builtins.str = ...,
+        priced_out: _abc.Iterable[Global___DemandMatch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["posted", b"posted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demander", b"demander", "expires_at_ms", b"expires_at_ms", "id", b"id", "matches", b"matches", "posted", b"posted", "posted_at_ms", b"posted_at_ms", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demander", b"demander", "expires_at_ms", b"expires_at_ms", "id", b"id", "matches", b"matches", "posted", b"posted", "posted_at_ms", b"posted_at_ms", "priced_out", b"priced_out", "reason", b"reason", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

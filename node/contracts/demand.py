@@ -1,15 +1,17 @@
 """Demand: what analysts miss in the catalog, matched with what is published while the demand stands.
 
-A dataset matches when it has every column asked for, whatever case, and one of the themes or a narrower one. A demand
-is found by its first column, or where it names none by its themes: so a publication looks only at the demands that
-share one with it, of which there are so many at most; the longest waiting is told first. Both sides find the match in
-the audit trail and in their lists.
+A dataset matches when it has every column asked for, whatever case, and one of the themes or a narrower one, and when
+one use of it costs no more than the budget, if there is one. What only its price keeps from matching is told as well,
+with the price: its publisher may ask for less. A demand is found by its first column, or where it names none by its
+themes: so a publication looks only at the demands that share one with it, of which there are so many at most; matches
+are told first, and the longest waiting among them. Both sides find the match in the audit trail and in their lists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
+from koinon import prices
 from koinon.errors import InvalidInput, Refused
 from koinon.limits import (
     MAX_DEMAND_MS,
@@ -109,15 +111,17 @@ def match(context: Context, dataset: Dataset, themes: Collection[str]) -> None:
     if not found:
         return
     demands = [tables.DEMANDS.get(context.state, demand_id) for demand_id in sorted(found)]
-    fitting = [demand for demand in demands if _fits(demand, dataset, columns, themes)]
-    fitting.sort(key=lambda demand: (demand.posted_at_ms, demand.id))
+    price = prices.of_one_use(dataset.published.price, dataset.published.row_count)
+    fitting = [demand for demand in demands if _fits(demand, dataset, price, columns, themes)]
+    fitting.sort(key=lambda demand: (not _affords(demand, price), demand.posted_at_ms, demand.id))
     for demand in fitting[:MAX_MATCHES_PER_PUBLICATION]:
-        _note(context, demand, dataset)
+        _note(context, demand, dataset, price)
 
 
-def _fits(demand: Demand, dataset: Dataset, columns: Collection[str], themes: Collection[str]) -> bool:
-    """Has the dataset what is asked for, and does its demander not know it yet?"""
-    posted, known = demand.posted, demand.matches
+def _fits(demand: Demand, dataset: Dataset, price: int, columns: Collection[str], themes: Collection[str]) -> bool:
+    """Has the dataset what is asked for, whatever it costs, and does its demander not know so yet?"""
+    posted = demand.posted
+    known = demand.matches if _affords(demand, price) else [*demand.matches, *demand.priced_out]
     return (
         all(name.lower() in columns for name in posted.columns)
         and (not posted.themes or any(code in themes for code in posted.themes))
@@ -126,12 +130,27 @@ def _fits(demand: Demand, dataset: Dataset, columns: Collection[str], themes: Co
     )
 
 
-def _note(context: Context, demand: Demand, dataset: Dataset) -> None:
+def _affords(demand: Demand, price: int) -> bool:
+    """Is a price for one use within the budget? One that says nothing affords everything."""
+    return not demand.posted.budget or price <= demand.posted.budget
+
+
+def _note(context: Context, demand: Demand, dataset: Dataset, price: int) -> None:
+    """Tell both sides of a match, or of what the price alone keeps from being one."""
     name = dataset.published.name
     related = [*_related(demand), f"dataset:{name}", f"institution:{dataset.publisher}"]
     detail = f"{name}, version {dataset.version}"
-    context.move(DEMAND, demand.id, demand, "demand.matched", related=related, detail=detail)
-    demand.matches.append(DemandMatch(dataset=name, version=dataset.version, matched_at_ms=context.time_ms))
+    found = DemandMatch(dataset=name, version=dataset.version, matched_at_ms=context.time_ms, price=price)
+    if _affords(demand, price):
+        context.move(DEMAND, demand.id, demand, "demand.matched", related=related, detail=detail)
+        demand.matches.append(found)
+        dearer = [match for match in demand.priced_out if match.dataset != name]
+        del demand.priced_out[:]
+        demand.priced_out.extend(dearer)
+    else:
+        detail += f": one use costs {price} points, and the budget is {demand.posted.budget}"
+        context.move(DEMAND, demand.id, demand, "demand.priced_out", related=related, detail=detail)
+        demand.priced_out.append(found)
     tables.DEMANDS.put(context.state, demand.id, demand)
 
 

@@ -183,6 +183,7 @@ DEMAND = Machine(
     {
         "demand.posted": {"": "open"},
         "demand.matched": {"open": "open"},
+        "demand.priced_out": {"open": "open"},  # all but its price would match
         "demand.withdrawn": {"open": "withdrawn"},
         "demand.expired": {"open": "expired"},
     },

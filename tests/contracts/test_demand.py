@@ -8,6 +8,7 @@ import pytest
 
 from koinon.v1.demand_pb2 import DEMAND_STATUS_EXPIRED, DEMAND_STATUS_OPEN, DEMAND_STATUS_WITHDRAWN, WithdrawDemand
 from koinon.v1.identity_pb2 import ROLE_ANALYST, RegisterPerson
+from koinon.v1.points_pb2 import PRICE_UNIT_PERIOD, PRICE_UNIT_ROW, PRICE_UNIT_USE, Price
 from node.contracts import demand
 from tests.contracts.consortium import START_MS, Consortium, person, publication, wanted
 
@@ -58,6 +59,59 @@ def test_a_dataset_matches_once_also_when_it_gets_better(consortium: Consortium)
         consortium.do("iu/operator", publication("iu.a.t", themes=["HEAL"]))
     assert matches(consortium, posted) == ["iu.a.t"]
     assert consortium.app.demand(posted).matches[0].version == 2
+
+
+@pytest.mark.parametrize(
+    ("price", "budget", "affordable"),
+    [
+        (None, 1, True),
+        (Price(unit=PRICE_UNIT_USE, points=50), 50, True),
+        (Price(unit=PRICE_UNIT_USE, points=51), 50, False),
+        (Price(unit=PRICE_UNIT_USE, points=51), 0, True),  # a demand without a budget
+        (Price(unit=PRICE_UNIT_ROW, points=2), 320, True),  # of 160 published rows
+        (Price(unit=PRICE_UNIT_ROW, points=2), 319, False),
+        (Price(unit=PRICE_UNIT_PERIOD, points=50, period_ms=1_000), 49, False),
+    ],
+)
+def test_what_costs_more_than_the_budget_does_not_match_and_says_why(
+    consortium: Consortium, price: Price | None, budget: int, affordable: bool
+) -> None:
+    posted = consortium.do(ASKER, wanted(columns=["age"], budget=budget))
+    consortium.do("iu/operator", publication("iu.a.t", price=price))
+    found = consortium.app.demand(posted)
+    assert [[match.dataset for match in listed] for listed in (found.matches, found.priced_out)] == (
+        [["iu.a.t"], []] if affordable else [[], ["iu.a.t"]]
+    )
+    record = consortium.records()[-1]
+    assert record.kind == ("demand.matched" if affordable else "demand.priced_out")
+    assert list(record.related) == ["person:um/analyst", "dataset:iu.a.t", "institution:iu"]
+    if not affordable:
+        assert record.detail.endswith(f": one use costs {found.priced_out[0].price} points, and the budget is {budget}")
+
+
+def test_a_lower_price_makes_a_match_of_what_was_too_dear(consortium: Consortium) -> None:
+    posted = consortium.do(ASKER, wanted(columns=["age"], budget=50))
+    for points in (200, 100):  # told once: a publisher cannot fill the trail by changing its price
+        consortium.do("iu/operator", publication("iu.a.t", price=Price(unit=PRICE_UNIT_USE, points=points)))
+        found = consortium.app.demand(posted)
+        assert [(match.version, match.price) for match in found.priced_out] == [(1, 200)]
+    consortium.do("iu/operator", publication("iu.a.t", price=Price(unit=PRICE_UNIT_USE, points=50)))
+    found = consortium.app.demand(posted)
+    assert ([(match.version, match.price) for match in found.matches], list(found.priced_out)) == ([(3, 50)], [])
+    consortium.do("iu/operator", publication("iu.a.t", price=Price(unit=PRICE_UNIT_USE, points=100)))
+    assert not consortium.app.demand(posted).priced_out
+    assert [record.kind for record in consortium.records() if record.kind.startswith("demand.")] == [
+        "demand.posted",
+        "demand.priced_out",
+        "demand.matched",
+    ]
+
+
+def test_matches_come_before_what_is_too_dear(consortium: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demand, "MAX_MATCHES_PER_PUBLICATION", 1)
+    poor, rich = (consortium.do(ASKER, wanted(columns=["age"], budget=budget)) for budget in (1, 100))
+    consortium.do("iu/operator", publication("iu.a.t", price=Price(unit=PRICE_UNIT_USE, points=50)))
+    assert (matches(consortium, rich), list(consortium.app.demand(poor).priced_out)) == (["iu.a.t"], [])
 
 
 def test_a_demand_stands_until_it_is_withdrawn_or_over(consortium: Consortium) -> None:

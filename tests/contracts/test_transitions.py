@@ -27,7 +27,8 @@ request: access.requested -open, access.countered open-countered, access.counter
   access.withdrawn open-withdrawn, access.withdrawn countered-withdrawn, access.expired open-expired,
   access.expired countered-expired
 taxonomy: taxonomy.changed -active, taxonomy.changed active-active
-demand: demand.posted -open, demand.matched open-open, demand.withdrawn open-withdrawn, demand.expired open-expired
+demand: demand.posted -open, demand.matched open-open, demand.priced_out open-open,
+  demand.withdrawn open-withdrawn, demand.expired open-expired
 dispute: dispute.opened -open, dispute.answered open-arbitration, dispute.unanswered open-arbitration,
   dispute.ruled arbitration-arbitration, dispute.decided open-decided, dispute.decided arbitration-decided,
   dispute.withdrawn open-withdrawn, dispute.withdrawn arbitration-withdrawn
@@ -38,7 +39,8 @@ task: task.submitted -submitted, task.accepted submitted-submitted, task.running
   task.reported running-running, task.completed running-completed, task.failed submitted-failed,
   task.failed running-failed, task.cancelled submitted-cancelled, task.cancelled running-cancelled,
   task.expired submitted-expired, task.expired running-expired
-account: points.minted -, points.burned -, points.transferred -, points.claimed -
+account: points.minted -, points.burned -, points.transferred -, points.claimed -,
+  points.charged -
 escrow: escrow.held -held, escrow.frozen held-frozen, escrow.thawed frozen-held, escrow.settled held-settled,
   escrow.settled frozen-settled, escrow.refunded held-refunded, escrow.refunded frozen-refunded
 union: union.defined -open, union.defined open-open, union.members_set open-open
