@@ -83,10 +83,7 @@ def share(terms: Terms) -> list[Share]:
     for source, points, own in zip(terms.sources, divide(providers, weights), weights, strict=True):
         measure = _MEASURES[shares.weighting].format(own=own, total=sum(weights))
         why = f"data of {source.dataset}: {measure}, of the providers' {providers} of {price}"
-        if source.administrator:
-            found += _of_union(source, points, shares, why)
-        else:
-            found.append(Share(source.payee, points, why))
+        found += _of_data(source, points, shares, why)
     return [item for item in found if item.points]
 
 
@@ -98,10 +95,7 @@ def share_subscription(source: SourceTerms, shares: Shares) -> list[Share]:
     fund, rest = divide(source.points, [shares.fund_bp, BASIS_POINTS - shares.fund_bp])
     found = [Share(FUND, fund, f"consortium fund: {fund} of {source.points}")]
     why = f"data of {source.dataset} for a period: {rest} of {source.points}"
-    if source.administrator:
-        found += _of_union(source, rest, shares, why)
-    else:
-        found.append(Share(source.payee, rest, why))
+    found += _of_data(source, rest, shares, why)
     return [item for item in found if item.points]
 
 
@@ -130,7 +124,10 @@ _MEASURES = {
 }
 
 
-def _of_union(source: SourceTerms, points: int, shares: Shares, why: str) -> list[Share]:
+def _of_data(source: SourceTerms, points: int, shares: Shares, why: str) -> list[Share]:
+    """What a dataset earns goes to its payee; of a data union's part, its administrator gets some."""
+    if not source.administrator:
+        return [Share(source.payee, points, why)]
     bp = shares.union_administrator_bp
     administrator, members = divide(points, [bp, BASIS_POINTS - bp])
     return [

@@ -43,13 +43,15 @@ def test_who_weighs_more_gets_no_less_and_nothing_goes_to_no_weight(points: int,
 
 @given(POINTS, WEIGHTS, st.randoms(use_true_random=False))
 def test_another_order_changes_only_who_wins_ties(points: int, weights: list[int], random: object) -> None:
-    order = list(range(len(weights)))
+    def left_over(weights: list[int]) -> list[tuple[int, int]]:
+        """(remainder, points it won) of each part: a tie is between equal remainders, whatever the weights."""
+        total = sum(weights) or len(weights)
+        quotas = [divmod(points * weight, total) for weight in (weights if sum(weights) else [1] * len(weights))]
+        return sorted((rest, part - whole) for part, (whole, rest) in zip(divide(points, weights), quotas, strict=True))
+
+    order = list(weights)
     random.shuffle(order)  # type: ignore[attr-defined]
-    shuffled = divide(points, [weights[index] for index in order])
-    straight = divide(points, weights)
-    assert sorted(zip([weights[index] for index in order], shuffled, strict=True)) == sorted(
-        zip(weights, straight, strict=True)
-    )
+    assert left_over(order) == left_over(weights)
 
 
 @given(st.integers(0, 10_000), WEIGHTS)
