@@ -15,6 +15,7 @@ from koinon import genesis as genesis_file
 from koinon import key_files, proposals
 from koinon.cli import output
 from koinon.cli.app import invocation
+from koinon.cli.keys import new_passphrase
 from koinon.errors import InvalidFile, InvalidInput
 from koinon.key_files import ENVIRONMENT as PASSPHRASE
 from koinon.key_files import AskPassphrase
@@ -75,7 +76,7 @@ def init(
         _endpoints(host, ports),
         listen_host=listen,
         people=_people(people),
-        passphrase=None if no_passphrase else _new_passphrase(),
+        passphrase=None if no_passphrase else new_passphrase("the new keys"),
     )
     click.echo(f"{institution} lives in {paths.path}; its people's keys and profiles are in {paths.people}", err=True)
     click.echo("hint: exchange descriptor.json with the other members, then join them all: koinon genesis", err=True)
@@ -205,18 +206,6 @@ def ask_passphrase(prompt: str) -> str:
 def _environment_passphrase() -> AskPassphrase | None:
     """Opens keys where the passphrase is in the environment, which is looked at first; else they stay closed."""
     return (lambda _: "") if os.environ.get(PASSPHRASE) else None
-
-
-def _new_passphrase() -> str:
-    if passphrase := os.environ.get(PASSPHRASE):
-        return passphrase
-    if not sys.stdin.isatty():
-        raise InvalidInput(
-            "there is no passphrase for the new keys",
-            hint=f"set {PASSPHRASE}, or run this in a terminal to be asked; --no-passphrase for tests only",
-        )
-    answer: str = click.prompt("Passphrase for the new keys", hide_input=True, confirmation_prompt=True, err=True)
-    return answer
 
 
 def _endpoints(host: str, ports: str) -> homes.Endpoints:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def verify(source: Path, genesis_path: Path | None) -> None:
         genesis = _own(trusted, kept.genesis)
         with _scratch() as scratch, _progress() as on_progress:
             found = replay.replay(genesis, kept.blocks(), scratch, on_progress)
-    _tell(found, trusted is not None)
+    _tell_replayed(found, trusted is not None)
 
 
 @ledger.command()
@@ -140,44 +140,6 @@ def _examined(genesis: Genesis, store: LevelStore) -> Examined:
         return examine.examine(genesis, store, lambda height: line.update(f"examining the ledger: block {height}"))
 
 
-def _tell_examined(found: Examined, trusted: bool) -> None:
-    chain, first = found.chain, found.chain.height - found.blocks + 1
-    facts = {
-        "verified": True,
-        "by": "signatures",
-        "chain_id": chain.chain_id,
-        "height": chain.height,
-        "block_hash": chain.block_hash.hex(),
-        "state_commitment": chain.hashes.state_commitment.hex(),
-        "audit_root": chain.hashes.audit_root.hex(),
-        "headers": found.headers,
-        "first_block": first,
-        "records": found.records,
-    }
-    if invocation().json:
-        output.show_json(facts)
-        return
-    output.show_text("verified by signatures: state and audit log are those that validators signed\n")
-    output.show(
-        output.facts(
-            [
-                ("Chain", chain.chain_id),
-                ("Height", f"{chain.height}, {when(chain.time_ms)}"),
-                ("Block", chain.block_hash.hex()),
-                ("State", chain.hashes.state_commitment.hex()),
-                ("Audit log", f"{found.records} records, root {chain.hashes.audit_root.hex()}"),
-                ("Headers", f"{found.headers}, from the genesis on"),
-            ]
-        )
-    )
-    output.say(
-        f"blocks below {first} are not here: that executing them leads to this state was not verified; "
-        "an archive, or a node that keeps all, can be replayed"
-    )
-    if not trusted:
-        output.say(_OWN_GENESIS)
-
-
 @contextmanager
 def _opened(home: Path) -> Iterator[LevelStore]:
     """The store of a home. Raises InvalidFile, and what LevelStore raises: Unavailable while the node runs."""
@@ -214,35 +176,62 @@ def _own(trusted: Genesis | None, own: Genesis) -> Genesis:
     return own
 
 
-def _tell(found: Replayed, trusted: bool) -> None:
+def _tell_replayed(found: Replayed, trusted: bool) -> None:
+    _tell(
+        found,
+        "verified: every block follows from the genesis",
+        {"by": "replay", "transactions": found.transactions},
+        ("Transactions", str(found.transactions)),
+        () if trusted else (_OWN_GENESIS,),
+    )
+
+
+def _tell_examined(found: Examined, trusted: bool) -> None:
+    first = found.chain.height - found.blocks + 1
+    limits = (
+        f"blocks below {first} are not here: that executing them leads to this state was not verified; "
+        "an archive, or a node that keeps all, can be replayed"
+    )
+    _tell(
+        found,
+        "verified by signatures: state and audit log are those that validators signed",
+        {"by": "signatures", "headers": found.headers, "first_block": first},
+        ("Headers", f"{found.headers}, from the genesis on"),
+        (limits,) if trusted else (limits, _OWN_GENESIS),
+    )
+
+
+def _tell(
+    found: Replayed | Examined, verdict: str, how: dict[str, object], counted: tuple[str, str], warnings: Sequence[str]
+) -> None:
     chain = found.chain
+    state, audit = chain.hashes.state_commitment.hex(), chain.hashes.audit_root.hex()
     if invocation().json:
         output.show_json(
             {
                 "verified": True,
-                "by": "replay",
+                **how,
                 "chain_id": chain.chain_id,
                 "height": chain.height,
                 "block_hash": chain.block_hash.hex(),
-                "state_commitment": chain.hashes.state_commitment.hex(),
-                "audit_root": chain.hashes.audit_root.hex(),
-                "transactions": found.transactions,
+                "state_commitment": state,
+                "audit_root": audit,
                 "records": found.records,
             }
         )
         return
-    output.show_text("verified: every block follows from the genesis\n")
+    output.show_text(f"{verdict}\n")
     output.show(
         output.facts(
             [
                 ("Chain", chain.chain_id),
                 ("Height", f"{chain.height}, {when(chain.time_ms)}"),
                 ("Block", chain.block_hash.hex()),
-                ("State", chain.hashes.state_commitment.hex()),
-                ("Audit log", f"{found.records} records, root {chain.hashes.audit_root.hex()}"),
-                ("Transactions", str(found.transactions)),
+                ("State", state),
+                ("Audit log", f"{found.records} records, root {audit}"),
+                counted,
             ]
         )
     )
-    if not trusted:
-        output.say(_OWN_GENESIS)
+    for warning in warnings:
+        output.say(warning)

@@ -104,14 +104,14 @@ def show_rotated(kind: str, key_hex: str) -> None:
         output.show_text(f"{kind} key {key_hex}\n")
 
 
-def new_passphrase() -> str:
-    """For a key that is being made. Raises InvalidInput where nobody can be asked."""
+def new_passphrase(what: str = "the new key") -> str:
+    """For what is being made. Raises InvalidInput where nobody can be asked."""
     if passphrase := os.environ.get(key_files.ENVIRONMENT):
         return passphrase
     if not sys.stdin.isatty():
         raise InvalidInput(
-            "there is no passphrase for the new key",
+            f"there is no passphrase for {what}",
             hint=f"set {key_files.ENVIRONMENT}, or run this in a terminal to be asked; --no-passphrase for tests only",
         )
-    answer: str = click.prompt("Passphrase for the new key", hide_input=True, confirmation_prompt=True, err=True)
+    answer: str = click.prompt(f"Passphrase for {what}", hide_input=True, confirmation_prompt=True, err=True)
     return answer
