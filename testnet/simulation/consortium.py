@@ -31,9 +31,8 @@ def person(name: str, *roles: Role.ValueType, key_name: str = "") -> Person:
     return Person(id=name, public_key=key(key_name or name).public_key, roles=roles)
 
 
-@cache
-def descriptor(index: int, power: int) -> InstitutionDescriptor:
-    name = f"v{index}"
+def descriptor(name: str, number: int, power: int, people: Sequence[Person]) -> InstitutionDescriptor:
+    """An institution with keys made from its name; ``number`` makes its addresses its own."""
     return InstitutionDescriptor(
         id=name,
         title=name.upper(),
@@ -41,12 +40,19 @@ def descriptor(index: int, power: int) -> InstitutionDescriptor:
         node_key=key(name).public_key,
         sealing_key=hashlib.sha256(f"{name} sealing".encode()).digest(),
         tls_certificate=b"\x30\x20" + hashlib.sha256(f"{name} certificate".encode()).digest(),
-        peer_address=f"127.0.0.1:{7000 + index}",
-        rpc_address=f"127.0.0.1:{7100 + index}",
-        mpc_address=f"127.0.0.1:{7200 + index}",
+        peer_address=f"127.0.0.1:{7000 + number}",
+        rpc_address=f"127.0.0.1:{7100 + number}",
+        mpc_address=f"127.0.0.1:{7200 + number}",
         power=power,
-        people=[person(f"{name}/{OPERATOR}", ROLE_OPERATOR), person(f"{name}/{ANALYST}", ROLE_ANALYST)],
+        people=people,
     )
+
+
+@cache
+def _member(number: int, power: int) -> InstitutionDescriptor:
+    name = f"v{number}"
+    people = [person(f"{name}/{OPERATOR}", ROLE_OPERATOR), person(f"{name}/{ANALYST}", ROLE_ANALYST)]
+    return descriptor(name, number, power, people)
 
 
 @cache
@@ -56,7 +62,7 @@ def genesis(powers: Sequence[int]) -> Genesis:
     chosen.accept_window_ms = 2_000
     chosen.run_window_ms = 4_000
     chosen.heartbeat_ms = 3_000
-    members = [descriptor(index, power) for index, power in enumerate(powers)]
+    members = [_member(number, power) for number, power in enumerate(powers)]
     chosen.computing_share_bp, chosen.coordinator_share_bp, chosen.fund_share_bp = 1_001, 333, 500
     chosen.settlement_delay_ms = 1_000
     budgets = {f"person:{member.id}/{ANALYST}": 1_000 for member in members}

@@ -7,16 +7,16 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import koinon
 from koinon.cli import main
 from koinon.errors import Refused
 from testnet.data import PATIENTS, descriptor_path, table_path
 from testnet.network import Testnet
+from tests.cli.people import People
 
 TABLE = "ercp.indo_rct"
 SQL = (
@@ -25,31 +25,8 @@ SQL = (
 )
 
 
-class Consortium:
-    """A network whose people type commands."""
-
-    def __init__(self, network: Testnet) -> None:
-        self.network = network
-
-    def run(self, who: str, *arguments: str) -> Result:
-        return CliRunner().invoke(main, ["--profile", str(self.network.profile(who)), *arguments])
-
-    def ok(self, who: str, *arguments: str) -> str:
-        result = self.run(who, *arguments)
-        assert result.exit_code == 0, f"{arguments}: {result.stderr}"
-        return result.stdout
-
-    def data(self, who: str, *arguments: str) -> Any:
-        return json.loads(self.ok(who, *arguments, "--json"))
-
-    def refused(self, who: str, code: int, rule: str, *arguments: str) -> str:
-        result = self.run(who, *arguments)
-        assert result.exit_code == code, f"{arguments}: {result.stdout}{result.stderr}"
-        error, hint = result.stderr.splitlines()[-2:]
-        assert error.startswith("error: ")
-        assert error.endswith(f" [{rule}]"), result.stderr
-        assert hint.startswith("hint: ")
-        return error
+class Consortium(People):
+    """People of four institutions that published one table each."""
 
     def token(self, institution: str, status: str = "active") -> str:
         tokens = self.data("analyst", "access", "list", "--mine", "--dataset", f"{institution}.{TABLE}")["tokens"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from koinon.cli import main
-from koinon.errors import KoinonError
 from testnet.network import Testnet
+from tests.cli.people import People
+from tests.waiting import eventually
 
 MEMBERS = ("a", "b", "c", "d")
-PATIENCE_S = 60
 
 
-class Consortium:
-    """A network whose operators type commands."""
-
-    def __init__(self, network: Testnet) -> None:
-        self.network = network
+class Consortium(People):
+    """The operators; each is called by its institution alone."""
 
     def run(self, who: str, *arguments: str) -> Result:
-        return CliRunner().invoke(main, ["--profile", str(self.network.profile(f"{who}-operator")), *arguments])
-
-    def ok(self, who: str, *arguments: str) -> str:
-        result = self.run(who, *arguments)
-        assert result.exit_code == 0, f"{arguments}: {result.stderr}"
-        return result.stdout
-
-    def data(self, who: str, *arguments: str) -> Any:
-        return json.loads(self.ok(who, *arguments, "--json"))
+        return super().run(f"{who}-operator", *arguments)
 
     def propose(self, who: str, *arguments: str) -> str:
         """The new proposal's id."""
@@ -53,16 +40,6 @@ class Consortium:
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     with Testnet.create(tmp_path_factory.mktemp("gov") / "net", MEMBERS) as network:
         yield Consortium(network)
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up:
-        with contextlib.suppress(KoinonError):
-            if holds():
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"never: {what}")
 
 
 def test_a_parameter_from_preview_to_effect(consortium: Consortium) -> None:

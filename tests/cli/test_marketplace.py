@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from testnet.network import Testnet
-from tests.cli.test_end_to_end import Consortium
+from tests.cli.people import People
 
 TABLE = "a.demo.trial"
 
 
 @pytest.fixture(scope="module")
-def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
     with Testnet.create(tmp_path_factory.mktemp("marketplace"), ["b", "a", "c", "d"]) as network:
-        yield Consortium(network)
+        yield People(network)
 
 
-def test_from_a_wish_to_a_verdict(consortium: Consortium, tmp_path: Path) -> None:
+def test_from_a_wish_to_a_verdict(consortium: People, tmp_path: Path) -> None:
     analyst = "analyst"  # of b, the first named
     wish = consortium.data(
         analyst, "demand", "post", "Ages by arm", "--columns", "age,arm", "--themes", "HEAL", "--purpose", "a trial"

@@ -12,7 +12,6 @@ from typing import Any
 from koinon import genesis as genesis_file
 from koinon import parameters
 from koinon.envelope import sign
-from koinon.keys import SigningKey
 from koinon.v1.access_pb2 import RequestAccess
 from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.catalog_pb2 import (
@@ -36,9 +35,6 @@ from koinon.v1.identity_pb2 import (
     ROLE_OPERATOR,
     ROLE_REGULATOR,
     Genesis,
-    InstitutionDescriptor,
-    Person,
-    Role,
 )
 from koinon.v1.task_pb2 import AcceptTask, CompleteTask, SubmitTask, TaskSource
 from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED, Operation, TransactionResult
@@ -46,7 +42,9 @@ from node.abci import DecidedBlock, Finalized
 from node.application import Application
 from node.store.kv import KeyValueStore
 from node.store.memory import MemoryStore
+from testnet.simulation import consortium as named
 
+key, person = named.key, named.person
 START_MS = 1_700_000_000_000
 BLOCK_MS = 1_000
 MEMBERS = ("case", "iu", "uk", "um")
@@ -61,15 +59,6 @@ _FIELDS = {
 }
 
 
-def key(name: str) -> SigningKey:
-    """The key of a person ('um/analyst'), a node ('um') or anything else that needs one."""
-    return SigningKey(hashlib.sha256(name.encode()).digest())
-
-
-def person(name: str, *roles: Role.ValueType, key_name: str = "") -> Person:
-    return Person(id=name, public_key=key(key_name or name).public_key, roles=roles)
-
-
 def operation(message: Any) -> Operation:
     """Wrap an operation's message, unless it is wrapped."""
     if isinstance(message, Operation):
@@ -80,24 +69,17 @@ def operation(message: Any) -> Operation:
 
 def genesis(members: tuple[str, ...] = MEMBERS) -> Genesis:
     descriptors = [
-        InstitutionDescriptor(
-            id=name,
-            title=name.upper(),
-            validator_key=key(f"{name} validator").public_key,
-            node_key=key(name).public_key,
-            sealing_key=hashlib.sha256(f"{name} sealing".encode()).digest(),
-            tls_certificate=b"\x30\x20" + hashlib.sha256(f"{name} certificate".encode()).digest(),
-            peer_address=f"127.0.0.1:{7000 + index}",
-            rpc_address=f"127.0.0.1:{7100 + index}",
-            mpc_address=f"127.0.0.1:{7200 + index}",
-            power=1,
-            people=[
+        named.descriptor(
+            name,
+            number,
+            1,
+            [
                 person(f"{name}/operator", ROLE_OPERATOR),
                 person(f"{name}/analyst", ROLE_ANALYST),
                 person(f"{name}/regulator", ROLE_REGULATOR),
             ],
         )
-        for index, name in enumerate(members)
+        for number, name in enumerate(members)
     ]
     return genesis_file.join("test", START_MS, descriptors, parameters.defaults())
 

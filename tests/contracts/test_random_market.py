@@ -43,13 +43,10 @@ from koinon.v1.dispute_pb2 import (
 )
 from koinon.v1.points_pb2 import (
     ESCROW_STATUS_FROZEN,
-    ESCROW_STATUS_HELD,
-    ESCROW_STATUS_REFUNDED,
     PRICE_UNIT_USE,
     Escrow,
     Price,
 )
-from koinon.v1.task_pb2 import TASK_STATUS_RUNNING, TASK_STATUS_SUBMITTED, Task
 from tests.contracts.consortium import access_request, claim, wanted
 from tests.contracts.test_random_actions import DATASETS, NODES, RARELY, Ledger, mostly
 
@@ -212,22 +209,13 @@ class Market(Ledger):
         holding = {name for dispute in self.all("dispute", Dispute) if dispute.deadline_ms for name in dispute.escrows}
         assert frozen <= holding
 
-    @invariant()
-    def escrow_follows_its_task(self) -> None:
-        refunded = {
+    def refunded(self) -> set[str]:
+        return {
             name
             for dispute in self.all("dispute", Dispute)
             if REMEDY_REFUND in dispute.remedies
             for name in dispute.escrows
         }
-        for task in self.all("task", Task):
-            escrow = self.consortium.app.escrow(task.id)
-            assert (escrow is not None) == bool(task.terms.points)
-            if escrow is None or escrow.status == ESCROW_STATUS_FROZEN or escrow.paid or escrow.planned:
-                continue
-            open_ = task.status in (TASK_STATUS_SUBMITTED, TASK_STATUS_RUNNING)
-            if escrow.id not in refunded:
-                assert escrow.status == (ESCROW_STATUS_HELD if open_ else ESCROW_STATUS_REFUNDED), task
 
     def teardown(self) -> None:
         super().teardown()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -13,6 +13,7 @@ from koinon import limits
 from mpc.session import MAGIC
 from node import mpc_port
 from node.mpc_port import MpcPort
+from tests.waiting import until
 
 TASK = "0123456789abcdef" * 2
 PREAMBLE = MAGIC + bytes.fromhex(TASK)
@@ -38,12 +39,6 @@ class Worker:
 
 async def dial(port: MpcPort) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", port.port)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 async def assert_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

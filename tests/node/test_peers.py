@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -21,6 +20,7 @@ from koinon.v1.session_pb2 import SealedOutput
 from node import tls
 from node.config import Address
 from node.peers import Member, Peers
+from tests.waiting import until
 
 GENESIS = b"g" * 32
 
@@ -29,12 +29,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class Inbox:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -14,6 +13,7 @@ from koinon.v1.identity_pb2 import RevokePerson
 from koinon.v1.transaction_pb2 import Operation, Refusal
 from node import pool as pools
 from node.pool import PENDING, REJECTED, Pool
+from tests.waiting import until
 
 CHAIN = "test-0123456789abcdef"
 KEYS = [SigningKey(bytes([number]) * 32) for number in range(3)]
@@ -49,12 +49,6 @@ async def host() -> AsyncIterator[Host]:
     made = Host()
     yield made
     made.pool.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_what_enters_waits_in_order_and_is_told_together(host: Host) -> None:

@@ -280,21 +280,17 @@ def _no_answer(message: DeliverRequest) -> None:
     return None
 
 
-def _forge_manifest(message: DeliverRequest) -> DeliverRequest:
-    """Digests of a state that the liar would like to be true."""
-    if message.HasField("snapshot_offer"):
-        manifest = SnapshotManifest.FromString(message.snapshot_offer.manifest)
-        manifest.state_chunks[0] = hashlib.sha256(b"mine").digest()
-        message.snapshot_offer.manifest = manifest.SerializeToString(deterministic=True)
-    return message
+def _forge_digest(field: str) -> Callable[[DeliverRequest], DeliverRequest]:
+    """Digests of what the liar would like to be true."""
 
+    def forge(message: DeliverRequest) -> DeliverRequest:
+        if message.HasField("snapshot_offer"):
+            manifest = SnapshotManifest.FromString(message.snapshot_offer.manifest)
+            getattr(manifest, field)[0] = hashlib.sha256(b"mine").digest()
+            message.snapshot_offer.manifest = manifest.SerializeToString(deterministic=True)
+        return message
 
-def _forge_audit(message: DeliverRequest) -> DeliverRequest:
-    if message.HasField("snapshot_offer"):
-        manifest = SnapshotManifest.FromString(message.snapshot_offer.manifest)
-        manifest.audit_chunks[0] = hashlib.sha256(b"mine").digest()
-        message.snapshot_offer.manifest = manifest.SerializeToString(deterministic=True)
-    return message
+    return forge
 
 
 def _forge_header(message: DeliverRequest) -> DeliverRequest:
@@ -321,8 +317,8 @@ BENDS = {
     "chunk not kept": _keep_no_chunk,
     "no chunk": _no_chunk,
     "no answer": _no_answer,
-    "forged state": _forge_manifest,
-    "forged audit log": _forge_audit,
+    "forged state": _forge_digest("state_chunks"),
+    "forged audit log": _forge_digest("audit_chunks"),
     "forged header": _forge_header,
     "too few signatures": _too_few_signatures,
     "garbage": _garbage,

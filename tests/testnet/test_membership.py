@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,7 @@ from node.replay import replay, stored
 from node.store.leveldb import LevelStore
 from node.store.memory import MemoryStore
 from testnet.network import Testnet
-
-PATIENCE_S = 60
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -59,16 +58,6 @@ class Writer(threading.Thread):
     def stop(self) -> None:
         self._over.set()
         self.join()
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while time.monotonic() < give_up:
-        with contextlib.suppress(KoinonError):
-            if holds():
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"never: {what}")
 
 
 def decide(network: Testnet, voters: tuple[str, ...], action: Action) -> None:

@@ -26,19 +26,13 @@ from koinon.rpc import HINT_KEY, RULE_KEY
 from koinon.v1 import peer_pb2, peer_pb2_grpc, services_pb2, services_pb2_grpc
 from node import tls
 from testnet.network import Testnet, free_ports
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testnet]:
     with Testnet.create(tmp_path_factory.mktemp("net")) as running:
         yield running
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    give_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up, what
-        time.sleep(0.05)
 
 
 def operator(network: Testnet, institution: str) -> koinon.Client:
@@ -74,7 +68,7 @@ def test_every_node_decides_and_sees_the_others(network: Testnet) -> None:
 def test_what_one_node_is_told_every_node_knows(network: Testnet) -> None:
     with operator(network, "um") as um, operator(network, "case") as case:
         register(um, "um", "somebody")
-        until(lambda: "um/somebody" in names(case), "case knows what um decided")
+        eventually(lambda: "um/somebody" in names(case), "case knows what um decided")
         assert um.status().faults_tolerated == 1
 
 
@@ -179,10 +173,10 @@ def test_a_killed_node_is_not_missed_and_catches_up(network: Testnet) -> None:
         network.restart("case")
         network.wait_ready()
         with operator(network, "case") as case:
-            until(lambda: case.status().height >= um.status().height, "case catches up")
+            eventually(lambda: case.status().height >= um.status().height, "case catches up")
             assert names(case) == names(um)
             register(case, "case", "back-again")
-        until(lambda: "case/back-again" in names(um), "case decides with the others")
+        eventually(lambda: "case/back-again" in names(um), "case decides with the others")
 
 
 def test_the_ledger_of_a_stopped_node_replays_offline(network: Testnet, tmp_path: Path) -> None:
@@ -209,7 +203,7 @@ def test_with_two_of_four_down_nothing_is_decided_and_nothing_is_lost(network: T
         network.kill("uk")
         height = um.status().height
         waiting = thread.submit(register, um, "um", "during-standstill")
-        until(lambda: um.status().pending_transactions == 1, "the transaction waits in the pool")
+        eventually(lambda: um.status().pending_transactions == 1, "the transaction waits in the pool")
         with pytest.raises(TimeoutError):
             waiting.result(1)
         assert um.status().height <= height + 1  # a block may have been on its way
