@@ -55,5 +55,6 @@ clean: ## remove everything made here
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/latest.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+.venv/dev.stamp: requirements/schemas.txt
 .venv/%.stamp: requirements/%.txt requirements/install.sh pyproject.toml
 	@sh requirements/install.sh $*

