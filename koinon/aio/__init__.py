@@ -89,15 +89,23 @@ class Client:
         """Send a transaction of unknown status again; it counts once. Raises Refused, StatusUnknown."""
         return await self._session.resend(unknown.envelope)
 
-    async def plan(self, sql: str) -> PlannedQuery:
+    async def plan(self, sql: str, *, purpose: str = "") -> PlannedQuery:
         """A dry run: what the query would do, what it costs, who learns what. Raises as ``tasks.plan``."""
-        return await self.tasks.plan(sql)
+        return await self.tasks.plan(sql, purpose=purpose)
 
     async def query(
-        self, sql: str, *, max_price: int = 0, on_progress: OnProgress | None = None, timeout_s: float = QUERY_S
+        self,
+        sql: str,
+        *,
+        purpose: str = "",
+        max_price: int = 0,
+        on_progress: OnProgress | None = None,
+        timeout_s: float = QUERY_S,
     ) -> Result:
         """Run a joint query for at most ``max_price`` points, and open its result here. Raises as ``tasks.query``."""
-        return await self.tasks.query(sql, max_price=max_price, on_progress=on_progress, timeout_s=timeout_s)
+        return await self.tasks.query(
+            sql, purpose=purpose, max_price=max_price, on_progress=on_progress, timeout_s=timeout_s
+        )
 
     async def close(self) -> None:
         """Close the connection; calls under way end."""

@@ -39,14 +39,15 @@ class Access:
         self,
         name: str,
         *,
-        purpose: str,
+        purpose: str | Collection[str],
         operations: Collection[str] = (),
         columns: Collection[str] = (),
         days: int = 30,
         uses: int = 10,
     ) -> list[AccessRequest]:
-        """Ask for ``uses`` computations within ``days`` of the grant; the purpose is public to members.
+        """Ask for ``uses`` computations within ``days`` of the grant.
 
+        The purpose is public to members, and every query states it word for word; there may be several.
         ``collection.table`` without the institution asks every institution that publishes one, in one
         transaction. Empty ``columns`` means all, empty ``operations`` (words: count, sum, avg, variance, group_by)
         what each policy allows. Returns the requests, in the order of the datasets' names; those that a policy
@@ -59,7 +60,7 @@ class Access:
                 dataset=dataset.published.name,
                 columns=sorted(columns),
                 operations=asked or dataset.published.policy.operations,
-                purpose=purpose,
+                purposes=_listed(purpose),
                 duration_ms=days * DAY_MS,
                 uses=uses,
             )
@@ -138,7 +139,7 @@ class Access:
         *,
         columns: Collection[str] = (),
         operations: Collection[str] = (),
-        purpose: str = "",
+        purpose: str | Collection[str] = "",
         days: int = 0,
         uses: int = 0,
         min_cohort: int = 0,
@@ -156,7 +157,8 @@ class Access:
             terms.columns[:] = sorted(columns)
         if operations:
             terms.operations[:] = numbers(TaskOperation, operations, "operation")
-        terms.purpose = purpose or terms.purpose
+        if purpose:
+            terms.purposes[:] = _listed(purpose)
         terms.duration_ms = days * DAY_MS or terms.duration_ms
         terms.uses = uses or terms.uses
         terms.min_cohort = min_cohort or terms.min_cohort
@@ -211,7 +213,11 @@ def latest_terms(request: AccessRequest) -> AccessTerms:
     return AccessTerms(
         columns=asked.columns,
         operations=asked.operations,
-        purpose=asked.purpose,
+        purposes=asked.purposes,
         duration_ms=asked.duration_ms,
         uses=asked.uses,
     )
+
+
+def _listed(purpose: str | Collection[str]) -> list[str]:
+    return [purpose] if isinstance(purpose, str) else sorted(set(purpose))

@@ -98,22 +98,30 @@ class Tasks:
             task = await self._get(GetTaskRequest(id=task.id, wait_ms=wait_ms, unless=task.status))
         return task
 
-    async def plan(self, sql: str) -> PlannedQuery:
+    async def plan(self, sql: str, *, purpose: str = "") -> PlannedQuery:
         """Compile a query without running it: what it would do, and who would learn what.
 
-        Raises UnsupportedQuery, NotFound, Refused (no token, cohort too small), Corrupt.
+        ``purpose`` is one that access was granted for, word for word; it may be left out where the tokens for all
+        datasets have exactly one in common. Raises UnsupportedQuery, NotFound, Refused (no token, cohort too small), Corrupt.
         """
         if len(sql) > MAX_SQL:
             raise InvalidInput(
                 f"the query has {len(sql)} characters; at most {MAX_SQL} are allowed", hint="ask for less at once"
             )
         connection = self._session.connection
-        return planned.check(await connection.call(connection.query.PlanQuery, PlanQueryRequest(sql=sql)), sql)
+        request = PlanQueryRequest(sql=sql, purpose=purpose)
+        return planned.check(await connection.call(connection.query.PlanQuery, request), sql, purpose)
 
     async def query(
-        self, sql: str, *, max_price: int = 0, on_progress: OnProgress | None = None, timeout_s: float = QUERY_S
+        self,
+        sql: str,
+        *,
+        purpose: str = "",
+        max_price: int = 0,
+        on_progress: OnProgress | None = None,
+        timeout_s: float = QUERY_S,
     ) -> Result:
-        """Run a query jointly and open its result here, after checking it against the ledger.
+        """Run a query jointly and open its result here, after checking it against the ledger. ``purpose`` as in ``plan``.
 
         What costs more than ``max_price`` points is refused, by the ledger too (rule max-price). If the call is
         cancelled or times out, so is the task, and its points come back. Raises as ``plan``; TaskFailed,
@@ -121,7 +129,7 @@ class Tasks:
         """
         started = time.monotonic()
         _say(on_progress, Progress("planning"))
-        offer = await self.plan(sql)
+        offer = await self.plan(sql, purpose=purpose)
         if offer.price > max_price:
             raise Refused(
                 f"the query costs {offer.price} points, and at most {max_price} may be paid",
