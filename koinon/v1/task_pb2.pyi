@@ -242,6 +242,33 @@ class CancelTask(_message.Message):
 Global___CancelTask: _TypeAlias = CancelTask  # noqa: Y015
 
 @_typing.final
+class ReceiveResult(_message.Message):
+    """The asker opened the result: it joined these sealed outputs, each as its party had reported it. Nothing about the result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    OUTPUT_DIGESTS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    @_builtins.property
+    def output_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """in the order of the committee; of those that were at hand"""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        output_digests: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_digests", b"output_digests", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveResult: _TypeAlias = ReceiveResult  # noqa: Y015
+
+@_typing.final
 class TaskParty(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -290,6 +317,7 @@ class Task(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ENDED_BY_FIELD_NUMBER: _builtins.int
     RUN_WINDOW_MS_FIELD_NUMBER: _builtins.int
+    RECEIVED_AT_MS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     asker: _builtins.str
@@ -306,6 +334,8 @@ class Task(_message.Message):
     """institution or person id"""
     run_window_ms: _builtins.int
     """from running until every party must have reported, as of the submission"""
+    received_at_ms: _builtins.int
+    """when the asker confirmed that it opened the result; 0: it has not"""
     @_builtins.property
     def submitted(self) -> Global___SubmitTask: ...
     @_builtins.property
@@ -331,11 +361,12 @@ class Task(_message.Message):
         reason: _builtins.str = ...,
         ended_by: _builtins.str = ...,
         run_window_ms: _builtins.int = ...,
+        received_at_ms: _builtins.int = ...,
         terms: _points_pb2.Terms | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["submitted", b"submitted", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker", "deadline_ms", b"deadline_ms", "ended_at_ms", b"ended_at_ms", "ended_by", b"ended_by", "id", b"id", "parties", b"parties", "reason", b"reason", "rule", b"rule", "run_window_ms", b"run_window_ms", "status", b"status", "submitted", b"submitted", "submitted_at_ms", b"submitted_at_ms", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asker", b"asker", "deadline_ms", b"deadline_ms", "ended_at_ms", b"ended_at_ms", "ended_by", b"ended_by", "id", b"id", "parties", b"parties", "reason", b"reason", "received_at_ms", b"received_at_ms", "rule", b"rule", "run_window_ms", b"run_window_ms", "status", b"status", "submitted", b"submitted", "submitted_at_ms", b"submitted_at_ms", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,11 +97,14 @@ class TransactionBody(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_MS_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
+    MAX_FEE_FIELD_NUMBER: _builtins.int
     chain_id: _builtins.str
     nonce: _builtins.bytes
     """16 random bytes"""
     expires_at_ms: _builtins.int
     """block time from which it can no longer be included"""
+    max_fee: _builtins.int
+    """points that the sender agrees to pay in fees, all operations together; of tasks see max_price"""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
         """1 to limits.MAX_OPERATIONS"""
@@ -113,10 +116,11 @@ class TransactionBody(_message.Message):
         nonce: _builtins.bytes = ...,
         expires_at_ms: _builtins.int = ...,
         operations: _abc.Iterable[Global___Operation] | None = ...,
+        max_fee: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "expires_at_ms", b"expires_at_ms", "nonce", b"nonce", "operations", b"operations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_id", b"chain_id", "expires_at_ms", b"expires_at_ms", "max_fee", b"max_fee", "nonce", b"nonce", "operations", b"operations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +168,7 @@ class Operation(_message.Message):
     SET_UNION_MEMBERS_FIELD_NUMBER: _builtins.int
     CLAIM_EARNINGS_FIELD_NUMBER: _builtins.int
     RECORD_READING_FIELD_NUMBER: _builtins.int
+    RECEIVE_RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register_person(self) -> _identity_pb2.RegisterPerson: ...
     @_builtins.property
@@ -240,6 +245,8 @@ class Operation(_message.Message):
     def claim_earnings(self) -> _points_pb2.ClaimEarnings: ...
     @_builtins.property
     def record_reading(self) -> _audit_pb2.RecordReading: ...
+    @_builtins.property
+    def receive_result(self) -> _task_pb2.ReceiveResult: ...
     def __init__(
         self,
         *,
@@ -281,12 +288,13 @@ class Operation(_message.Message):
         set_union_members: _points_pb2.SetUnionMembers | None = ...,
         claim_earnings: _points_pb2.ClaimEarnings | None = ...,
         record_reading: _audit_pb2.RecordReading | None = ...,
+        receive_result: _task_pb2.ReceiveResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "begin_voting", b"begin_voting", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "record_reading", b"record_reading", "register_person", b"register_person", "request_access", b"request_access", "revoke_key", b"revoke_key", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rotate_key", b"rotate_key", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "begin_voting", b"begin_voting", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "receive_result", b"receive_result", "record_reading", b"record_reading", "register_person", b"register_person", "request_access", b"request_access", "revoke_key", b"revoke_key", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rotate_key", b"rotate_key", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "begin_voting", b"begin_voting", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "record_reading", b"record_reading", "register_person", b"register_person", "request_access", b"request_access", "revoke_key", b"revoke_key", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rotate_key", b"rotate_key", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_offer", b"accept_offer", "accept_task", b"accept_task", "answer_dispute", b"answer_dispute", "apply_for_membership", b"apply_for_membership", "begin_voting", b"begin_voting", "cancel_task", b"cancel_task", "cast_ballot", b"cast_ballot", "claim_earnings", b"claim_earnings", "complete_task", b"complete_task", "counter_offer", b"counter_offer", "define_union", b"define_union", "deny_access", b"deny_access", "fail_task", b"fail_task", "grant_access", b"grant_access", "open_dispute", b"open_dispute", "operation", b"operation", "post_demand", b"post_demand", "propose", b"propose", "publish_dataset", b"publish_dataset", "receive_result", b"receive_result", "record_reading", b"record_reading", "register_person", b"register_person", "request_access", b"request_access", "revoke_key", b"revoke_key", "revoke_person", b"revoke_person", "revoke_token", b"revoke_token", "rotate_key", b"rotate_key", "rule_dispute", b"rule_dispute", "set_union_members", b"set_union_members", "submit_task", b"submit_task", "transfer_points", b"transfer_points", "update_endpoints", b"update_endpoints", "verify_dataset", b"verify_dataset", "withdraw_application", b"withdraw_application", "withdraw_dataset", b"withdraw_dataset", "withdraw_demand", b"withdraw_demand", "withdraw_dispute", b"withdraw_dispute", "withdraw_proposal", b"withdraw_proposal", "withdraw_request", b"withdraw_request", "withdraw_verification", b"withdraw_verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["register_person", "revoke_person", "update_endpoints", "rotate_key", "revoke_key", "begin_voting", "publish_dataset", "withdraw_dataset", "verify_dataset", "withdraw_verification", "post_demand", "withdraw_demand", "request_access", "grant_access", "deny_access", "revoke_token", "counter_offer", "accept_offer", "withdraw_request", "open_dispute", "answer_dispute", "rule_dispute", "withdraw_dispute", "submit_task", "accept_task", "complete_task", "fail_task", "cancel_task", "propose", "cast_ballot", "withdraw_proposal", "apply_for_membership", "withdraw_application", "transfer_points", "define_union", "set_union_members", "claim_earnings", "record_reading"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["register_person", "revoke_person", "update_endpoints", "rotate_key", "revoke_key", "begin_voting", "publish_dataset", "withdraw_dataset", "verify_dataset", "withdraw_verification", "post_demand", "withdraw_demand", "request_access", "grant_access", "deny_access", "revoke_token", "counter_offer", "accept_offer", "withdraw_request", "open_dispute", "answer_dispute", "rule_dispute", "withdraw_dispute", "submit_task", "accept_task", "complete_task", "fail_task", "cancel_task", "propose", "cast_ballot", "withdraw_proposal", "apply_for_membership", "withdraw_application", "transfer_points", "define_union", "set_union_members", "claim_earnings", "record_reading", "receive_result"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 

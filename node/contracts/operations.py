@@ -71,6 +71,7 @@ HANDLERS: dict[str, Handler] = {
     "set_union_members": unions.set_members,
     "claim_earnings": unions.claim,
     "record_reading": readings.record,
+    "receive_result": tasks.receive,
 }
 """By the name of the operation in ``Operation``'s oneof; every row has one in governance.permissions."""
 

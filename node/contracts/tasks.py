@@ -5,6 +5,9 @@ plan's hash is right each party decides for itself, by compiling the plan, befor
 
 Once a task runs, its uses are spent however it ends: whether a computation fails may depend on what is in the rows, so
 a failure that cost nothing could be asked for again and again, a bit at a time.
+
+That a result was received is for its asker to say: it signs the digests of the sealed outputs that it opened, once, and
+nothing of what was in them. Whether it says so changes nothing else; nobody can be made to.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from koinon.canonical import HASH_BYTES
 from koinon.errors import InvalidInput, Refused
 from koinon.limits import (
     MAX_CERTIFICATE_BYTES,
+    MAX_COMMITTEE,
     MAX_DUE_PER_BLOCK,
     MAX_OPEN_TASKS_PER_ASKER,
     MAX_OPEN_TASKS_PER_INSTITUTION,
@@ -31,6 +35,7 @@ from koinon.v1.task_pb2 import (
     CancelTask,
     CompleteTask,
     FailTask,
+    ReceiveResult,
     SubmitTask,
     Task,
     TaskParty,
@@ -148,6 +153,31 @@ def cancel(context: Context, operation: CancelTask) -> str:
     task = tables.TASKS.get(context.state, check_id(operation.task_id))
     context.authorise(person=task.asker, institution=task.asker.partition("/")[0])
     end(context, task, "task.cancelled", rule="task-cancelled", reason=operation.reason)
+    return ""
+
+
+def receive(context: Context, operation: ReceiveResult) -> str:
+    """The asker opened the result: it names what its parties reported, of as many as it takes to notice a wrong one."""
+    digests = operation.output_digests
+    shapes.between("the number of output digests", len(digests), 1, MAX_COMMITTEE)
+    for digest in digests:
+        shapes.exactly("an output digest", digest, HASH_BYTES)
+    task = tables.TASKS.get(context.state, check_id(operation.task_id))
+    context.authorise(person=task.asker)
+    if task.received_at_ms:
+        raise Refused(f"the result of task {task.id} was received before", rule="already-exists", hint="nothing to do")
+    detail = ", ".join(digest.hex() for digest in digests)
+    context.move(TASK, task.id, task, "task.received", related=_related(task), detail=detail)
+    reported = iter(party.output_digest for party in task.parties)
+    needed = min(task.submitted.threshold + 2, len(task.parties))
+    if len(digests) < needed or any(digest not in reported for digest in digests):
+        raise Refused(
+            f"{len(digests)} output digests are not those that the parties of task {task.id} reported, in their order",
+            rule="inconsistent-output",
+            hint=f"name {needed} or more outputs of the task, as opened",
+        )
+    task.received_at_ms = context.time_ms
+    tables.TASKS.put(context.state, task.id, task)
     return ""
 
 

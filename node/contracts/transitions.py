@@ -168,6 +168,7 @@ TASK = Machine(
         "task.running": {"submitted": "running"},
         "task.reported": {"running": "running"},
         "task.completed": {"running": "completed"},
+        "task.received": {"completed": "completed"},  # its asker opened the result
         "task.failed": {"submitted": "failed", "running": "failed"},
         "task.cancelled": {"submitted": "cancelled", "running": "cancelled"},
         "task.expired": {"submitted": "expired", "running": "expired"},

@@ -45,7 +45,7 @@ from koinon.v1.identity_pb2 import (
     RotateKey,
 )
 from koinon.v1.points_pb2 import PRICE_UNIT_PERIOD, PRICE_UNIT_ROW, PRICE_UNIT_USE, Price, TransferPoints
-from koinon.v1.task_pb2 import AcceptTask, CancelTask, CompleteTask, FailTask, SubmitTask, TaskSource
+from koinon.v1.task_pb2 import AcceptTask, CancelTask, CompleteTask, FailTask, ReceiveResult, SubmitTask, TaskSource
 from koinon.v1.transaction_pb2 import Operation
 from node.application import Application
 from testnet.simulation.checkers import Checkers
@@ -60,6 +60,7 @@ Action = Callable[[Application, Random, Sequence[str]], Signed | None]
 """From a node's ledger, chance and the members' names to a transaction; None where there is nothing to do."""
 
 _GOVERNING = 0.15  # of what clients do is about how the members decide
+_LATELY = 60  # records that a client looks through
 _PLAN_HASH = bytes(range(32))
 _OPERATIONS = (TASK_OPERATION_COUNT, TASK_OPERATION_SUM)
 _PRICES = (
@@ -216,6 +217,18 @@ def _work_on_task(app: Application, rng: Random, members: Sequence[str]) -> Sign
     return party.institution, AcceptTask(task_id=task.id, plan_hash=_PLAN_HASH, session_certificate=digest)
 
 
+def _receive_result(app: Application, rng: Random, members: Sequence[str]) -> Signed | None:
+    """An asker says that it opened a result of late; at times again."""
+    size = app.audit_log.size
+    lately = (app.record(index) for index in range(max(0, size - _LATELY), size))
+    completed = [record.subject for record in lately if record is not None and record.kind == "task.completed"]
+    if not completed:
+        return None
+    task = app.task(rng.choice(completed).partition(":")[2])
+    digests = [party.output_digest for party in task.parties]
+    return task.asker, ReceiveResult(task_id=task.id, output_digests=digests[rng.randrange(4) == 0 :])
+
+
 ACTIONS: list[tuple[int, Action]] = [
     (10, _register),
     (2, _revoke_person),
@@ -226,6 +239,7 @@ ACTIONS: list[tuple[int, Action]] = [
     (1, _revoke_token),
     (6, _submit_task),
     (16, _work_on_task),
+    (2, _receive_result),
     (2, _rotate),
     (4, _transfer),
 ]

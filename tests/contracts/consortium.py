@@ -36,7 +36,7 @@ from koinon.v1.identity_pb2 import (
     ROLE_REGULATOR,
     Genesis,
 )
-from koinon.v1.task_pb2 import AcceptTask, CompleteTask, SubmitTask, TaskSource
+from koinon.v1.task_pb2 import AcceptTask, CompleteTask, ReceiveResult, SubmitTask, TaskSource
 from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED, Operation, TransactionResult
 from node.abci import DecidedBlock, Finalized
 from node.application import Application
@@ -251,4 +251,13 @@ def accept(task: str, party: str) -> AcceptTask:
 
 
 def complete(task: str, party: str) -> CompleteTask:
-    return CompleteTask(task_id=task, output_digest=hashlib.sha256(f"{party} {task}".encode()).digest())
+    return CompleteTask(task_id=task, output_digest=output_digest(task, party))
+
+
+def receive(task: str, *parties: str) -> ReceiveResult:
+    """The outputs of these parties were opened."""
+    return ReceiveResult(task_id=task, output_digests=[output_digest(task, party) for party in parties])
+
+
+def output_digest(task: str, party: str) -> bytes:
+    return hashlib.sha256(f"{party} {task}".encode()).digest()

@@ -91,6 +91,7 @@ from tests.contracts.consortium import (
     genesis,
     person,
     publication,
+    receive,
 )
 from tests.contracts.decree import descriptor
 from tests.contracts.test_transitions import paths
@@ -344,6 +345,12 @@ class Ledger(RuleBasedStateMachine):
     @rule(party=st.sampled_from(NODES), task=tasks)
     def fail(self, party: str, task: str) -> None:
         self.act(party, FailTask(task_id=task, rule="deadline", reason="gave up"))
+
+    @rule(sender=mostly("iu/analyst"), task=tasks, parties=st.one_of(st.none(), st.lists(st.sampled_from(NODES))))
+    def receive(self, sender: str, task: str, parties: list[str] | None) -> None:
+        self.act(
+            sender, receive(task, *self.consortium.app.task(task).submitted.committee if parties is None else parties)
+        )
 
     @rule(sender=mostly("um/analyst"), task=tasks)
     def cancel(self, sender: str, task: str) -> None:

@@ -60,6 +60,7 @@ from tests.contracts.consortium import (
     operation,
     person,
     publication,
+    receive,
     wanted,
 )
 from tests.contracts.decree import descriptor
@@ -106,6 +107,7 @@ MAY = {
     "set_union_members": {"iu/operator", "iu/analyst"},
     "claim_earnings": {"um/analyst"},
     "record_reading": {name for name in SENDERS if name.endswith("/regulator")},
+    "receive_result": {"um/analyst"},
 }
 
 
@@ -175,6 +177,7 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
         SetUnionMembers(union="patients", members=[UnionMember(account="person:um/analyst", weight=1)]),
         ClaimEarnings(union="patients", account="person:um/analyst"),
         RecordReading(kind=READING_KIND_LIST),
+        receive(task, *MEMBERS[:3]),
     ]
     return consortium, {str(operation(message).WhichOneof("operation")): message for message in messages}
 

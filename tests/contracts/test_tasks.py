@@ -31,8 +31,10 @@ from tests.contracts.consortium import (
     accept,
     access_request,
     complete,
+    output_digest,
     person,
     publication,
+    receive,
 )
 
 UM, IU = "um.ercp.indo_rct", "iu.ercp.indo_rct"
@@ -106,6 +108,51 @@ def test_records_of_a_task_name_its_datasets_and_tokens(joint: Joint) -> None:
         if record.kind.startswith("task."):
             assert {f"dataset:{UM}", f"dataset:{IU}", f"person:{ASKER}"} <= set(record.related)
             assert {f"token:{token}" for token in joint.tokens.values()} <= set(record.related)
+
+
+def test_the_asker_says_once_that_it_received_the_result(joint: Joint) -> None:
+    task_id = joint.running()
+    assert joint.refused(ASKER, receive(task_id, *COMMITTEE)) == "wrong-state"
+    joint.complete_all(task_id)
+    before = joint.app.task(task_id)
+    joint.do(ASKER, receive(task_id, *COMMITTEE))
+    task = joint.app.task(task_id)
+    assert (task.status, task.received_at_ms) == (TASK_STATUS_COMPLETED, joint.time_ms)
+    task.ClearField("received_at_ms")
+    assert task == before, "nothing else changes"
+    record = joint.records()[-1]
+    assert (record.kind, record.actor, record.subject) == ("task.received", ASKER, f"task:{task_id}")
+    assert record.detail == ", ".join(output_digest(task_id, party).hex() for party in COMMITTEE)
+    assert set(record.related) >= {f"dataset:{UM}", *(f"token:{token}" for token in joint.tokens.values())}
+    assert joint.refused(ASKER, receive(task_id, *COMMITTEE)) == "already-exists"
+
+
+@pytest.mark.parametrize(
+    ("parties", "rule"),
+    [
+        ((), "invalid-input"),
+        (COMMITTEE[:2], "inconsistent-output"),  # a wrong share would not be noticed
+        (("iu", "case", "um"), "inconsistent-output"),
+        (("case", "case", "um"), "inconsistent-output"),
+        (("case", "iu", "uk"), "inconsistent-output"),
+        ((*COMMITTEE, "uk"), "inconsistent-output"),
+        (("case",) * 16, "invalid-input"),
+    ],
+)
+def test_what_was_received_is_what_was_reported(joint: Joint, parties: tuple[str, ...], rule: str) -> None:
+    task_id = joint.running()
+    joint.complete_all(task_id)
+    assert joint.refused(ASKER, receive(task_id, *parties)) == rule
+    assert not joint.app.task(task_id).received_at_ms
+
+
+def test_an_output_that_never_came_is_not_missed(joint: Joint) -> None:
+    everybody = ("case", "iu", "uk", "um")
+    task_id = joint.do(ASKER, joint.submission(joint.tokens, committee=everybody))
+    joint.accept_all(task_id)
+    joint.complete_all(task_id)
+    joint.do(ASKER, receive(task_id, "case", "uk", "um"))
+    assert joint.app.task(task_id).received_at_ms
 
 
 @pytest.mark.parametrize("stage", ["submitted", "running"])

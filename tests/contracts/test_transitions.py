@@ -36,7 +36,8 @@ token: token.granted -active, token.used active-active, token.returned active-ac
   token.returned expired-expired, token.returned revoked-revoked, token.used_up active-used_up,
   token.expired active-expired, token.revoked active-revoked
 task: task.submitted -submitted, task.accepted submitted-submitted, task.running submitted-running,
-  task.reported running-running, task.completed running-completed, task.failed submitted-failed,
+  task.reported running-running, task.completed running-completed, task.received completed-completed,
+  task.failed submitted-failed,
   task.failed running-failed, task.cancelled submitted-cancelled, task.cancelled running-cancelled,
   task.expired submitted-expired, task.expired running-expired
 account: points.minted -, points.burned -, points.transferred -, points.claimed -,
@@ -59,7 +60,7 @@ FINAL = {
     "request": {"granted", "denied", "withdrawn", "expired"},
     "demand": {"withdrawn", "expired"},
     "dispute": {"decided", "withdrawn"},
-    "task": {"completed", "failed", "cancelled", "expired"},
+    "task": {"failed", "cancelled", "expired"},
     "escrow": {"settled", "refunded"},
     "proposal": {"rejected", "expired", "withdrawn", "dropped", "executed", "failed"},
     "upgrade": {"active"},

@@ -28,7 +28,7 @@ MAY = {
     "its operator or node": ("update_endpoints", "begin_voting"),
     "an operator elsewhere": ("verify_dataset", "withdraw_verification"),
     "an analyst": ("request_access", "submit_task", "post_demand"),
-    "itself": ("accept_offer", "withdraw_request"),
+    "itself": ("accept_offer", "withdraw_request", "receive_result"),
     "an operator": ("propose", "cast_ballot", "apply_for_membership"),
     "a party's operator": ("rule_dispute",),
     "a party's operator or itself": ("open_dispute",),
