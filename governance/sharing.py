@@ -4,7 +4,8 @@
 over go, one each, to the largest fractions; among equal fractions to whoever comes first. Nothing is lost, nobody is
 more than one point from its quota, and the order of the weights is all that decides ties.
 
-``share`` divides a price in three steps, each exact, so that every payout is explained in one line:
+``share`` divides a price in three steps, each exact, so that every payout is explained in one line; a fee beside it
+goes to the fund whole:
 
 1. the whole, between computing, coordinator, fund, and the data providers, who have what is left;
 2. the computing share in equal parts among the committee; the providers' among the datasets, by the weighting voted;
@@ -65,7 +66,7 @@ def divide(points: int, weights: Sequence[int]) -> list[int]:
 
 
 def share(terms: Terms) -> list[Share]:
-    """Every payout of a task's price, by what it is for; an account may occur several times, and none gets 0.
+    """Every payout of a task's price and fee, by what it is for; an account may occur several times, and none gets 0.
 
     Terms are well formed: their shares were checked by ``koinon.parameters``, and the sources' points add up.
     """
@@ -79,6 +80,7 @@ def share(terms: Terms) -> list[Share]:
     ]
     found.append(Share(terms.coordinator, coordinator, f"coordinator: {coordinator} of {price}"))
     found.append(Share(FUND, fund, f"consortium fund: {fund} of {price}"))
+    found.append(Share(FUND, terms.fee, "fee of a task, whatever its price"))
     weights = [weight(source, shares.weighting) for source in terms.sources]
     for source, points, own in zip(terms.sources, divide(providers, weights), weights, strict=True):
         measure = _MEASURES[shares.weighting].format(own=own, total=sum(weights))

@@ -50,11 +50,19 @@ class SignedTransaction(NamedTuple):
 
 
 def sign(
-    chain_id: str, operations: Iterable[Operation], signing_key: SigningKey, expires_at_ms: int, nonce: bytes
+    chain_id: str,
+    operations: Iterable[Operation],
+    signing_key: SigningKey,
+    expires_at_ms: int,
+    nonce: bytes,
+    max_fee: int = 0,
 ) -> bytes:
-    """A serialised Envelope with these operations; ``nonce`` is 16 random bytes, ``expires_at_ms`` a block time."""
+    """A serialised Envelope with these operations; ``nonce`` is 16 random bytes, ``expires_at_ms`` a block time.
+
+    ``max_fee`` is what the signer agrees to pay in fees, in points.
+    """
     body = TransactionBody(
-        chain_id=chain_id, nonce=nonce, expires_at_ms=expires_at_ms, operations=operations
+        chain_id=chain_id, nonce=nonce, expires_at_ms=expires_at_ms, operations=operations, max_fee=max_fee
     ).SerializeToString(deterministic=True)
     return Envelope(
         body=body,

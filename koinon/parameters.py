@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from koinon.errors import InvalidInput
-from koinon.limits import BASIS_POINTS, MAX_COMMITTEE
+from koinon.limits import BASIS_POINTS, MAX_COMMITTEE, MAX_FEE
 from koinon.v1.identity_pb2 import Parameters
 
 _SECOND_MS = 1_000
@@ -45,6 +45,9 @@ PARAMETERS: dict[str, Bounds] = {
         0, 0, 3, "0 by price, 1 by published rows, 2 in equal parts, 3 by values read", added=True
     ),
     "settlement_delay_ms": Bounds(0, 0, 366 * _DAY_MS, "providers are paid within a year", added=True),
+    "task_fee": Bounds(0, 0, MAX_FEE, "a fee is no wall: points to the consortium's fund, per task", added=True),
+    "dataset_fee": Bounds(0, 0, MAX_FEE, "a fee is no wall: points to the fund, per new dataset", added=True),
+    "request_fee": Bounds(0, 0, MAX_FEE, "a fee is no wall: points to the fund, per request for access", added=True),
 }
 
 

@@ -100,7 +100,8 @@ class PlannedQuery:
         if not self.terms.sources:
             return prices.FREE
         each = "; ".join(f"{source.dataset} {prices.of_source(source)}" for source in self.terms.sources)
-        return f"{self.price} points, in escrow until the task ends: {each}"
+        fee = f"; fee {self.terms.fee}" if self.terms.fee else ""
+        return f"{self.price} points, in escrow until the task ends: {each}{fee}"
 
 
 def check(response: PlanQueryResponse, asked: str, purpose: str = "") -> PlannedQuery:

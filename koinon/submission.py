@@ -26,10 +26,10 @@ _POLL_SLACK_S = 5.0
 _RESEND_S = 0.5
 
 
-def sign(chain_id: str, operations: Sequence[Operation], key: SigningKey) -> bytes:
-    """A signed envelope that can be included for the next two minutes."""
+def sign(chain_id: str, operations: Sequence[Operation], key: SigningKey, max_fee: int = 0) -> bytes:
+    """A signed envelope that can be included for the next two minutes, and costs at most ``max_fee`` points in fees."""
     expires_at_ms = time.time_ns() // 1_000_000 + DEFAULT_EXPIRY_MS
-    return envelope.sign(chain_id, operations, key, expires_at_ms, os.urandom(NONCE_BYTES))
+    return envelope.sign(chain_id, operations, key, expires_at_ms, os.urandom(NONCE_BYTES), max_fee)
 
 
 async def send(connection: Connection, signed: bytes, transaction_id: bytes, timeout_s: float) -> TransactionInfo:

@@ -325,7 +325,7 @@ class Application(Reads):
         except REFUSALS as error:
             return _rejected(transaction.id, error)
         decided[transaction.id] = transaction.body.expires_at_ms
-        context.transaction_id = transaction.id
+        context.transaction_id, context.max_fee = transaction.id, transaction.body.max_fee
         records = len(context.records)
         state.savepoint()
         try:

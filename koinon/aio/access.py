@@ -44,6 +44,7 @@ class Access:
         columns: Collection[str] = (),
         days: int = 30,
         uses: int = 10,
+        max_fee: int = 0,
     ) -> list[AccessRequest]:
         """Ask for ``uses`` computations within ``days`` of the grant.
 
@@ -51,7 +52,8 @@ class Access:
         ``collection.table`` without the institution asks every institution that publishes one, in one
         transaction. Empty ``columns`` means all, empty ``operations`` (words: count, sum, avg, variance, group_by)
         what each policy allows. Returns the requests, in the order of the datasets' names; those that a policy
-        granted at once carry their token's id. Raises NotFound, Refused.
+        granted at once carry their token's id. ``max_fee`` is what all of them may cost, in points, where the members
+        voted a fee. Raises NotFound, Refused.
         """
         asked = numbers(TaskOperation, operations, "operation")
         datasets = sorted(await self._catalog.named(name), key=lambda dataset: dataset.published.name)
@@ -66,7 +68,7 @@ class Access:
             )
             for dataset in datasets
         ]
-        info = await self._session.submit(*(Operation(request_access=one) for one in wanted))
+        info = await self._session.submit(*(Operation(request_access=one) for one in wanted), max_fee=max_fee)
         return [await self._request(request_id) for request_id in info.created]
 
     async def requests(

@@ -183,23 +183,25 @@ class Catalog:
         codelists: Collection[str] = (),
         terms: Terms | None = None,
         on_progress: Sent | None = None,
+        max_fee: int = 0,
     ) -> Dataset:
         """Stage a file and publish its metadata as ``collection.table`` of one's own institution.
 
-        The values of a column are published only if named in ``codelists`` or confirmed in the descriptor.
+        The values of a column are published only if named in ``codelists`` or confirmed in the descriptor. A new
+        dataset may cost the institution up to ``max_fee`` points, where the members voted a fee.
         Raises InvalidFile, InvalidInput, NotFound (a column), Refused.
         """
         descriptor = check(descriptor.with_codelists(codelists))
         staged = await self.stage(path, name, on_progress=on_progress)
-        return await self.publish_staged(name, staged, descriptor, terms or Terms())
+        return await self.publish_staged(name, staged, descriptor, terms or Terms(), max_fee=max_fee)
 
     async def publish_staged(
-        self, name: str, staged: StageDatasetResponse, descriptor: Descriptor, terms: Terms
+        self, name: str, staged: StageDatasetResponse, descriptor: Descriptor, terms: Terms, *, max_fee: int = 0
     ) -> Dataset:
         """Publish the metadata of a file staged before. Raises as ``publish``."""
         full_name = self.own_name(name)
         entry = publication(full_name, staged, descriptor, terms)
-        await self._session.submit(Operation(publish_dataset=entry))
+        await self._session.submit(Operation(publish_dataset=entry), max_fee=max_fee)
         return await self.show(full_name)
 
     async def withdraw(self, name: str, reason: str) -> Dataset:

@@ -56,12 +56,13 @@ class Session:
     def person(self) -> str:
         return str(self.profile.person)
 
-    async def submit(self, *operations: Operation, timeout_s: float | None = None) -> TransactionInfo:
+    async def submit(self, *operations: Operation, timeout_s: float | None = None, max_fee: int = 0) -> TransactionInfo:
         """Sign the operations as one transaction, all or none, and wait until it is committed.
 
-        Raises the typed error of the rule that refused it; StatusUnknown if it was sent and not decided in time.
+        Fees of more than ``max_fee`` points are refused by the ledger (rule max-fee). Raises the typed error of the
+        rule that refused it; StatusUnknown if it was sent and not decided in time.
         """
-        return await self.resend(submission.sign(self.chain_id, operations, self.key), timeout_s=timeout_s)
+        return await self.resend(submission.sign(self.chain_id, operations, self.key, max_fee), timeout_s=timeout_s)
 
     async def resend(self, signed: bytes, *, timeout_s: float | None = None) -> TransactionInfo:
         """Send a signed envelope, also one sent before: it counts once. Raises as ``submit``."""

@@ -221,7 +221,8 @@ def _check_ended(task: Task, submitted: SubmitTask) -> None:
 def _uses(task: Task) -> str:
     """What became of the uses and points of a task that failed: it ran once every party had accepted."""
     ran = all(party.accepted for party in task.parties)
-    back = f"; {task.terms.points} points are refunded" if task.terms.points else ""
+    held = task.terms.points + task.terms.fee
+    back = f"; {held} points are refunded" if held else ""
     uses = "it had begun to compute, so its uses are spent" if ran else "the uses it had reserved are given back"
     return uses + back
 

@@ -8,7 +8,7 @@ import click
 
 from koinon.cli import output
 from koinon.cli.app import invocation
-from koinon.cli.arguments import comma_list, operations_option
+from koinon.cli.arguments import comma_list, max_fee_option, operations_option
 from koinon.display import duration, plain, printable, short, when
 from koinon.v1.access_pb2 import AccessRequest, RequestStatus, Token, TokenStatus
 from koinon.v1.catalog_pb2 import TaskOperation
@@ -32,6 +32,7 @@ def access() -> None:
 @click.option("--columns", type=comma_list, default="", metavar="LIST", help="Only these columns.  [default: all]")
 @click.option("--days", type=click.IntRange(min=1), default=30, show_default=True, help="From the grant on.")
 @click.option("--uses", type=click.IntRange(min=1), default=10, show_default=True, help="Computations.")
+@max_fee_option("all these requests")
 def request(
     dataset: str,
     purposes: tuple[str, ...],
@@ -39,6 +40,7 @@ def request(
     columns: tuple[str, ...],
     days: int,
     uses: int,
+    max_fee: int,
 ) -> None:
     """Request access to DATASET; without its institution, to every institution's table of that name.
 
@@ -48,7 +50,7 @@ def request(
     """
     with output.working("waiting for the ledger"):
         made = invocation().client.access.request(
-            dataset, purpose=purposes, operations=operations, columns=columns, days=days, uses=uses
+            dataset, purpose=purposes, operations=operations, columns=columns, days=days, uses=uses, max_fee=max_fee
         )
     if invocation().json:
         output.show_json([plain(one) for one in made])

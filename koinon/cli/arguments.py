@@ -40,6 +40,17 @@ def operations_option(help_text: str) -> Callable[[Function], Function]:
     )
 
 
+def max_fee_option(what: str) -> Callable[[Function], Function]:
+    """``--max-fee N``: agreement to what the members voted that ``what`` costs."""
+    return click.option(
+        "--max-fee",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help=f"Points you agree to pay for {what}; koinon gov constitution shows the fees.",
+    )
+
+
 def limit_option(default: int) -> Callable[[Function], Function]:
     """``--limit N``"""
     return click.option(

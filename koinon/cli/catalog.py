@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from koinon import descriptor as descriptors
-from koinon import prices
+from koinon import parameters, prices
 from koinon.cli import output
 from koinon.cli.app import invocation
-from koinon.cli.arguments import comma_list, limit_option, moment, operations_option
+from koinon.cli.arguments import comma_list, limit_option, max_fee_option, moment, operations_option
 from koinon.descriptor import ALL_OPERATIONS, DAY_MS, Descriptor, Terms
 from koinon.display import duration, plain, printable, when
 from koinon.files import read_text
@@ -164,6 +164,7 @@ def show(name: str, version: int | None) -> None:
 @click.option(
     "--auto-for", type=comma_list, default="", metavar="LIST", help="Institutions that need not wait for a review."
 )
+@max_fee_option("a new dataset, from your institution's account")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def publish(
     file: Path,
@@ -185,6 +186,7 @@ def publish(
     price: str,
     payee: str,
     auto_for: tuple[str, ...],
+    max_fee: int,
     yes: bool,
 ) -> None:
     """Publish the metadata of FILE (.csv or .parquet); its content goes to your own node and no further.
@@ -225,10 +227,12 @@ def publish(
         )
     entry = descriptors.publication(client.catalog.own_name(name), staged, wanted, terms)
     _show_proposal(entry, staged)
+    if fee := parameters.get(client.governance.constitution().parameters, "dataset_fee"):
+        output.say(f"a new dataset costs your institution a fee of {fee} points; further versions cost none")
     if not yes and sys.stdin.isatty():
         click.confirm("Publish this metadata to all members?", abort=True, err=True)
     with output.working("waiting for the ledger"):
-        dataset = client.catalog.publish_staged(name, staged, wanted, terms)
+        dataset = client.catalog.publish_staged(name, staged, wanted, terms, max_fee=max_fee)
     if invocation().json:
         output.show_json(plain(dataset))
     else:

@@ -109,6 +109,7 @@ def explain(task_id: str) -> None:
             [
                 ("Task", f"{found.task_id} ({word(TaskStatus, found.task_status)})"),
                 ("Price", f"{found.terms.points} points"),
+                ("Fee", f"{found.terms.fee} points" if found.terms.fee else ""),
                 ("Subscriptions", _subscriptions(found)),
                 ("Escrow", _escrow(found)),
                 ("Shares", _shares(found.terms.shares)),

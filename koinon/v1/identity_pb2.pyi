@@ -494,6 +494,9 @@ class Parameters(_message.Message):
     UNION_ADMINISTRATOR_SHARE_BP_FIELD_NUMBER: _builtins.int
     PROVIDER_WEIGHTING_FIELD_NUMBER: _builtins.int
     SETTLEMENT_DELAY_MS_FIELD_NUMBER: _builtins.int
+    TASK_FEE_FIELD_NUMBER: _builtins.int
+    DATASET_FEE_FIELD_NUMBER: _builtins.int
+    REQUEST_FEE_FIELD_NUMBER: _builtins.int
     min_cohort_floor: _builtins.int
     """no dataset may publish a smaller minimum cohort"""
     min_committee: _builtins.int
@@ -519,6 +522,12 @@ class Parameters(_message.Message):
     """koinon.v1.Weighting"""
     settlement_delay_ms: _builtins.int
     """after completion: a dispute can freeze the escrow until then"""
+    task_fee: _builtins.int
+    """points to fund:consortium, beside the price"""
+    dataset_fee: _builtins.int
+    """for a dataset's first version"""
+    request_fee: _builtins.int
+    """for a request for access"""
     def __init__(
         self,
         *,
@@ -537,10 +546,13 @@ class Parameters(_message.Message):
         union_administrator_share_bp: _builtins.int = ...,
         provider_weighting: _builtins.int = ...,
         settlement_delay_ms: _builtins.int = ...,
+        task_fee: _builtins.int = ...,
+        dataset_fee: _builtins.int = ...,
+        request_fee: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "computing_share_bp", b"computing_share_bp", "coordinator_share_bp", b"coordinator_share_bp", "fund_share_bp", b"fund_share_bp", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "provider_weighting", b"provider_weighting", "request_window_ms", b"request_window_ms", "run_window_ms", b"run_window_ms", "settlement_delay_ms", b"settlement_delay_ms", "union_administrator_share_bp", b"union_administrator_share_bp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "computing_share_bp", b"computing_share_bp", "coordinator_share_bp", b"coordinator_share_bp", "dataset_fee", b"dataset_fee", "fund_share_bp", b"fund_share_bp", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "provider_weighting", b"provider_weighting", "request_fee", b"request_fee", "request_window_ms", b"request_window_ms", "run_window_ms", b"run_window_ms", "settlement_delay_ms", b"settlement_delay_ms", "task_fee", b"task_fee", "union_administrator_share_bp", b"union_administrator_share_bp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -327,12 +327,15 @@ class Terms(_message.Message):
     SHARES_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
     SETTLEMENT_DELAY_MS_FIELD_NUMBER: _builtins.int
+    FEE_FIELD_NUMBER: _builtins.int
     coordinator: _builtins.str
     """account"""
     points: _builtins.int
     """the price: the sum of the sources' points"""
     settlement_delay_ms: _builtins.int
     """from completion until the escrow is paid out"""
+    fee: _builtins.int
+    """to fund:consortium, beside the price; in the same escrow"""
     @_builtins.property
     def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceTerms]:
         """in the order of the task's"""
@@ -352,10 +355,11 @@ class Terms(_message.Message):
         shares: Global___Shares | None = ...,
         points: _builtins.int = ...,
         settlement_delay_ms: _builtins.int = ...,
+        fee: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shares", b"shares"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["computing", b"computing", "coordinator", b"coordinator", "points", b"points", "settlement_delay_ms", b"settlement_delay_ms", "shares", b"shares", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computing", b"computing", "coordinator", b"coordinator", "fee", b"fee", "points", b"points", "settlement_delay_ms", b"settlement_delay_ms", "shares", b"shares", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

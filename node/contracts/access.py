@@ -25,7 +25,7 @@ from koinon.v1.access_pb2 import (
 )
 from koinon.v1.catalog_pb2 import ACCESS_MODE_AUTO, Dataset
 from koinon.v1.points_pb2 import Price
-from node.contracts import shapes, tables, tasks, tokens
+from node.contracts import fees, shapes, tables, tasks, tokens
 from node.contracts.context import Context
 from node.contracts.policy import check_columns, check_duration_and_uses, check_operations, published_dataset
 from node.contracts.transitions import REQUEST
@@ -57,6 +57,7 @@ def request(context: Context, operation: RequestAccess) -> str:
     context.move(
         REQUEST, asked.id, asked, "access.requested", related=related(asked), detail="; ".join(operation.purposes)
     )
+    fees.charge(context, "request_fee", f"person:{asked.requester}", f"request:{asked.id}")
     policy = dataset.published.policy
     if policy.mode == ACCESS_MODE_AUTO or context.sender.institution in policy.auto_institutions:
         grant_on(context, asked, dataset, bid(asked)[1], POLICY)

@@ -157,6 +157,12 @@ def claim(context: Context, union: str, member: str, points: int, reason: str) -
     _record(context, "points.claimed", union, [paid, _credit(context.state, member, points)], reason)
 
 
+def charge(context: Context, account: str, points: int, subject: str, reason: str) -> None:
+    """Move a fee to the fund; ``subject`` (``dataset:…``) is what it is paid for. Raises as ``transfer``."""
+    paid = _debit(context.state, account, points)
+    _record(context, "points.charged", account, [paid, _credit(context.state, FUND, points)], reason, subject)
+
+
 # --- escrow
 
 
@@ -333,9 +339,11 @@ def _related(escrow: Escrow) -> list[str]:
     return [*filter(None, (escrow.subject,)), escrow.payer]
 
 
-def _record(context: Context, kind: str, account: str, postings: Sequence[Posting], reason: str) -> None:
+def _record(
+    context: Context, kind: str, account: str, postings: Sequence[Posting], reason: str, about: str = ""
+) -> None:
     subject = f"{ACCOUNT.subject}:{account}"
     before = ""
     after = ACCOUNT.after(account, before, kind)
-    related = [posting.account for posting in postings]
+    related = [*filter(None, (about,)), *(posting.account for posting in postings)]
     context.record(kind, subject, before, after, related=related, detail=reason, postings=postings)

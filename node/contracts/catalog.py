@@ -28,7 +28,7 @@ from koinon.v1.catalog_pb2 import (
     WithdrawDataset,
     WithdrawVerification,
 )
-from node.contracts import access, classification, demand, settlement, shapes, tables
+from node.contracts import access, classification, demand, fees, settlement, shapes, tables
 from node.contracts.context import Context
 from node.contracts.policy import check_policy, published_dataset
 from node.contracts.transitions import DATASET, TAXONOMY
@@ -49,6 +49,7 @@ def publish(context: Context, operation: PublishDataset) -> str:
         descriptor = operation.SerializeToString(deterministic=True)
         uid = canonical.dataset_uid(descriptor, context.transaction_id)
         dataset = Dataset(uid=uid, publisher=name.institution)
+        fees.charge(context, "dataset_fee", f"institution:{name.institution}", f"dataset:{operation.name}")
     else:
         tables.SUPERSEDED.put(state, version_key(operation.name, dataset.version), dataset)
         del dataset.verifications[:]  # they speak of the version superseded

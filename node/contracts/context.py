@@ -66,6 +66,7 @@ class Context:
     chain_id: str = ""
     cause: str = ""  # the subject, e.g. a proposal, to which every record made now is related
     authorised: bool = False
+    max_fee: int = 0  # points that the transaction's sender agreed to pay in fees, and has not paid yet
 
     def authorise(self, *, institution: str = "", person: str = "", parties: Collection[str] = ()) -> None:
         """Ask the permission table whether the sender may perform the operation on this subject.

@@ -1,7 +1,7 @@
 """What a task costs, and who is paid when it ends.
 
-The terms (prices of the tokens, published rows, voted shares) are fixed when a task is submitted; what is voted later
-holds for later tasks. Its price waits in escrow under the task's id, and
+The terms (prices of the tokens, published rows, voted shares and fee) are fixed when a task is submitted; what is voted
+later holds for later tasks. Its price, and the fee beside it, wait in escrow under the task's id, and
 
 - a completed task is settled: at once, or after ``settlement_delay_ms``, while a dispute can still freeze it;
 - a task that failed, expired or was cancelled is refunded, also when one of its tokens was revoked, by whoever;
@@ -68,7 +68,7 @@ def terms(state: State, parameters: Parameters, operation: SubmitTask, asker: st
     The sources' tokens and datasets exist. Also asked for previews.
     """
     tokens = [tables.TOKENS.get(state, source.token_id) for source in operation.sources]
-    if not any(token.HasField("price") for token in tokens):
+    if not parameters.task_fee and not any(token.HasField("price") for token in tokens):
         return Terms()
     sources = [_source(state, source, token, time_ms) for source, token in zip(operation.sources, tokens, strict=True)]
     return Terms(
@@ -78,6 +78,7 @@ def terms(state: State, parameters: Parameters, operation: SubmitTask, asker: st
         shares=shares(parameters),
         points=sum(source.points for source in sources),
         settlement_delay_ms=parameter_rules.get(parameters, "settlement_delay_ms"),
+        fee=parameters.task_fee,
     )
 
 
@@ -97,8 +98,8 @@ def open_for(context: Context, task: Task) -> None:
     if not fixed.sources:
         return
     task.terms.CopyFrom(fixed)
-    if fixed.points:
-        accounts.hold(context, task.id, f"person:{task.asker}", fixed.points, subject=f"task:{task.id}")
+    if held := fixed.points + fixed.fee:
+        accounts.hold(context, task.id, f"person:{task.asker}", held, subject=f"task:{task.id}")
     for source, named in zip(fixed.sources, submitted.sources, strict=True):
         if source.subscription:
             token = tables.TOKENS.get(context.state, named.token_id)

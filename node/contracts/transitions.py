@@ -212,6 +212,7 @@ ACCOUNT = Machine(
         "points.burned": {"": ""},
         "points.transferred": {"": ""},
         "points.claimed": {"": ""},  # by a member of a data union
+        "points.charged": {"": ""},  # a fee, to the fund
     },
     {},
 )

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from koinon import envelope
-from koinon.limits import MAX_EXPIRY_MS
+from koinon.limits import MAX_EXPIRY_MS, MAX_FEE
 from koinon.names import PersonId
 from koinon.v1.access_pb2 import DenyAccess, GrantAccess, RequestAccess, RevokeToken
 from koinon.v1.catalog_pb2 import (
@@ -269,6 +269,7 @@ class Clients:
             key(sender),
             self._world.now_ms + expires_in_ms,
             self._nonce.to_bytes(16, "big"),
+            max_fee=MAX_FEE,
         )
         self._checkers.contents.made.add(signed)
         return signed
@@ -299,6 +300,7 @@ class Clients:
             (
                 GovernanceAction(set_power=SetPower(institution=name, power=power + rng.randint(0, 2))),
                 GovernanceAction(set_parameter=SetParameter(name="min_cohort_floor", value=rng.randint(1, 5))),
+                GovernanceAction(set_parameter=SetParameter(name="task_fee", value=rng.randint(0, 5))),
             )
         )
         return sender, Propose(title="A change", reason="to see what happens", actions=[action])

@@ -65,5 +65,6 @@ def genesis(powers: Sequence[int]) -> Genesis:
     members = [_member(number, power) for number, power in enumerate(powers)]
     chosen.computing_share_bp, chosen.coordinator_share_bp, chosen.fund_share_bp = 1_001, 333, 500
     chosen.settlement_delay_ms = 1_000
+    chosen.task_fee, chosen.request_fee = 3, 1
     budgets = {f"person:{member.id}/{ANALYST}": 1_000 for member in members}
     return genesis_file.join("sim", START_MS, members, chosen, budgets)

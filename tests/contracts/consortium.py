@@ -140,6 +140,7 @@ class Consortium:
     genesis: Genesis = field(default_factory=genesis)
     blocks: list[DecidedBlock] = field(default_factory=list)
     silent: set[str] = field(default_factory=set)  # validators whose votes are in no certificate
+    max_fee: int = 0  # that every transaction agrees to
     _nonce: int = 0
 
     def __post_init__(self) -> None:
@@ -155,7 +156,8 @@ class Consortium:
         self._nonce += 1
         operations = [operation(message) for message in messages]
         nonce = self._nonce.to_bytes(16, "big")
-        return sign(chain_id or self.chain_id, operations, key(sender), self.time_ms + expires_in_ms, nonce)
+        expires_at_ms = self.time_ms + expires_in_ms
+        return sign(chain_id or self.chain_id, operations, key(sender), expires_at_ms, nonce, self.max_fee)
 
     def decide(self, *envelopes: bytes, after_ms: int = BLOCK_MS, evidence: tuple[Evidence, ...] = ()) -> Finalized:
         """Execute and commit one block."""

@@ -143,6 +143,8 @@ ACTIONS = (
     *(Action(set_parameter=SetParameter(name="min_cohort_floor", value=value)) for value in (1, 5)),
     Action(set_parameter=SetParameter(name="run_window_ms", value=3_000)),
     Action(set_parameter=SetParameter(name="max_committee", value=3)),
+    *(Action(set_parameter=SetParameter(name="task_fee", value=value)) for value in (0, 6)),
+    Action(set_parameter=SetParameter(name="request_fee", value=7)),  # more than transactions agree to
     Action(assert_parameter=AssertParameter(name="min_cohort_floor", value=5)),
     *(Action(set_weight=SetWeight(institution="case", weight=weight)) for weight in (0, 3)),
     *(Action(set_power=SetPower(institution="uk", power=power)) for power in (0, 1, 2)),
@@ -161,11 +163,13 @@ ACTIONS = (
 def rich() -> Genesis:
     """A genesis in which people have points, and everybody gets a share of a price."""
     initial = genesis()
+    initial.points.extend(Account(id=f"institution:{owner}", points=20) for owner in ("iu", "um"))
     initial.points.extend(Account(id=f"person:{owner}", points=1_000) for owner in ("iu/analyst", "um/analyst"))
     shares = initial.parameters
     shares.computing_share_bp, shares.coordinator_share_bp, shares.fund_share_bp = 1_001, 333, 500
     shares.union_administrator_share_bp, shares.provider_weighting = 1_000, 3
     shares.settlement_delay_ms = 10
+    shares.task_fee, shares.dataset_fee, shares.request_fee = 3, 2, 1
     shares.request_window_ms = 30_000
     initial.constitution.CopyFrom(brisk(0))
     return initial
@@ -179,7 +183,7 @@ class Ledger(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.consortium = Consortium(genesis=rich())
+        self.consortium = Consortium(genesis=rich(), max_fee=5)
         self.seen = 0  # records checked
         self.states: dict[str, str] = {}  # of every subject, by its records
 
@@ -342,15 +346,15 @@ class Ledger(RuleBasedStateMachine):
         for party in self.consortium.app.task(task).submitted.committee:
             self.act(party, complete(task, party))
 
-    @rule(party=st.sampled_from(NODES), task=tasks)
-    def fail(self, party: str, task: str) -> None:
-        self.act(party, FailTask(task_id=task, rule="deadline", reason="gave up"))
-
     @rule(sender=mostly("iu/analyst"), task=tasks, parties=st.one_of(st.none(), st.lists(st.sampled_from(NODES))))
     def receive(self, sender: str, task: str, parties: list[str] | None) -> None:
         self.act(
             sender, receive(task, *self.consortium.app.task(task).submitted.committee if parties is None else parties)
         )
+
+    @rule(party=st.sampled_from(NODES), task=tasks)
+    def fail(self, party: str, task: str) -> None:
+        self.act(party, FailTask(task_id=task, rule="deadline", reason="gave up"))
 
     @rule(sender=mostly("um/analyst"), task=tasks)
     def cancel(self, sender: str, task: str) -> None:
@@ -427,7 +431,7 @@ class Ledger(RuleBasedStateMachine):
         refunded = self.refunded()
         for task in self.all("task", Task):
             escrow = self.consortium.app.escrow(task.id)
-            assert (escrow is not None) == bool(task.terms.points)
+            assert (escrow is not None) == bool(task.terms.points + task.terms.fee)
             if escrow is None or escrow.status == ESCROW_STATUS_FROZEN or escrow.paid or escrow.planned:
                 continue
             open_ = task.status in (TASK_STATUS_SUBMITTED, TASK_STATUS_RUNNING)

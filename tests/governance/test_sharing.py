@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governance.sharing import FUND, divide, payouts, share, share_subscription
-from koinon.limits import BASIS_POINTS, MAX_POINTS
+from koinon.limits import BASIS_POINTS, MAX_FEE, MAX_POINTS
 from koinon.v1.points_pb2 import (
     WEIGHTING_CONTRIBUTION,
     WEIGHTING_EQUAL,
@@ -104,22 +104,23 @@ def terms(draw: st.DrawFn) -> Terms:
             weighting=draw(st.sampled_from(Weighting.values())),
         ),
         points=sum(source.points for source in sources),
+        fee=draw(st.integers(0, MAX_FEE)),
     )
 
 
 @given(terms())
-def test_a_price_is_paid_out_to_the_point(fixed: Terms) -> None:
+def test_price_and_fee_are_paid_out_to_the_point(fixed: Terms) -> None:
     shares = share(fixed)
-    assert sum(item.points for item in shares) == fixed.points
+    assert sum(item.points for item in shares) == fixed.points + fixed.fee
     assert all(item.points > 0 and "\n" not in item.why and item.why for item in shares)
     accounts = [account for account, _ in payouts(shares)]
     assert accounts == sorted(set(accounts))
-    assert sum(points for _, points in payouts(shares)) == fixed.points
+    assert sum(points for _, points in payouts(shares)) == fixed.points + fixed.fee
 
 
 @given(terms())
 def test_the_fund_gets_its_share_to_within_a_point(fixed: Terms) -> None:
-    fund = dict(payouts(share(fixed))).get(FUND, 0)
+    fund = dict(payouts(share(fixed))).get(FUND, 0) - fixed.fee
     assert abs(fund - Fraction(fixed.points * fixed.shares.fund_bp, BASIS_POINTS)) < 1
 
 
