@@ -138,7 +138,7 @@ def node() -> None:
 @click.option("--log-file", is_flag=True, help="Write the log to HOME/log/node.log instead of stderr.")
 def run(home: Path, log_file: bool) -> None:
     """Run the node until it is told to stop (Ctrl-C or SIGTERM)."""
-    from node.runtime import serve
+    from node.serve import serve
 
     serve(home.absolute(), ask_passphrase if sys.stdin.isatty() else None, log_file=log_file)
 

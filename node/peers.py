@@ -1,23 +1,19 @@
 """Streams between the nodes of the members.
 
-Every node dials every other and holds one ``Deliver`` stream; what it hears comes on the streams the
-others dialled. Both ends show the certificate that the ledger pins to their institution, and those
-certificates are the only roots of the handshake, so that a stranger does not get past TLS. Which
-member speaks is read from the certificate's fingerprint, never from what the peer claims.
-
-Sending never waits: each link has a queue for votes and the like, one for blocks and one for gossip, all
-bounded. A full queue drops its oldest message, because the engine repeats what a peer turns out to lack.
+Every node dials every other and holds one ``Deliver`` stream (node.peer_link); what it hears comes on the streams the
+others dialled. Both ends show the certificate that the ledger pins to their institution, and those certificates are the
+only roots of the handshake, so that a stranger does not get past TLS. Which member speaks is read from the
+certificate's fingerprint, never from what the peer claims.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import grpc
 from grpc import aio
@@ -25,35 +21,17 @@ from structlog.typing import FilteringBoundLogger
 
 from koinon.errors import InvalidFile, NotFound, Unavailable
 from koinon.limits import (
-    MAX_PEER_BLOCKS,
     MAX_PEER_MESSAGE_BYTES,
-    MAX_PEER_QUEUE,
     PEER_HELLO_MS,
     PEER_RETRY_MAX_MS,
-    PEER_RETRY_MIN_MS,
     PROTOCOL_VERSION,
 )
-from koinon.names import tls_name
 from koinon.v1 import peer_pb2, peer_pb2_grpc
 from koinon.v1.peer_pb2 import DeliverRequest, DeliverResponse
 from koinon.v1.session_pb2 import SealedOutput
 from node import tls
 from node.config import Address
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An institution's node as the ledger describes it."""
-
-    institution: str
-    address: str  # host:port
-    certificate: bytes  # DER
-    former: bytes = b""  # DER; accepted beside it while its node may not have changed to the new one
-
-    @property
-    def roots(self) -> bytes:
-        """Whom TLS lets in as this member, PEM. Raises InvalidFile."""
-        return b"".join(tls.der_to_pem(der) for der in (self.certificate, self.former) if der)
+from node.peer_link import KEEPALIVE, Member, PeerLink, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +42,6 @@ class PeerState:
     connected: bool  # our stream to it is open
     height: int  # last heard
     last_seen_ms: int  # Unix time; 0: never
-
-
-Traffic: TypeAlias = "Counter[tuple[str, str]]"
-"""How many messages were ("sent", "received" or "dropped", of a kind: the field of DeliverRequest)."""
 
 
 class Receiver(Protocol):
@@ -106,8 +80,8 @@ class Peers:
         self._genesis_hash = genesis_hash
         self._receiver = receiver
         self._log = log
-        self._links: dict[str, _Link] = {}
-        self._leaving: dict[str, _Link] = {}  # to addresses that members moved from, until the new ones answer
+        self._links: dict[str, PeerLink] = {}
+        self._leaving: dict[str, PeerLink] = {}  # to addresses that members moved from, until the new ones answer
         self._by_fingerprint: dict[bytes, str] = {}
         self._roots: bytes = b""
         self._heard: dict[str, tuple[int, int]] = {}
@@ -162,7 +136,7 @@ class Peers:
             options=(
                 ("grpc.max_receive_message_length", MAX_PEER_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),  # two nodes on one port must fail, not share it
-                *_KEEPALIVE,
+                *KEEPALIVE,
             )
         )
         peer_pb2_grpc.add_PeerServiceServicer_to_server(_Service(self, self._receiver, self._log), server)
@@ -202,7 +176,7 @@ class Peers:
             self._leave(institution)
         for institution, member in wanted.items():
             if institution not in self._links:
-                self._links[institution] = _Link(
+                self._links[institution] = PeerLink(
                     member,
                     self._identity,
                     self._hello,
@@ -365,136 +339,3 @@ class _Service(peer_pb2_grpc.PeerServiceServicer):
             # Its certificate was a root of the handshake, so it was a member until just now.
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this certificate belongs to no member")
         return institution
-
-
-class _Link:
-    """Our stream to one member: dialled again, with growing pauses, for as long as it is a member."""
-
-    def __init__(
-        self,
-        member: Member,
-        identity: tls.Identity,
-        hello: Callable[[], DeliverRequest],
-        on_connected: Callable[[str], None],
-        traffic: Traffic,
-        log: FilteringBoundLogger,
-    ) -> None:
-        self.member = member
-        self.connected = False
-        self.channel = aio.secure_channel(
-            member.address,
-            grpc.ssl_channel_credentials(member.roots, identity.key, identity.certificate),
-            options=(
-                ("grpc.ssl_target_name_override", tls_name(member.institution)),
-                ("grpc.max_receive_message_length", MAX_PEER_MESSAGE_BYTES),
-                ("grpc.initial_reconnect_backoff_ms", PEER_RETRY_MIN_MS),
-                ("grpc.min_reconnect_backoff_ms", PEER_RETRY_MIN_MS),
-                ("grpc.max_reconnect_backoff_ms", PEER_RETRY_MAX_MS),
-                *_KEEPALIVE,
-            ),
-        )
-        self._hello = hello
-        self._on_connected = on_connected
-        self._traffic = traffic
-        self._log = log
-        self._urgent: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
-        self._blocks: deque[DeliverRequest] = deque(maxlen=MAX_PEER_BLOCKS)
-        self._gossip: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
-        self._wake = asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name=f"link to {member.institution}")
-
-    def put(self, message: DeliverRequest) -> None:
-        """Queue; forgotten while there is no connection, since the engine resends what is needed then."""
-        if self.connected:
-            queue = self._queue_of(message)
-            if len(queue) == queue.maxlen:
-                self._traffic["dropped", queue[0].WhichOneof("message") or "unknown"] += 1
-            queue.append(message)
-            self._wake.set()
-
-    def _queue_of(self, message: DeliverRequest) -> deque[DeliverRequest]:
-        match message.WhichOneof("message"):
-            case "transactions":
-                return self._gossip
-            case "proposal" | "block_response" | "snapshot_offer" | "chunk_response":
-                return self._blocks
-            case _:
-                return self._urgent
-
-    def close(self) -> None:
-        """Start to close; ``closed`` waits for the end."""
-        self.connected = False
-        self._task.cancel()
-
-    async def closed(self) -> None:
-        await asyncio.wait([self._task])
-
-    async def _run(self) -> None:
-        pause_ms = PEER_RETRY_MIN_MS
-        reported = ""
-        try:
-            while True:
-                try:
-                    reason = await self._hold()
-                except aio.AioRpcError as error:
-                    reason = error.details() or error.code().name
-                if self.connected:
-                    self.connected = False
-                    pause_ms, reported = PEER_RETRY_MIN_MS, ""
-                if reason != reported:  # a peer that stays down is reported once
-                    self._log.warning("peer unreachable", address=self.member.address, reason=reason)
-                    reported = reason
-                await asyncio.sleep(pause_ms * random.uniform(0.5, 1.0) / 1000)  # noqa: S311 - jitter is no secret
-                pause_ms = min(2 * pause_ms, PEER_RETRY_MAX_MS)
-        finally:
-            await self.channel.close()
-
-    async def _hold(self) -> str:
-        """Hold one stream until it ends; returns the peer's reason. Raises AioRpcError."""
-        for queue in (self._urgent, self._blocks, self._gossip):
-            queue.clear()
-        call = peer_pb2_grpc.PeerServiceStub(self.channel).Deliver()
-        call.add_done_callback(lambda _: self._wake.set())
-        try:
-            await call.write(self._hello())
-            await call.initial_metadata()
-            if not call.done():
-                self.connected = True
-                self._log.info("peer connected", address=self.member.address)
-                self._on_connected(self.member.institution)
-            while not call.done():
-                if message := self._next():
-                    await call.write(message)
-                    self._traffic["sent", message.WhichOneof("message") or "unknown"] += 1
-                else:
-                    self._wake.clear()
-                    await self._wake.wait()
-            response = await call
-        except asyncio.InvalidStateError:  # what writing to a finished call raises
-            response = await call
-        finally:
-            call.cancel()
-        return response.reason or "the peer ended the stream"
-
-    def _next(self) -> DeliverRequest | None:
-        """Votes before blocks before gossip; votes that queued up travel as one message."""
-        if not self._urgent:
-            queue = self._blocks or self._gossip
-            return queue.popleft() if queue else None
-        message = self._urgent.popleft()
-        if message.WhichOneof("message") != "votes":
-            return message
-        together = DeliverRequest(votes=message.votes)  # a copy: the queued one is shared with other links
-        while self._urgent and self._urgent[0].WhichOneof("message") == "votes":
-            together.votes.MergeFrom(self._urgent.popleft().votes)
-        return together
-
-
-_KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-)
-"""A peer whose machine vanished is noticed within 15 s."""

@@ -7,15 +7,11 @@ the ledger happens on the loop's thread, so nothing here takes a lock.
 from __future__ import annotations
 
 import asyncio
-import errno
-import gc
 import os
-import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 # gRPC's C core writes its own lines to stderr; what matters of them reaches us as errors.
@@ -27,17 +23,14 @@ from structlog.typing import FilteringBoundLogger
 
 from koinon import genesis as genesis_file
 from koinon.envelope import SignedTransaction
-from koinon.errors import Exhausted, InvalidFile, KoinonError, Unavailable
-from koinon.key_files import AskPassphrase
+from koinon.errors import KoinonError, Unavailable
 from koinon.limits import MAX_GOSSIP_BYTES, MAX_POOL_TRANSACTIONS
-from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED, Genesis, Institution
+from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED, Genesis
 from koinon.v1.peer_pb2 import DeliverRequest, TransactionBatch
 from koinon.v1.services_pb2 import TransactionInfo
 from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.transaction_pb2 import Refusal
-from node import config as configs
-from node import credentials as credential_files
-from node import listening, logging, restore, taking_part, tls
+from node import taking_part, tls
 from node.abci import Finalized
 from node.application import Application
 from node.auth import Gate
@@ -52,7 +45,9 @@ from node.ledger.blocks import ParsedBlock
 from node.metering import TimedStore, TimedWal
 from node.metrics import Metrics
 from node.metrics_port import MetricsPort
-from node.peers import Member, Peers
+from node.own_keys import OwnKeys
+from node.peer_link import Member
+from node.peers import Peers
 from node.pool import Pool
 from node.ports import Wake
 from node.progress import Progress
@@ -60,20 +55,9 @@ from node.pruning import Upkeep
 from node.read_model import ReadModel
 from node.receipts import Receipts
 from node.report import Report, monotonic_ms
-from node.rpc.access import AccessService
-from node.rpc.audit import AuditService
-from node.rpc.catalog import CatalogService, DatasetService
-from node.rpc.demand import DemandService
-from node.rpc.disputes import DisputeService
-from node.rpc.events import EventService
-from node.rpc.governance import GovernanceService
-from node.rpc.members import MemberService, NodeService
+from node.rpc import offered
 from node.rpc.meter import Meter
-from node.rpc.points import PointsService
 from node.rpc.server import RpcServer
-from node.rpc.tasks import QueryService, TaskService
-from node.rpc.trail import Trail
-from node.rpc.transactions import TransactionService
 from node.snapshots import INTERVAL_S, MESSAGES, Snapshots
 from node.store.leveldb import LevelStore
 from node.store.validator_history import ValidatorHistory
@@ -86,44 +70,9 @@ if TYPE_CHECKING:
 _SAMPLE_S = 1.0
 _LINGER_S = 5.0  # before an upgrade that this node does not know: all have the last block by then
 _GRACE_S = 1.0  # for calls under way when the node is told to stop
-_COLLECT_AFTER = (
-    50_000  # containers made and not freed: after every 700, Python's way, it takes a twentieth of all time
-)
 _BEGIN_VOTING_S = 10.0  # between two attempts
 _MEMBER_KINDS = ("institution.joined", "institution.moved", "institution.removed", "key.rotated", "key.revoked")
 """Audit records after which the ledger's addresses and certificates of members are read again."""
-
-
-def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
-    """Run the node of a home directory until SIGINT or SIGTERM.
-
-    Raises:
-        InvalidFile: configuration, genesis, a key or the certificate is missing, damaged or not this member's,
-            or the ledger on disk began from another genesis.
-        Unavailable: a port or the ledger is in use, or the disk cannot be written.
-        Exhausted: the disk is full.
-        Corrupt: the ledger on disk contradicts itself.
-    """
-    config = configs.load(home)
-    genesis = genesis_file.load(config.home.genesis)
-    credentials = credential_files.load(config, genesis, ask)
-    _check_ports(config)
-    log = _open_log(config, log_file)
-    asyncio.run(_run(config, genesis, credentials, log))
-
-
-async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, log: FilteringBoundLogger) -> None:
-    gc.freeze()  # modules live as long as the node: no collection need look at them again
-    gc.set_threshold(_COLLECT_AFTER)
-    loop = asyncio.get_running_loop()
-    again = True
-    while again:
-        if restore.put_in_place(config.home):
-            log.info("ledger replaced", reason="a snapshot was restored")
-        node = Node(config, genesis, credentials, log)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, node.stop)
-        again = await node.run()
 
 
 class Node:
@@ -132,7 +81,7 @@ class Node:
     def __init__(
         self, config: NodeConfig, genesis: Genesis, credentials: Credentials, log: FilteringBoundLogger
     ) -> None:
-        """Opens everything on disk; nothing listens yet. Raises as ``serve`` does."""
+        """Opens everything on disk; nothing listens yet. Raises as ``node.serve.serve`` does."""
         self._config = config
         self._log = log
         self._jobs: JobService | None = None  # once started
@@ -152,8 +101,8 @@ class Node:
         self._store = TimedStore(self._level, self._metrics.store_write.observe)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)
-        credentials = credential_files.settle(config, credentials, self._own())
-        self._credentials = credentials
+        self._keys = OwnKeys(config, credentials, self._application, log)
+        credentials = self._keys.credentials
         self._validators = ValidatorHistory(self._store, genesis_file.validators(genesis))
         self._upgrades = UpgradeGuard(self._application, log, self._stop_before)
         self._read_model = ReadModel(config.home.read_model, self._application)
@@ -179,7 +128,8 @@ class Node:
             listeners=(self, self._validators, self._upgrades),
         )
         self._validators.adopt(self._engine.chain)
-        self._add_signers()
+        for signer in self._keys.waiting(self._engine.chain):
+            self._engine.add_signer(signer)
         self._report = Report(
             config,
             self._chain_id,
@@ -213,77 +163,31 @@ class Node:
             credentials.identity,
             Gate(self._chain_id, tls.pem_to_der(credentials.identity.certificate), self._application, log),
             Meter(self._metrics.on_call),
-            self._services(genesis),
+            offered.services(
+                config.institution,
+                application=self._application,
+                read_model=self._read_model,
+                report=self._report,
+                pool=self._pool,
+                peers=self._peers,
+                datasets=self._datasets,
+                receipts=self._receipts,
+                changes=self._changes,
+                sealed_output=self.sealed_output,
+            ),
         )
         left = tls.days_left(credentials.identity.certificate, datetime.now(UTC))
         if left < 30:
             log.warning("certificate ends", days_left=left)
 
-    def _services(self, genesis: Genesis) -> dict[str, object]:
-        """What the client port offers, by the names of services.proto."""
-        application, read_model, changes = self._application, self._read_model, self._changes
-        visible = Trail(application, read_model)
-        return {
-            "NodeService": NodeService(self._report),
-            "TransactionService": TransactionService(self._pool, application, changes),
-            "MemberService": MemberService(application),
-            "CatalogService": CatalogService(application, read_model),
-            "DatasetService": DatasetService(self._config.institution, application, self._datasets),
-            "AccessService": AccessService(read_model),
-            "DemandService": DemandService(read_model),
-            "DisputeService": DisputeService(read_model),
-            "GovernanceService": GovernanceService(application),
-            "QueryService": QueryService(application, read_model, self._config.institution, self._peers),
-            "TaskService": TaskService(
-                application, read_model, self._config.institution, self._peers, self.sealed_output, changes
-            ),
-            "PointsService": PointsService(application, read_model),
-            "AuditService": AuditService(
-                application,
-                read_model,
-                visible,
-                self._receipts,
-                changes,
-            ),
-            "EventService": EventService(read_model, visible, changes),
-        }
-
-    def _add_signers(self) -> None:
-        """Validator keys that the ledger names for heights to come, beside the one in use."""
-        credentials, chain = self._credentials, self._engine.chain
-        if credentials.next_validator is not None:
-            self._engine.add_signer(credentials.next_validator)
-        own = chain.validators.member(self._config.institution)
-        if own is not None and own.public_key != credentials.validator.public_key:
-            former = credential_files.former_validator(self._config.home, own.public_key, credentials.ask)
-            if former is not None:
-                self._engine.add_signer(former)
-
-    def _add_next_signer(self) -> None:
-        """The new validator key is needed two blocks from now, which others may decide before a thread has read it."""
-        member = self._own()
-        try:
-            if member is not None and member.descriptor.validator_key:
-                named, credentials = member.descriptor.validator_key, self._credentials
-                signer = credential_files.waiting_validator(self._config.home, named, credentials.ask)
-                if signer is not None:
-                    self._engine.add_signer(signer)
-        except KoinonError as error:
-            self._log.error("keys not taken up", rule=error.rule, reason=error.message, hint=error.hint)
-
     async def _take_up_keys(self) -> None:
-        """The ledger names other keys of ours: use those that wait in the home, all but the certificate at once."""
-        member, before = self._own(), self._credentials
-        try:
-            self._credentials = await asyncio.to_thread(credential_files.settle, self._config, before, member)
-        except KoinonError as error:
-            self._log.error("keys not taken up", rule=error.rule, reason=error.message, hint=error.hint)
+        """The ledger names other keys of ours: use them, all but the certificate at once."""
+        if not await self._keys.take_up():
             return
-        self._engine.add_signer(self._credentials.validator)
+        self._engine.add_signer(self._keys.credentials.validator)
         if self._jobs is not None:
-            self._jobs.node_key = self._credentials.node
-        self._log.info("keys taken up", validator=self._credentials.validator.public_key.hex())
-        if self._credentials.identity != before.identity:  # clients and peers are to see the new certificate
+            self._jobs.node_key = self._keys.credentials.node
+        if self._keys.needs_restart:  # clients and peers are to see the new certificate
             self._again = True
             self._stopping.set()
 
@@ -294,11 +198,11 @@ class Node:
             await asyncio.sleep(_BEGIN_VOTING_S if ready else _SAMPLE_S)
 
     def _begin_voting(self) -> bool:
-        member, status = self._own(), self._engine.status()
-        if member is None or not taking_part.is_ready(member, status, self._credentials.validator.public_key):
+        member, status = self._keys.member(), self._engine.status()
+        if member is None or not taking_part.is_ready(member, status, self._keys.credentials.validator.public_key):
             return False
         application = self._application
-        data = taking_part.begin(self._chain_id, self._credentials.node, status.height, application.time_ms)
+        data = taking_part.begin(self._chain_id, self._keys.credentials.node, status.height, application.time_ms)
         self._voting = asyncio.create_task(self._pool.submit([data]), name="submit")
         self._log.info("caught up", height=status.height, power=member.approved_power)
         return True
@@ -396,7 +300,7 @@ class Node:
                 self._config.home.outputs,
                 self._reachable,
                 institution=self._config.institution,
-                node_key=self._credentials.node,
+                node_key=self._keys.credentials.node,
                 chain_id=self._chain_id,
                 limits=self._config.jobs,
                 log=self._log,
@@ -452,7 +356,8 @@ class Node:
         if changed:
             self._peers.update(self._members())
         if any(record.subject == f"institution:{self._config.institution}" for record in changed):
-            self._add_next_signer()
+            if signer := self._keys.named_next():
+                self._engine.add_signer(signer)
             self._key_change = asyncio.create_task(self._take_up_keys(), name="take up keys")
         self._snapshots.on_committed(height)
         asyncio.get_running_loop().call_soon(self._drive, self._publish)
@@ -533,38 +438,5 @@ class Node:
             if item.status != MEMBER_STATUS_REMOVED
         ]
 
-    def _own(self) -> Institution | None:
-        """What the ledger says of this institution; None before it knows of it."""
-        own = self._config.institution
-        return next((item for item in self._application.institutions() if item.descriptor.id == own), None)
-
     def _reachable(self) -> list[str]:
         return [peer.institution for peer in self._peers.status() if peer.connected]
-
-
-def _check_ports(config: NodeConfig) -> None:
-    """Are the ports free? Said before anything is opened. Raises Unavailable."""
-    for name, address in config.listening().items():
-        if number := listening.refusal(address):
-            in_use = number == errno.EADDRINUSE
-            raise Unavailable(
-                f"{config.institution} cannot listen on {address} ({name}): {os.strerror(number)}",
-                rule="port-in-use" if in_use else "unavailable",
-                hint=f"stop what uses the port, or change listen.{name} in {config.home.config}"
-                if in_use
-                else f"listen.{name} in {config.home.config} must be an address of this machine",
-            )
-
-
-def _open_log(config: NodeConfig, log_file: bool) -> FilteringBoundLogger:
-    if not log_file:
-        return logging.configure(config.log_level, config.institution)
-    file = config.home.log / "node.log"
-    try:
-        file.parent.mkdir(exist_ok=True)
-        return logging.configure(config.log_level, config.institution, file)
-    except OSError as error:
-        text = f"the log {file} cannot be written: {error.strerror}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Exhausted(text, rule="disk-full", hint="free some space, then start again") from None
-        raise InvalidFile(text, rule="disk-read-only", hint="check the permissions of the home directory") from None

@@ -13,7 +13,8 @@ from koinon.cli import output
 from koinon.cli.app import invocation
 from koinon.errors import InvalidInput
 from koinon.limits import MAX_POINTS, MAX_VALIDATORS
-from testnet.network import DEFAULT_INSTITUTIONS, NodeState, Testnet
+from testnet.network import DEFAULT_INSTITUTIONS, Testnet
+from testnet.probe import NodeState
 
 _DIRECTORY = click.option(
     "--dir", "directory", required=True, type=click.Path(path_type=Path), help="Where the network lives."

@@ -29,23 +29,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import grpc
-
-from koinon import files, genesis, key_files, ticket
+from koinon import files, genesis
 from koinon import profile as profiles
 from koinon.errors import InvalidInput, NotFound, Unavailable
-from koinon.names import PersonId, check_institution, tls_name
-from koinon.v1 import services_pb2, services_pb2_grpc
+from koinon.names import PersonId, check_institution
 from koinon.v1.identity_pb2 import Genesis, InstitutionDescriptor, Role
 from node import home as homes
-from node import tls
 from node.config import Address, Home
+from testnet.probe import NodeState, Probe
 
 DEFAULT_INSTITUTIONS = ("um", "iu", "uk", "case")
 READY_S = 60.0
 _STOP_S = 10.0
 _POLL_S = 0.05
-_ANSWER_S = 5.0
 # Below the range from which the system takes ports for outgoing connections, so that a node that was
 # stopped finds its ports still free.
 _PORTS = range(20_000, 32_000)
@@ -63,18 +59,6 @@ class Place:
 
     host: str = "127.0.0.1"
     command: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NodeState:
-    """How one node does, as seen from outside."""
-
-    institution: str
-    pid: int  # 0: not running
-    ready: bool  # decides blocks, and is connected to every other node that runs
-    height: int
-    peers: int  # connected
-    problem: str  # why it is not ready; empty when it is
 
 
 class Testnet:
@@ -315,7 +299,11 @@ class Testnet:
     @contextmanager
     def _watch(self) -> Iterator[Callable[[], list[NodeState]]]:
         """Looks at all nodes, each over a connection of its own that is kept between looks."""
-        probes = {institution: _Probe(self, institution) for institution in self.institutions}
+        chain_id = genesis.chain_id(self._genesis)
+        probes = {
+            institution: Probe(profiles.load(self.profile(f"{institution}-operator")), chain_id)
+            for institution in self.institutions
+        }
         with ThreadPoolExecutor(max_workers=len(probes)) as threads:
 
             def look() -> list[NodeState]:
@@ -359,58 +347,6 @@ class Testnet:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self.stop)
-
-
-class _Probe:
-    """Asks one node how it does, as its operator."""
-
-    def __init__(self, network: Testnet, institution: str) -> None:
-        profile = profiles.load(network.profile(f"{institution}-operator"))
-        self._institution = institution
-        self._key = key_files.load_signing_key(profile.key_file)
-        self._chain_id = genesis.chain_id(network._genesis)
-        pem = profile.node_certificate.encode("ascii")
-        self._certificate = tls.pem_to_der(pem)
-        self._channel = grpc.secure_channel(
-            profile.rpc_address,
-            grpc.ssl_channel_credentials(pem),
-            options=(
-                ("grpc.ssl_target_name_override", tls_name(institution)),
-                ("grpc.min_reconnect_backoff_ms", 100),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 100),
-                ("grpc.use_local_subchannel_pool", 1),
-                ("grpc.enable_http_proxy", 0),
-            ),
-        )
-        self._stub = services_pb2_grpc.NodeServiceStub(self._channel)
-
-    def look(self, pid: int, others: int) -> NodeState:
-        """``others`` is how many other nodes run: a ready node is connected to that many."""
-        if not pid:
-            return NodeState(self._institution, 0, False, 0, 0, "not running")
-        try:
-            status = self._ask()
-        except grpc.RpcError as error:
-            return NodeState(self._institution, pid, False, 0, 0, f"does not answer yet ({error.code().name})")
-        peers = sum(1 for peer in status.peers if peer.connected)
-        if peers < others:
-            problem = f"sees {peers} of {others} others"
-        elif status.syncing:
-            problem = f"is catching up at height {status.height}"
-        else:
-            problem = "" if status.height else "has decided no block yet"
-        return NodeState(self._institution, pid, not problem, status.height, peers, problem)
-
-    def close(self) -> None:
-        self._channel.close()
-
-    def _ask(self) -> services_pb2.GetStatusResponse:
-        expires_at_ms = time.time_ns() // 1_000_000 + 60_000
-        proof = ticket.make(self._chain_id, self._certificate, self._key, expires_at_ms)
-        return self._stub.GetStatus(
-            services_pb2.GetStatusRequest(), timeout=_ANSWER_S, metadata=((ticket.METADATA_KEY, proof),)
-        )
 
 
 def _home(directory: Path, institution: str) -> Home:

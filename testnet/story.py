@@ -21,7 +21,8 @@ from koinon.v1.access_pb2 import Token
 from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.catalog_pb2 import PublishDataset
 from testnet.data import PATIENTS, descriptor_path, table_path
-from testnet.network import NodeState, Testnet
+from testnet.network import Testnet
+from testnet.probe import NodeState
 from testnet.stage import Stage
 from testnet.two_arms import TwoArms
 

@@ -102,7 +102,8 @@ class Tasks:
         """Compile a query without running it: what it would do, and who would learn what.
 
         ``purpose`` is one that access was granted for, word for word; it may be left out where the tokens for all
-        datasets have exactly one in common. Raises UnsupportedQuery, NotFound, Refused (no token, cohort too small), Corrupt.
+        datasets have exactly one in common. Raises UnsupportedQuery, NotFound, Refused (no token, cohort too small),
+        Corrupt.
         """
         if len(sql) > MAX_SQL:
             raise InvalidInput(
@@ -121,8 +122,9 @@ class Tasks:
         on_progress: OnProgress | None = None,
         timeout_s: float = QUERY_S,
     ) -> Result:
-        """Run a query jointly and open its result here, after checking it against the ledger. ``purpose`` as in ``plan``.
+        """Run a query jointly and open its result here, after checking it against the ledger.
 
+        ``purpose`` is as in ``plan``.
         What costs more than ``max_price`` points is refused, by the ledger too (rule max-price). If the call is
         cancelled or times out, so is the task, and its points come back. Raises as ``plan``; TaskFailed,
         DeadlineExceeded, StatusUnknown, Corrupt; Refused with rule minimum-cohort when every group was suppressed.

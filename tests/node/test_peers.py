@@ -19,7 +19,8 @@ from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.session_pb2 import SealedOutput
 from node import tls
 from node.config import Address
-from node.peers import Member, Peers
+from node.peer_link import Member
+from node.peers import Peers
 from tests.waiting import until
 
 GENESIS = b"g" * 32

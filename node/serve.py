@@ -1,0 +1,87 @@
+"""The process of a node: what must hold before anything opens, its log, its signals, and beginning again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import signal
+from pathlib import Path
+
+from structlog.typing import FilteringBoundLogger
+
+from koinon import genesis as genesis_file
+from koinon.errors import Exhausted, InvalidFile, Unavailable
+from koinon.key_files import AskPassphrase
+from koinon.v1.identity_pb2 import Genesis
+from node import config as configs
+from node import credentials as credential_files
+from node import listening, logging, restore
+from node.config import NodeConfig
+from node.credentials import Credentials
+from node.runtime import Node
+
+_COLLECT_AFTER = (
+    50_000  # containers made and not freed: after every 700, Python's way, it takes a twentieth of all time
+)
+
+
+def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
+    """Run the node of a home directory until SIGINT or SIGTERM.
+
+    Raises:
+        InvalidFile: configuration, genesis, a key or the certificate is missing, damaged or not this member's,
+            or the ledger on disk began from another genesis.
+        Unavailable: a port or the ledger is in use, or the disk cannot be written.
+        Exhausted: the disk is full.
+        Corrupt: the ledger on disk contradicts itself.
+    """
+    config = configs.load(home)
+    genesis = genesis_file.load(config.home.genesis)
+    credentials = credential_files.load(config, genesis, ask)
+    _check_ports(config)
+    log = _open_log(config, log_file)
+    asyncio.run(_run(config, genesis, credentials, log))
+
+
+async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, log: FilteringBoundLogger) -> None:
+    gc.freeze()  # modules live as long as the node: no collection need look at them again
+    gc.set_threshold(_COLLECT_AFTER)
+    loop = asyncio.get_running_loop()
+    again = True
+    while again:
+        if restore.put_in_place(config.home):
+            log.info("ledger replaced", reason="a snapshot was restored")
+        node = Node(config, genesis, credentials, log)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, node.stop)
+        again = await node.run()
+
+
+def _check_ports(config: NodeConfig) -> None:
+    """Are the ports free? Said before anything is opened. Raises Unavailable."""
+    for name, address in config.listening().items():
+        if number := listening.refusal(address):
+            in_use = number == errno.EADDRINUSE
+            raise Unavailable(
+                f"{config.institution} cannot listen on {address} ({name}): {os.strerror(number)}",
+                rule="port-in-use" if in_use else "unavailable",
+                hint=f"stop what uses the port, or change listen.{name} in {config.home.config}"
+                if in_use
+                else f"listen.{name} in {config.home.config} must be an address of this machine",
+            )
+
+
+def _open_log(config: NodeConfig, log_file: bool) -> FilteringBoundLogger:
+    if not log_file:
+        return logging.configure(config.log_level, config.institution)
+    file = config.home.log / "node.log"
+    try:
+        file.parent.mkdir(exist_ok=True)
+        return logging.configure(config.log_level, config.institution, file)
+    except OSError as error:
+        text = f"the log {file} cannot be written: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Exhausted(text, rule="disk-full", hint="free some space, then start again") from None
+        raise InvalidFile(text, rule="disk-read-only", hint="check the permissions of the home directory") from None
