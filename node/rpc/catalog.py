@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import AsyncIterator
 from typing import Any
 
 from grpc import aio
 
-from koinon.errors import DeadlineExceeded, Exhausted, InvalidInput, PermissionRefused
-from koinon.limits import MAX_UPLOAD_S, MAX_UPLOADS, UPLOAD_IDLE_S
+from koinon.errors import DeadlineExceeded, Exhausted, InvalidInput, NotFound, PermissionRefused
+from koinon.limits import MAX_TITLE, MAX_UPLOAD_S, MAX_UPLOADS, UPLOAD_IDLE_S
 from koinon.names import DatasetName
 from koinon.rpc import GO_AHEAD_KEY
 from koinon.v1 import services_pb2, services_pb2_grpc
-from koinon.v1.catalog_pb2 import DatasetStatus
+from koinon.v1.catalog_pb2 import DatasetStatus, Taxonomy
 from koinon.v1.identity_pb2 import Role
 from node.application import Application
 from node.auth import require
@@ -23,6 +24,8 @@ from node.read_query import page_position
 from node.rpc.bounds import page_size
 
 Context = aio.ServicerContext[Any, Any]
+
+_NEAREST = 3  # themes named where there is none of a code
 
 
 class CatalogService(services_pb2_grpc.CatalogServiceServicer):
@@ -48,6 +51,8 @@ class CatalogService(services_pb2_grpc.CatalogServiceServicer):
             page_size=page_size(request.page_size),
             page_token=request.page_token,
         )
+        if request.theme and not datasets:  # one that the members gave up may still be found
+            _check_known(self._application.taxonomy(), request.theme)
         return services_pb2.SearchDatasetsResponse(datasets=datasets, next_page_token=next_page_token)
 
     async def GetDataset(
@@ -70,6 +75,22 @@ class CatalogService(services_pb2_grpc.CatalogServiceServicer):
         self, request: services_pb2.GetTaxonomyRequest, context: Context
     ) -> services_pb2.GetTaxonomyResponse:
         return services_pb2.GetTaxonomyResponse(taxonomy=self._application.taxonomy())
+
+
+def _check_known(taxonomy: Taxonomy, theme: str) -> None:
+    """Raises NotFound with rule ``unknown-theme``, naming themes that may have been meant."""
+    labels = {known.code: known.label for known in taxonomy.themes}
+    if theme in labels:
+        return
+    meant = theme[:MAX_TITLE].upper()
+    near = [code for code, label in labels.items() if meant in label.upper()]
+    near += [code for code in difflib.get_close_matches(meant, labels, _NEAREST) if code not in near]
+    offered = ", ".join(f"{code} ({labels[code]})" for code in near[:_NEAREST])
+    raise NotFound(
+        f"there is no theme {theme[:MAX_TITLE]!a}",
+        rule="unknown-theme",
+        hint=f"nearest are {offered}; koinon catalog themes lists all" if near else "koinon catalog themes lists all",
+    )
 
 
 class DatasetService(services_pb2_grpc.DatasetServiceServicer):
