@@ -94,6 +94,7 @@ MAX_OPEN_DISPUTES_PER_INSTITUTION = 50  # as claimant: quarrelling costs others 
 MAX_DUE_PER_BLOCK = 1_000  # of each kind (tokens, tasks, escrows, requests …) that one block ends: the rest in the next
 MAX_CHUNK_BYTES = 256 * 1024  # of a staged file
 MAX_STAGED_BYTES = 4 * 1024**3
+MAX_ESCROWS_PER_DISPUTE = 100  # that one over a token freezes, the longest held; others by disputes over their tasks
 MAX_UPLOADS = 4  # files that operators are sending to their node at a time
 UPLOAD_IDLE_S = 30  # between two chunks: who is silent for longer gives its place to others
 MAX_UPLOAD_S = 3_600  # from the first chunk to the last, of MAX_STAGED_BYTES

@@ -401,6 +401,7 @@ class Escrow(_message.Message):
     PAID_FIELD_NUMBER: _builtins.int
     ENDED_AT_MS_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """of the task; of a subscription, the token's and a number: "<id>:1" """
     payer: _builtins.str
@@ -419,6 +420,10 @@ class Escrow(_message.Message):
     def paid(self) -> _containers.RepeatedCompositeFieldContainer[Global___Payout]:
         """once settled; what is left of `points` went back to the payer"""
 
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that are used for it: a dispute over one freezes it"""
+
     def __init__(
         self,
         *,
@@ -432,10 +437,11 @@ class Escrow(_message.Message):
         paid: _abc.Iterable[Global___Payout] | None = ...,
         ended_at_ms: _builtins.int = ...,
         subject: _builtins.str = ...,
+        tokens: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_at_ms", b"due_at_ms", "ended_at_ms", b"ended_at_ms", "held_at_ms", b"held_at_ms", "id", b"id", "paid", b"paid", "payer", b"payer", "planned", b"planned", "points", b"points", "status", b"status", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_at_ms", b"due_at_ms", "ended_at_ms", b"ended_at_ms", "held_at_ms", b"held_at_ms", "id", b"id", "paid", b"paid", "payer", b"payer", "planned", b"planned", "points", b"points", "status", b"status", "subject", b"subject", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

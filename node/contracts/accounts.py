@@ -10,7 +10,7 @@ the log alone shows the same. No balance is negative, and none exceeds ``limits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from koinon.errors import Corrupt, InvalidInput, Refused
 from koinon.limits import MAX_DUE_PER_BLOCK, MAX_POINTS, MAX_TEXT
@@ -31,6 +31,8 @@ from node.contracts.transitions import ACCOUNT, ESCROW
 from node.ledger.state import State
 
 FUND = "fund:consortium"
+
+_TIME_DIGITS = 20  # any 64-bit number, so that the order of texts is that of times
 
 
 def balance(state: State, account: str) -> int:
@@ -173,12 +175,14 @@ def hold(
     points: int,
     *,
     subject: str = "",
+    tokens: Sequence[str] = (),
     planned: Sequence[tuple[str, int]] = (),
     due_at_ms: int = 0,
 ) -> None:
     """Put points of an account in escrow for ``subject`` (``task:…``, ``token:…``), whose trail then shows them.
 
-    With ``due_at_ms``, ``planned`` is paid when block time reaches it.
+    ``tokens`` are those used for it: ``of_token`` finds it by each. With ``due_at_ms``, ``planned`` is paid
+    when block time reaches it.
 
     Raises InvalidInput, InvalidName, or Refused with rule ``already-exists`` or ``insufficient-points``.
     """
@@ -186,7 +190,11 @@ def hold(
     if tables.ESCROWS.find(state, escrow_id) is not None:
         raise Refused(f"escrow {escrow_id} exists", rule="already-exists", hint="an escrow is opened once")
     posting = _debit(state, account, points)
-    escrow = Escrow(id=escrow_id, payer=account, points=points, held_at_ms=context.time_ms, subject=subject)
+    escrow = Escrow(
+        id=escrow_id, payer=account, points=points, held_at_ms=context.time_ms, subject=subject, tokens=tokens
+    )
+    for token_id in tokens:
+        tables.TOKEN_ESCROWS.add(state, token_id, _by_age(escrow))
     _escrowed(state, points)
     detail = f"{points} points"
     context.move(ESCROW, escrow_id, escrow, "escrow.held", related=_related(escrow), detail=detail, postings=[posting])
@@ -239,6 +247,11 @@ def refund(context: Context, escrow_id: str) -> None:
     """Give a held or frozen escrow back to its payer. Raises NotFound, or Refused with rule ``wrong-state``."""
     escrow = tables.ESCROWS.get(context.state, escrow_id)
     _end(context, escrow, "escrow.refunded", f"{escrow.points} points", [(escrow.payer, escrow.points)])
+
+
+def of_token(state: State, token_id: str) -> Iterator[str]:
+    """Every escrow, held or frozen, for what a token was used for; the longest held first."""
+    return (entry[_TIME_DIGITS:] for entry in tables.TOKEN_ESCROWS.under(state, token_id))
 
 
 def is_open(state: State, escrow_id: str) -> bool:
@@ -331,8 +344,14 @@ def _end(context: Context, escrow: Escrow, kind: str, detail: str, due: Sequence
     context.move(ESCROW, escrow.id, escrow, kind, related=related, detail=detail, postings=postings)
     _unschedule(context, escrow)
     _escrowed(context.state, -escrow.points)
+    for token_id in escrow.tokens:
+        tables.TOKEN_ESCROWS.remove(context.state, token_id, _by_age(escrow))
     escrow.ended_at_ms = context.time_ms
     tables.ESCROWS.put(context.state, escrow.id, escrow)
+
+
+def _by_age(escrow: Escrow) -> str:
+    return f"{escrow.held_at_ms:0{_TIME_DIGITS}d}{escrow.id}"
 
 
 def _related(escrow: Escrow) -> list[str]:

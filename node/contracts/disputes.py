@@ -11,23 +11,32 @@ any of them (``governance.arbitration``). Silence never blocks:
 * else what was sought is done if the respondent never answered, except a suspension, and dismissed if it did.
 
 Who concedes or stays silent decides about itself alone: of points that others have earned too, a refund gives back only
-the parts of the two sides; about the rest arbiters decide, or the members.
+the parts of the two sides; about the rest arbiters decide, or the members. A dispute over a token is about its two
+sides, too: of a task that was completed, arbiters leave to others what they earned.
 
-While a dispute is open, what is in escrow for the task, or for open tasks and the subscription that use the token, is
-frozen: once by each claimant, so that nobody holds points back for ever by disputing again. Points that were paid out
-before the dispute stay paid: parameter ``settlement_delay_ms`` leaves time for disputes. A ballot of the members may
-resolve a dispute at any time, however it sees fit.
+While a dispute is open, what is in escrow for the task is frozen; or for the token's subscription, and for every task
+that used the token and is not settled yet, ``limits.MAX_ESCROWS_PER_DISPUTE`` at most. Once by each claimant, so that
+nobody holds points back for ever by disputing again. Points that were paid out before the dispute stay paid: parameter
+``settlement_delay_ms`` leaves time for disputes. A ballot of the members may resolve a dispute at any time, however it
+sees fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from governance import arbitration
 from governance.arbitration import Bench
 from koinon.canonical import HASH_BYTES
 from koinon.errors import InvalidInput, NotFound, Refused
-from koinon.limits import MAX_DUE_PER_BLOCK, MAX_EVIDENCE_DIGESTS, MAX_OPEN_DISPUTES_PER_INSTITUTION, MAX_TEXT
+from koinon.limits import (
+    MAX_DUE_PER_BLOCK,
+    MAX_ESCROWS_PER_DISPUTE,
+    MAX_EVIDENCE_DIGESTS,
+    MAX_OPEN_DISPUTES_PER_INSTITUTION,
+    MAX_TEXT,
+)
 from koinon.names import DatasetName, check_id, check_institution
 from koinon.v1.access_pb2 import TOKEN_STATUS_ACTIVE
 from koinon.v1.dispute_pb2 import (
@@ -46,7 +55,7 @@ from koinon.v1.dispute_pb2 import (
     WithdrawDispute,
 )
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE
-from node.contracts import access, accounts, membership, settlement, shapes, subscriptions, tables
+from node.contracts import access, accounts, membership, settlement, shapes, tables
 from node.contracts.context import Context
 from node.contracts.transitions import DISPUTE
 from node.ledger.state import State
@@ -245,7 +254,8 @@ def _release(context: Context, dispute: Dispute) -> None:
         if not accounts.is_frozen(state, escrow_id):
             continue  # another dispute, or the end of the task, has decided on it
         planned = [(payout.account, payout.points) for payout in tables.ESCROWS.get(state, escrow_id).planned]
-        kept = _kept(context, dispute, planned or _expected(state, escrow_id))
+        theirs = _is_between_two(dispute, delivered=bool(planned))
+        kept = _of_others(context, dispute, planned or _expected(state, escrow_id)) if theirs else []
         if REMEDY_REFUND in dispute.remedies and not kept:
             accounts.refund(context, escrow_id)
         elif REMEDY_REFUND in dispute.remedies and planned:
@@ -256,10 +266,17 @@ def _release(context: Context, dispute: Dispute) -> None:
             accounts.thaw(context, escrow_id)
 
 
-def _kept(context: Context, dispute: Dispute, payouts: Payouts) -> Payouts:
-    """What a refund leaves of these: nothing, unless the respondent alone decided; then what is not the two sides'."""
-    if dispute.decided_by not in ("concession", "deadline"):
-        return []
+def _is_between_two(dispute: Dispute, *, delivered: bool) -> bool:
+    """Does a refund concern the two sides alone? Where the respondent alone decided; and where a token is disputed,
+    and what it was used for was delivered: others of whom nobody complains have earned their part, too.
+    """
+    if dispute.decided_by in ("concession", "deadline"):
+        return True
+    return dispute.decided_by == "arbiters" and delivered and dispute.opened.WhichOneof("subject") == "token_id"
+
+
+def _of_others(context: Context, dispute: Dispute, payouts: Payouts) -> Payouts:
+    """Of these, what is not the two sides'."""
     sides = (dispute.claimant.partition("/")[0], dispute.opened.respondent)
     return [
         (account, points) for account, points in payouts if accounts.institution_of(context.state, account) not in sides
@@ -326,16 +343,13 @@ def _tokens(context: Context, opened: OpenDispute) -> list[str]:
 def _escrows(context: Context, opened: OpenDispute, claimant: str) -> list[str]:
     """What a dispute freezes, ascending."""
     state = context.state
+    named: Iterable[str]
     if opened.token_id:
-        token = tables.TOKENS.get(state, opened.token_id)
-        named = [*tables.TOKEN_TASKS.under(state, token.id), subscriptions.escrow_id(token)]
+        named = accounts.of_token(state, opened.token_id)
     else:
-        named = [opened.task_id]
-    return sorted(
-        escrow_id
-        for escrow_id in named
-        if accounts.is_open(state, escrow_id) and not tables.FROZEN_ONCE.contains(state, escrow_id, claimant)
-    )
+        named = [opened.task_id] if accounts.is_open(state, opened.task_id) else []
+    fresh = (escrow_id for escrow_id in named if not tables.FROZEN_ONCE.contains(state, escrow_id, claimant))
+    return sorted(islice(fresh, MAX_ESCROWS_PER_DISPUTE))
 
 
 def _check_evidence(digests: Sequence[bytes]) -> None:

@@ -99,7 +99,8 @@ def open_for(context: Context, task: Task) -> None:
         return
     task.terms.CopyFrom(fixed)
     if held := fixed.points + fixed.fee:
-        accounts.hold(context, task.id, f"person:{task.asker}", held, subject=f"task:{task.id}")
+        used = [source.token_id for source in submitted.sources]
+        accounts.hold(context, task.id, f"person:{task.asker}", held, subject=f"task:{task.id}", tokens=used)
     for source, named in zip(fixed.sources, submitted.sources, strict=True):
         if source.subscription:
             token = tables.TOKENS.get(context.state, named.token_id)

@@ -34,6 +34,7 @@ def begin(context: Context, source: SourceTerms, token: Token, shares: Shares) -
         f"person:{token.holder}",
         source.subscription,
         subject=f"token:{token.id}",
+        tokens=[token.id],
         planned=planned,
         due_at_ms=token.paid_until_ms,
     )

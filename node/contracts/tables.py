@@ -11,6 +11,7 @@ keys                        key in hex (of a certificate, its SHA-256)          
 owner's keys                owner, height and key in hex                             (none)
 reserved keys               key in hex, proposal or application                      (none)
 last signs of life          institution                                              time (8 bytes)
+departures                  height, institution                                      (none)
 operators                   institution, name                                        (none)
 datasets                    name                                                     Dataset, newest
 superseded datasets         name, version                                            Dataset
@@ -42,6 +43,7 @@ accounts                    account                                             
 supply                      (none)                                                   Supply
 escrows                     id                                                       Escrow
 escrow dues                 time, id                                                 (none)
+open escrows by token       token, time held and id                                  (none)
 data unions                 name                                                     DataUnion
 unions of an institution    institution, name                                        (none)
 members of unions           union, account                                           UnionMembership
@@ -291,6 +293,7 @@ KEYS = Table("owned-key", KeyRecord, "key")
 OWNER_KEYS = Index("owner-key")
 RESERVED_KEYS = Index("reserved-key")
 LAST_SIGNS = Times("last-sign")
+DEPARTURES = Schedule("departure")  # by height
 OPERATORS = Index("operator")
 DATASETS = Table("dataset", Dataset, "dataset")
 SUPERSEDED = Table("superseded-dataset", Dataset, "version of a dataset")
@@ -322,6 +325,7 @@ ACCOUNTS = Table("account", Account, "account")
 SUPPLY = Table("supply", Supply, "supply")
 ESCROWS = Table("escrow", Escrow, "escrow")
 ESCROW_DUES = Schedule("escrow-due")
+TOKEN_ESCROWS = Index("token-escrow")
 UNIONS = Table("union", DataUnion, "data union")
 INSTITUTION_UNIONS = CountedIndex("institution-union")
 UNION_MEMBERS = Table("union-member", UnionMembership, "member of the data union")

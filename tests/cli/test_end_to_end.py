@@ -212,7 +212,7 @@ def test_a_revoked_token_refuses_the_next_query_and_the_trail_tells(consortium: 
     assert (proved["granted"]["subject"], proved["end"]["kind"]) == (f"token:{token}", "token.revoked")
     assert "no receipt for" in consortium.refused("analyst", 2, "invalid-input", "audit", "receipt", "token")
     assert consortium.data("analyst", "audit", "head")["height"] > trail[-1]["height"]
-    consortium.ok("analyst", "access", "request", f"um.{TABLE}", "--purpose", "again")
+    consortium.ok("analyst", "access", "request", f"um.{TABLE}", "--purpose", "reproduce the trial")
     assert "rows from 4 datasets" in consortium.run("analyst", "query", SQL).stderr
 
 

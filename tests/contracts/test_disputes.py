@@ -216,6 +216,51 @@ def test_a_dispute_over_a_token_freezes_its_open_tasks(consortium: Consortium) -
     assert escrow(consortium, task).status == ESCROW_STATUS_SETTLED
 
 
+def test_a_dispute_over_a_token_freezes_completed_tasks_that_wait_for_their_settlement(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, other = consortium.token(DATA, uses=4), consortium.token(DATA)
+    tasks = [run_task(consortium, used) for used in (token, token, other)]
+    for task in tasks:
+        consortium.complete_all(task)
+    late = run_task(consortium, token)
+    monkeypatch.setattr(disputes, "MAX_ESCROWS_PER_DISPUTE", 2)
+    dispute = consortium.do(ASKER, claim(token, "iu", REMEDY_REFUND))
+    assert list(consortium.app.dispute(dispute).escrows) == sorted(tasks[:2]), "the longest held"
+    frozen = [escrow(consortium, task).status == ESCROW_STATUS_FROZEN for task in (*tasks, late)]
+    assert frozen == [True, True, False, False]
+    consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="true", concede=True))
+    assert [escrow(consortium, task).status for task in tasks[:2]] == [ESCROW_STATUS_REFUNDED] * 2
+    consortium.complete_all(late)
+    consortium.wait(DELAY_MS)
+    assert [escrow(consortium, task).status for task in (tasks[2], late)] == [ESCROW_STATUS_SETTLED] * 2
+    assert not list(consortium.store.scan(b"s/token-escrow/")), "nothing is left in the index"
+    again = consortium.do("iu/operator", claim(token, HOLDER, REMEDY_PAYOUT))
+    assert not consortium.app.dispute(again).escrows
+
+
+@pytest.mark.parametrize(("over", "paid"), [("token", [("institution:case", 7)]), ("task", [])])
+def test_arbiters_over_a_token_leave_to_others_what_they_delivered(
+    consortium: Consortium, over: str, paid: list[tuple[str, int]]
+) -> None:
+    consortium.do("case/operator", publication("case.a.t", price=Price(unit=PRICE_UNIT_USE, points=7)))
+    token = consortium.token(DATA)
+    submission = consortium.submission({DATA: token, "case.a.t": consortium.token("case.a.t")}, COMMITTEE)
+    submission.max_price = 17
+    task = consortium.do(ASKER, submission)
+    consortium.accept_all(task)
+    consortium.complete_all(task)
+    opened = claim(task, "iu", REMEDY_REFUND, task=True) if over == "task" else claim(token, "iu", REMEDY_REFUND)
+    dispute = consortium.do(ASKER, opened)
+    answered(consortium, dispute)
+    for arbiter in consortium.app.dispute(dispute).arbiters:
+        if consortium.app.dispute(dispute).status == DISPUTE_STATUS_ARBITRATION:
+            rule(consortium, dispute, REMEDY_REFUND, by=arbiter)
+    assert consortium.app.dispute(dispute).decided_by == "arbiters"
+    assert [(payout.account, payout.points) for payout in escrow(consortium, task).paid] == paid
+    assert tables.ACCOUNTS.get(consortium.app._new_state(), f"person:{ASKER}").points == 100 - sum(p for _, p in paid)
+
+
 def test_a_settled_task_can_be_disputed_but_its_points_stay_paid(consortium: Consortium) -> None:
     task = run_task(consortium, consortium.token(DATA))
     consortium.complete_all(task)

@@ -491,6 +491,12 @@ class Ledger(RuleBasedStateMachine):
         assert sorted(key[-32:].decode() for key in keys if key.startswith(b"s/pending-proposal/")) == sorted(pending)
 
 
+        held = [
+            escrow
+            for escrow in self.all("escrow", Escrow)
+            if escrow.status in (ESCROW_STATUS_HELD, ESCROW_STATUS_FROZEN)
+        ]
+        assert sum(key.startswith(b"s/token-escrow/") for key in keys) == sum(len(escrow.tokens) for escrow in held)
 TestLedger = Ledger.TestCase
 TestLedger.settings = settings(
     max_examples=30,
