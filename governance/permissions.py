@@ -117,6 +117,8 @@ PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     "set_union_members": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # its administrator, or the founding institution
     "claim_earnings": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # the member
     "record_reading": (Permission(ROLE_REGULATOR, Relation.MEMBER),),
+    "give_notice": (_OPERATOR,),  # each for its own
+    "withdraw_notice": (_OPERATOR,),
     "receive_result": (_CONCERNED,),  # the asker
 }
 """By the name of the operation in ``Operation``'s oneof (transaction.proto)."""

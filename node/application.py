@@ -46,7 +46,7 @@ from koinon.v1.transaction_pb2 import (
     TransactionResult,
 )
 from node.abci import AppHashes, AppInfo, DecidedBlock, Finalized, Write
-from node.contracts import genesis, governance, keys, membership, tables, upgrades
+from node.contracts import departure, genesis, governance, keys, membership, tables, upgrades
 from node.contracts.context import REFUSALS, THE_LEDGER, Context, sender_of
 from node.contracts.operations import end_block, execute, record_evidence
 from node.contracts.reads import Reads
@@ -281,7 +281,25 @@ class Application(Reads):
 
     def preview(self, proposal: Propose) -> tuple[list[str], Refusal | None]:
         """What executing a proposal of valid form in the next block would change, or why it would fail."""
-        context = Context(
+        effects, error = governance.preview(self._preview_context(), proposal)
+        return effects, None if error is None else _refusal(error)
+
+    def preview_notice(self, institution: str, height: int) -> tuple[list[str], Refusal | None]:
+        """What would change if this institution left at a height, and why it may not give notice of it now, if so.
+
+        Raises NotFound.
+        """
+        context = self._preview_context()
+        effects = departure.effects(context.state, institution, height)
+        try:
+            departure.check_notice(context, institution, height)
+        except REFUSALS as error:
+            return effects, _refusal(error)
+        return effects, None
+
+    def _preview_context(self) -> Context:
+        """Of the next block, on a view that is thrown away."""
+        return Context(
             self._new_state(),
             self._standing.height + 1,
             self._standing.time_ms,
@@ -290,8 +308,6 @@ class Application(Reads):
             validators=self._validators,
             chain_id=self.chain_id,
         )
-        effects, error = governance.preview(context, proposal)
-        return effects, None if error is None else _refusal(error)
 
     def record(self, index: int) -> AuditRecord | None:
         """An audit record; None beyond the end. Proofs come from ``audit_log``."""

@@ -71,7 +71,10 @@ _SAMPLE_S = 1.0
 _LINGER_S = 5.0  # before an upgrade that this node does not know: all have the last block by then
 _GRACE_S = 1.0  # for calls under way when the node is told to stop
 _BEGIN_VOTING_S = 10.0  # between two attempts
-_MEMBER_KINDS = ("institution.joined", "institution.moved", "institution.removed", "key.rotated", "key.revoked")
+_MEMBER_KINDS = (
+    *("institution.joined", "institution.moved", "institution.removed", "institution.left"),
+    *("key.rotated", "key.revoked"),
+)
 """Audit records after which the ledger's addresses and certificates of members are read again."""
 
 

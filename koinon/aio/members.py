@@ -12,6 +12,7 @@ from koinon.errors import NotFound
 from koinon.names import PersonId
 from koinon.v1.audit_pb2 import Receipt
 from koinon.v1.identity_pb2 import (
+    GiveNotice,
     Institution,
     KeyPurpose,
     KeyRecord,
@@ -22,8 +23,15 @@ from koinon.v1.identity_pb2 import (
     Role,
     RotateKey,
     UpdateEndpoints,
+    WithdrawNotice,
 )
-from koinon.v1.services_pb2 import ListInstitutionsRequest, ListKeysRequest, ListPeopleRequest
+from koinon.v1.services_pb2 import (
+    ListInstitutionsRequest,
+    ListKeysRequest,
+    ListPeopleRequest,
+    PreviewNoticeRequest,
+    PreviewNoticeResponse,
+)
 from koinon.v1.transaction_pb2 import Operation
 from koinon.words import number, numbers
 
@@ -70,6 +78,25 @@ class Members:
             mpc_address=mpc_address or now.mpc_address,
         )
         await self._session.submit(Operation(update_endpoints=moved))
+        return await self._own()
+
+    async def preview_leaving(self, blocks: int) -> PreviewNoticeResponse:
+        """What would change if one's institution left so many blocks from now, or why it may not. Raises NotFound."""
+        connection, own = self._session.connection, PersonId.parse(self._session.person).institution
+        request = PreviewNoticeRequest(institution=own, blocks=blocks)
+        return await connection.call(connection.members.PreviewNotice, request)
+
+    async def leave(self, height: int, reason: str) -> Institution:
+        """Give notice: one's institution leaves at the end of the block of this height. Operators only.
+
+        ``preview_leaving`` says what ends then. Raises Refused.
+        """
+        await self._session.submit(Operation(give_notice=GiveNotice(height=height, reason=reason)))
+        return await self._own()
+
+    async def stay(self, reason: str) -> Institution:
+        """Withdraw one's institution's notice. Operators only. Raises Refused."""
+        await self._session.submit(Operation(withdraw_notice=WithdrawNotice(reason=reason)))
         return await self._own()
 
     async def rotate_key(self, purpose: str, key: bytes) -> None:

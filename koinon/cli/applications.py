@@ -100,7 +100,9 @@ def _show_member(found: Institution, weight: int) -> None:
     power = str(found.descriptor.power)
     if found.approved_power:
         power += f"; takes up {found.approved_power} once its node has caught up"
+    leaves = f"at height {found.notice.height}: {found.notice.reason}" if found.HasField("notice") else ""
     pairs = [
+        ("Leaves", leaves),
         ("Status", f"{status}: {found.status_reason}" if found.status_reason else status),
         ("Joined", f"height {found.joined_height}"),
         ("Power", power),

@@ -1,6 +1,8 @@
-"""``koinon member``: who is who, and how a new person joins its institution."""
+"""``koinon member``: who is who, how a new person joins its institution, and how an institution moves or leaves."""
 
 from __future__ import annotations
+
+import sys
 
 import click
 
@@ -10,14 +12,19 @@ from koinon.cli.arguments import comma_list
 from koinon.display import plain, printable
 from koinon.errors import InvalidInput
 from koinon.keys import PUBLIC_KEY_BYTES
+from koinon.limits import MAX_NOTICE_BLOCKS, MIN_NOTICE_BLOCKS
 from koinon.names import check_address
+from koinon.submission import refusal_error
 from koinon.v1.identity_pb2 import MemberStatus, Person, Role
 from koinon.words import word
+
+_USUAL_NOTICE = 1_000  # blocks: some minutes at least, and more than an hour where little happens
+_LEAST_NOTICE = 2 * MIN_NOTICE_BLOCKS  # some pass while one thinks
 
 
 @click.group()
 def member() -> None:
-    """See institutions and people; register your own; come in, and move."""
+    """See institutions and people; register your own; come in, move, and leave."""
 
 
 @member.command("list")
@@ -32,7 +39,7 @@ def list_() -> None:
         (
             i.descriptor.id,
             i.descriptor.title,
-            word(MemberStatus, i.status),
+            word(MemberStatus, i.status) + (f", leaves at {i.notice.height}" if i.HasField("notice") else ""),
             str(i.descriptor.power),
             i.descriptor.rpc_address,
         )
@@ -100,6 +107,61 @@ def move(rpc: str, peer: str, mpc: str) -> None:
     output.say("hint: now change [listen] in HOME/config.toml and start the node again")
     if rpc:
         output.say("hint: profiles need the new rpc_address")
+
+
+@member.command()
+@click.option(
+    "--blocks",
+    type=click.IntRange(_LEAST_NOTICE, MAX_NOTICE_BLOCKS),
+    default=_USUAL_NOTICE,
+    show_default=True,
+    help="How many blocks from now.",
+)
+@click.option("--reason", required=True, help="Public to the members.")
+@click.option("--dry-run", is_flag=True, help="Show what would change; give no notice.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def leave(blocks: int, reason: str, dry_run: bool, yes: bool) -> None:
+    """Give notice that your institution leaves the consortium. Operators only; nobody decides on it.
+
+    First shows what would end then. Until the height it names, your institution is a member like all, and
+    koinon member stay takes the notice back. Then tasks end, tokens lapse, data are withdrawn, and keys lose
+    their power. Points stay its own: spend before what you want to spend. Only a ballot brings it back.
+
+    \b
+    Example:
+      koinon member leave --reason "the study is over" --dry-run
+    """
+    members = invocation().client.members
+    preview = members.preview_leaving(blocks)
+    if not invocation().json:
+        refusal = preview.refusal.message
+        output.show(output.facts([*[("Changes", effect) for effect in preview.effects], ("Refused", refusal)]))
+    elif dry_run:
+        output.show_json(plain(preview))
+    if preview.HasField("refusal"):
+        raise refusal_error(preview.refusal)
+    if dry_run:
+        return
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Leave the consortium at height {preview.height}?", abort=True, err=True)
+    with output.working("waiting for the ledger"):
+        left = members.leave(preview.height, reason)
+    if invocation().json:
+        output.show_json(plain(left))
+    else:
+        output.show_text(f"{left.descriptor.id} leaves at height {left.notice.height}\n")
+        output.say("hint: keep its node running until then; koinon member stay takes the notice back")
+
+
+@member.command()
+@click.option("--reason", required=True, help="Public to the members.")
+def stay(reason: str) -> None:
+    """Take your institution's notice back: it stays. Operators only."""
+    kept = invocation().client.members.stay(reason)
+    if invocation().json:
+        output.show_json(plain(kept))
+    else:
+        output.show_text(f"{kept.descriptor.id} stays\n")
 
 
 def _cells(person: Person) -> tuple[str, ...]:

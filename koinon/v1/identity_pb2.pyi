@@ -180,6 +180,7 @@ class Institution(_message.Message):
     APPROVED_POWER_FIELD_NUMBER: _builtins.int
     STATUS_REASON_FIELD_NUMBER: _builtins.int
     FORMER_TLS_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     status: Global___MemberStatus.ValueType
     joined_height: _builtins.int
     """or came back at, from a suspension or removal"""
@@ -191,6 +192,10 @@ class Institution(_message.Message):
     """DER; still let in, until it is revoked or the next one follows"""
     @_builtins.property
     def descriptor(self) -> Global___InstitutionDescriptor: ...
+    @_builtins.property
+    def notice(self) -> Global___GiveNotice:
+        """set while it is about to leave; its height is put off while the others could not decide"""
+
     def __init__(
         self,
         *,
@@ -200,14 +205,105 @@ class Institution(_message.Message):
         approved_power: _builtins.int = ...,
         status_reason: _builtins.str = ...,
         former_tls_certificate: _builtins.bytes = ...,
+        notice: Global___GiveNotice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "notice", b"notice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_power", b"approved_power", "descriptor", b"descriptor", "former_tls_certificate", b"former_tls_certificate", "joined_height", b"joined_height", "status", b"status", "status_reason", b"status_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_power", b"approved_power", "descriptor", b"descriptor", "former_tls_certificate", b"former_tls_certificate", "joined_height", b"joined_height", "notice", b"notice", "status", b"status", "status_reason", b"status_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Institution: _TypeAlias = Institution  # noqa: Y015
+
+@_typing.final
+class GiveNotice(_message.Message):
+    """An operator gives notice: its institution leaves. Until then it may think again (WithdrawNotice)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """it leaves at the end of this block, and votes no more from two blocks later on"""
+    reason: _builtins.str
+    """public to members"""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GiveNotice: _TypeAlias = GiveNotice  # noqa: Y015
+
+@_typing.final
+class WithdrawNotice(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """public to members"""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawNotice: _TypeAlias = WithdrawNotice  # noqa: Y015
+
+@_typing.final
+class Exclusion(_message.Message):
+    """What is still to be ended for an institution that left or was excluded; of the state, never sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTITUTION_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    institution: _builtins.str
+    removed: _builtins.bool
+    """for good: its data are withdrawn and its people revoked, too"""
+    rule: _builtins.str
+    """what refuses the use of anything of it"""
+    reason: _builtins.str
+    cause: _builtins.str
+    """subject of a record, e.g. a proposal, that all of it is related to"""
+    stage: _builtins.int
+    """of node.contracts.exclusion.STAGES"""
+    after: _builtins.bytes
+    """how far that stage is: the key looked at last"""
+    def __init__(
+        self,
+        *,
+        institution: _builtins.str = ...,
+        removed: _builtins.bool = ...,
+        rule: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        stage: _builtins.int = ...,
+        after: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "cause", b"cause", "institution", b"institution", "reason", b"reason", "removed", b"removed", "rule", b"rule", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Exclusion: _TypeAlias = Exclusion  # noqa: Y015
 
 @_typing.final
 class KeyRecord(_message.Message):

@@ -623,6 +623,62 @@ class ListKeysResponse(_message.Message):
 Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
 
 @_typing.final
+class PreviewNoticeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTITUTION_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    institution: _builtins.str
+    """that would leave"""
+    blocks: _builtins.int
+    """from the last one on"""
+    def __init__(
+        self,
+        *,
+        institution: _builtins.str = ...,
+        blocks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "institution", b"institution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewNoticeRequest: _TypeAlias = PreviewNoticeRequest  # noqa: Y015
+
+@_typing.final
+class PreviewNoticeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """that it would leave at"""
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what would change"""
+
+    @_builtins.property
+    def refusal(self) -> _transaction_pb2.Refusal:
+        """or why the notice would be refused"""
+
+    def __init__(
+        self,
+        *,
+        effects: _abc.Iterable[_builtins.str] | None = ...,
+        refusal: _transaction_pb2.Refusal | None = ...,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effects", b"effects", "height", b"height", "refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewNoticeResponse: _TypeAlias = PreviewNoticeResponse  # noqa: Y015
+
+@_typing.final
 class SearchDatasetsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

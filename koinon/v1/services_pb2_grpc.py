@@ -279,6 +279,11 @@ class MemberServiceStub:
                 request_serializer=koinon_dot_v1_dot_services__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=koinon_dot_v1_dot_services__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.PreviewNotice = channel.unary_unary(
+                '/koinon.v1.MemberService/PreviewNotice',
+                request_serializer=koinon_dot_v1_dot_services__pb2.PreviewNoticeRequest.SerializeToString,
+                response_deserializer=koinon_dot_v1_dot_services__pb2.PreviewNoticeResponse.FromString,
+                _registered_method=True)
 
 
 class MemberServiceServicer:
@@ -302,6 +307,12 @@ class MemberServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewNotice(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MemberServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -319,6 +330,11 @@ def add_MemberServiceServicer_to_server(servicer, server):
                     servicer.ListKeys,
                     request_deserializer=koinon_dot_v1_dot_services__pb2.ListKeysRequest.FromString,
                     response_serializer=koinon_dot_v1_dot_services__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'PreviewNotice': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewNotice,
+                    request_deserializer=koinon_dot_v1_dot_services__pb2.PreviewNoticeRequest.FromString,
+                    response_serializer=koinon_dot_v1_dot_services__pb2.PreviewNoticeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -402,6 +418,33 @@ class MemberService:
             '/koinon.v1.MemberService/ListKeys',
             koinon_dot_v1_dot_services__pb2.ListKeysRequest.SerializeToString,
             koinon_dot_v1_dot_services__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewNotice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/koinon.v1.MemberService/PreviewNotice',
+            koinon_dot_v1_dot_services__pb2.PreviewNoticeRequest.SerializeToString,
+            koinon_dot_v1_dot_services__pb2.PreviewNoticeResponse.FromString,
             options,
             channel_credentials,
             insecure,

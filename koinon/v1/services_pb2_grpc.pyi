@@ -98,6 +98,7 @@ class MemberServiceStub:
     ListInstitutions: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListInstitutionsRequest, _services_pb2.ListInstitutionsResponse]
     ListPeople: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListPeopleRequest, _services_pb2.ListPeopleResponse]
     ListKeys: _grpc.UnaryUnaryMultiCallable[_services_pb2.ListKeysRequest, _services_pb2.ListKeysResponse]
+    PreviewNotice: _grpc.UnaryUnaryMultiCallable[_services_pb2.PreviewNoticeRequest, _services_pb2.PreviewNoticeResponse]
 
 @_typing.type_check_only
 class MemberServiceAsyncStub(MemberServiceStub):
@@ -105,6 +106,7 @@ class MemberServiceAsyncStub(MemberServiceStub):
     ListInstitutions: _aio.UnaryUnaryMultiCallable[_services_pb2.ListInstitutionsRequest, _services_pb2.ListInstitutionsResponse]  # type: ignore[assignment]
     ListPeople: _aio.UnaryUnaryMultiCallable[_services_pb2.ListPeopleRequest, _services_pb2.ListPeopleResponse]  # type: ignore[assignment]
     ListKeys: _aio.UnaryUnaryMultiCallable[_services_pb2.ListKeysRequest, _services_pb2.ListKeysResponse]  # type: ignore[assignment]
+    PreviewNotice: _aio.UnaryUnaryMultiCallable[_services_pb2.PreviewNoticeRequest, _services_pb2.PreviewNoticeResponse]  # type: ignore[assignment]
 
 class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -127,6 +129,13 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _services_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_services_pb2.ListKeysResponse, _abc.Awaitable[_services_pb2.ListKeysResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PreviewNotice(
+        self,
+        request: _services_pb2.PreviewNoticeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_services_pb2.PreviewNoticeResponse, _abc.Awaitable[_services_pb2.PreviewNoticeResponse]]: ...
 
 def add_MemberServiceServicer_to_server(servicer: MemberServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -173,7 +173,7 @@ def _sender(public_key: bytes, owner: str, institution_data: bytes, person_data:
         return Sender(owner, institution_id, tuple(role for role in roles if role == ROLE_REGULATOR))
     if institution.status == MEMBER_STATUS_REMOVED:
         raise Unauthenticated(
-            f"{institution_id} was removed by the members", rule="member-removed", hint="it may apply again"
+            f"{institution_id} is no member any more", rule="member-removed", hint="it may apply again"
         )
     if institution.status != MEMBER_STATUS_ACTIVE and not reads:
         raise Unauthenticated(

@@ -16,6 +16,7 @@ from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_SEALING,
     KEY_PURPOSE_TLS,
     KEY_PURPOSE_VALIDATOR,
+    Institution,
     InstitutionDescriptor,
     KeyPurpose,
     KeyRecord,
@@ -25,7 +26,7 @@ from node.contracts.context import Context
 from node.ledger.state import State
 
 _SIGN_TRANSACTIONS = (KEY_PURPOSE_NODE, KEY_PURPOSE_PERSON)
-_VOTES_LATER = 2  # blocks between a change of validators and its effect
+VOTES_LATER = 2  # blocks between a change of validators and its effect
 
 
 def of_descriptor(descriptor: InstitutionDescriptor) -> list[tuple[KeyPurpose.ValueType, bytes]]:
@@ -92,10 +93,11 @@ def end(context: Context, key: bytes, reason: str) -> None:
         tables.KEYS.put(context.state, key.hex(), record)
 
 
-def end_all(context: Context, owner: str, reason: str) -> None:
-    """None of an owner's keys counts any more."""
-    for record in list(of_owner(context.state, owner)):
-        end(context, record.key, reason)
+def end_all(context: Context, member: Institution, reason: str) -> None:
+    """None of an institution's own keys counts any more; earlier ones have ended before."""
+    former = hashlib.sha256(member.former_tls_certificate).digest()
+    for key in (*(key for _, key in of_descriptor(member.descriptor)), former):
+        end(context, key, reason)
 
 
 def of_owner(state: State, owner: str) -> Iterator[KeyRecord]:
@@ -115,7 +117,7 @@ def validator_key(state: State, institution: str, height: int) -> bytes | None:
 def _counts_from(context: Context, purpose: KeyPurpose.ValueType) -> int:
     if not context.height:
         return 1  # the genesis'
-    return context.height + (_VOTES_LATER if purpose == KEY_PURPOSE_VALIDATOR else 1)
+    return context.height + (VOTES_LATER if purpose == KEY_PURPOSE_VALIDATOR else 1)
 
 
 def name(purpose: KeyPurpose.ValueType) -> str:

@@ -25,8 +25,11 @@ descriptor names.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from koinon import genesis_form
-from koinon.errors import InvalidInput, Refused
+from koinon.errors import InvalidInput, KoinonError, Refused
 from koinon.limits import LIVE_HEARTBEATS, MAX_INSTITUTIONS, MAX_JOIN_LAG_BLOCKS, MAX_TEXT, MAX_TITLE, MAX_TOTAL_POWER
 from koinon.names import PersonId
 from koinon.v1.catalog_pb2 import DATASET_STATUS_PUBLISHED
@@ -43,7 +46,7 @@ from koinon.v1.identity_pb2 import (
 )
 from koinon.validators import ValidatorSet
 from node.contracts import access, demand, identity, keys, shapes, tables, tasks, tokens, weights
-from node.contracts.context import Context
+from node.contracts.context import REFUSALS, Context
 from node.contracts.transitions import DATASET, INSTITUTION
 from node.ledger.state import State
 
@@ -151,9 +154,7 @@ def remove(context: Context, institution: str, reason: str) -> None:
     Raises NotFound, InvalidInput, and Refused with rule ``no-live-quorum``, ``set-change``, ``constitution`` or
     ``wrong-state``.
     """
-    _exclude(context, institution, "institution.removed", reason)
-    _withdraw_data(context, institution, f"{institution} was removed: {reason}"[:MAX_TEXT])
-    keys.end_all(context, institution, "removed")
+    _exclude_for_good(context, institution, "institution.removed", reason)
 
 
 def recover(context: Context, institution: str, person_id: str, public_key: bytes) -> None:
@@ -176,6 +177,35 @@ def recover(context: Context, institution: str, person_id: str, public_key: byte
 
 
 # --- decided by nobody
+
+
+def leave(context: Context, institution: str) -> None:
+    """What a member gave notice of (``departure``); else like a removal.
+
+    Raises NotFound, and Refused with rule ``no-live-quorum``, ``set-change``, ``constitution`` or ``wrong-state``.
+    """
+    reason = tables.INSTITUTIONS.get(context.state, institution).notice.reason
+    _exclude_for_good(context, institution, "institution.left", reason)
+
+
+def check_without(context: Context, institution: str) -> None:
+    """Could the others decide, if this active member were gone?
+
+    Raises NotFound, and Refused with rule ``no-live-quorum``, ``validator-set`` or ``constitution``.
+    """
+    state = context.state
+    before = validators(state)
+    state.savepoint()
+    try:
+        member = tables.INSTITUTIONS.get(state, institution)
+        member.status = MEMBER_STATUS_REMOVED
+        tables.INSTITUTIONS.put(state, institution, member)
+        after = _validators_after(context)
+        if after != before:
+            _check_live(context, after)
+        weights.check(state)
+    finally:
+        state.rollback()
 
 
 def begin_voting(context: Context, operation: BeginVoting) -> str:
@@ -211,17 +241,23 @@ def sanction(context: Context, institution: str, height: int, offence: str) -> N
     member = tables.INSTITUTIONS.get(context.state, institution)
     if member.status != MEMBER_STATUS_ACTIVE or height < member.joined_height:
         return
+    if refused := attempt(context, partial(suspend, context, institution, offence)):
+        detail = f"not suspended: {refused.message}"
+        context.move(INSTITUTION, institution, member, "institution.spared", detail=detail)
+
+
+def attempt(context: Context, change: Callable[[], None]) -> KoinonError | None:
+    """Make a change of members; or nothing of it, and say what refused it."""
     records = len(context.records)
     context.state.savepoint()
     try:
-        suspend(context, institution, offence)
-    except Refused as error:
+        change()
+    except REFUSALS as error:
         context.state.rollback()
         del context.records[records:]
-        detail = f"not suspended: {error.message}"
-        context.move(INSTITUTION, institution, member, "institution.spared", detail=detail)
-    else:
-        context.state.release()
+        return error
+    context.state.release()
+    return None
 
 
 # --- within
@@ -265,17 +301,33 @@ def _empower(context: Context, member: Institution, power: int) -> None:
     check_set(context)
 
 
+_HAPPENED = {
+    "institution.suspended": "was suspended",
+    "institution.removed": "was removed",
+    "institution.left": "left",
+}
+
+
+def _exclude_for_good(context: Context, institution: str, kind: str, reason: str) -> None:
+    _exclude(context, institution, kind, reason)
+    _withdraw_data(context, institution, f"{institution} {_HAPPENED[kind]}: {reason}"[:MAX_TEXT])
+    keys.end_all(context, tables.INSTITUTIONS.get(context.state, institution), kind.partition(".")[2])
+
+
 def _exclude(context: Context, institution: str, kind: str, reason: str) -> None:
     shapes.text("reason", reason, MAX_TEXT)
     state = context.state
     member = tables.INSTITUTIONS.get(state, institution)
     context.move(INSTITUTION, institution, member, kind, detail=reason)
     member.status_reason = reason
+    if member.HasField("notice"):
+        tables.DEPARTURES.remove(state, member.notice.height, institution.encode())
+        member.ClearField("notice")
     tables.INSTITUTIONS.put(state, institution, member)
     check_set(context)
     weights.check(state)
-    rule = "member-removed" if kind == "institution.removed" else "member-suspended"
-    what = f"{institution} was {kind.partition('.')[2]}: {reason}"[:MAX_TEXT]
+    rule = "member-suspended" if kind == "institution.suspended" else "member-removed"
+    what = f"{institution} {_HAPPENED[kind]}: {reason}"[:MAX_TEXT]
     tasks.fail_of_institution(context, institution, rule, what)
     _lapse_tokens(context, institution, what)
     demand.withdraw_all(context, institution, what)
@@ -304,15 +356,19 @@ def _withdraw_data(context: Context, institution: str, reason: str) -> None:
 
 def check_set(context: Context) -> None:
     """May the validators become what the state now says? Raises Refused, see above."""
-    before = context.validators
-    try:
-        after = validators(context.state)
-    except InvalidInput as error:
-        raise Refused(error.message, rule="validator-set", hint="keep 1 or more voting, with less power") from error
+    before, after = context.validators, _validators_after(context)
     if after == before:
         return
     _check_overlap(before, after)
     _check_live(context, after)
+
+
+def _validators_after(context: Context) -> ValidatorSet:
+    """Raises Refused with rule ``validator-set``."""
+    try:
+        return validators(context.state)
+    except InvalidInput as error:
+        raise Refused(error.message, rule="validator-set", hint="keep 1 or more voting, with less power") from error
 
 
 def _check_overlap(before: ValidatorSet, after: ValidatorSet) -> None:

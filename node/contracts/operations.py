@@ -15,6 +15,7 @@ from node.contracts import (
     applications,
     catalog,
     demand,
+    departure,
     disputes,
     governance,
     identity,
@@ -71,6 +72,8 @@ HANDLERS: dict[str, Handler] = {
     "set_union_members": unions.set_members,
     "claim_earnings": unions.claim,
     "record_reading": readings.record,
+    "give_notice": departure.give_notice,
+    "withdraw_notice": departure.withdraw_notice,
     "receive_result": tasks.receive,
 }
 """By the name of the operation in ``Operation``'s oneof; every row has one in governance.permissions."""
@@ -128,6 +131,7 @@ def end_block(context: Context) -> None:
     demand.expire_due(context)
     disputes.expire_due(context)
     governance.end_block(context)
+    departure.end_block(context)
     accounts.settle_due(context)
     readings.forget_due(context)
     tables.SEEN.forget_due(context.state, context.time_ms)

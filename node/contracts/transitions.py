@@ -103,6 +103,10 @@ INSTITUTION = Machine(
         "institution.suspended": {"active": "suspended"},
         "institution.readmitted": {"suspended": "active"},
         "institution.removed": {"active": "removed", "suspended": "removed"},
+        "institution.leaving": {"active": "active"},  # by its own notice
+        "institution.staying": {"active": "active"},  # it was withdrawn
+        "institution.kept": {"active": "active"},  # a while longer, because the others could not decide now
+        "institution.left": {"active": "removed"},
         "institution.spared": {"active": "active"},  # evidence suspends, unless the others could not decide then
         "evidence.recorded": {"active": "active", "suspended": "suspended", "removed": "removed"},
         "key.rotated": {"active": "active"},

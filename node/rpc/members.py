@@ -50,3 +50,10 @@ class MemberService(services_pb2_grpc.MemberServiceServicer):
 
     async def ListKeys(self, request: services_pb2.ListKeysRequest, context: Context) -> services_pb2.ListKeysResponse:
         return services_pb2.ListKeysResponse(keys=self._application.keys(request.owner))
+
+    async def PreviewNotice(
+        self, request: services_pb2.PreviewNoticeRequest, context: Context
+    ) -> services_pb2.PreviewNoticeResponse:
+        height = self._application.info().height + request.blocks
+        effects, refusal = self._application.preview_notice(request.institution, height)
+        return services_pb2.PreviewNoticeResponse(effects=effects, refusal=refusal, height=height)

@@ -67,6 +67,24 @@ def test_a_parameter_from_preview_to_effect(consortium: Consortium) -> None:
     assert "min_cohort_floor" in consortium.ok("b", "gov", "constitution")
 
 
+def test_a_notice_to_leave_from_preview_to_withdrawal(consortium: Consortium) -> None:
+    asked = ("member", "leave", "--reason", "the study is over")
+    preview = consortium.ok("c", *asked, "--dry-run")
+    assert "member c: active -> removed, at height " in preview
+    assert "power of c: 1 -> 0" in preview
+    assert consortium.run("c", *asked, "--blocks", "1").exit_code == 2
+    said = consortium.ok("c", *asked, "--yes")
+    height = re.search(r"c leaves at height (\d+)", said)
+    assert height, said
+    assert f"leaves at {height[1]}" in consortium.ok("a", "member", "list")
+    assert f"height {height[1]}: the study is over" in consortium.ok("a", "member", "show", "c")
+    again = consortium.run("c", *asked, "--yes")
+    assert (again.exit_code, "[already-exists]" in again.stderr) == (4, True)
+    assert "c stays" in consortium.ok("c", "member", "stay", "--reason", "more patients came")
+    assert consortium.run("c", "member", "stay", "--reason", "again").exit_code == 4
+    assert "leaves" not in consortium.ok("a", "member", "list")
+
+
 def test_what_would_fail_is_said_before_it_is_proposed(consortium: Consortium) -> None:
     result = consortium.run("a", "gov", "propose", "--remove", "nobody", "--reason", "unknown")
     assert result.exit_code == 3

@@ -16,6 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from governance import constitution
 from koinon import trail
+from koinon.limits import MIN_NOTICE_BLOCKS
 from koinon.rules import RULES
 from koinon.v1.access_pb2 import (
     TOKEN_STATUS_ACTIVE,
@@ -53,7 +54,15 @@ from koinon.v1.governance_pb2 import (
     SuspendInstitution,
     WithdrawProposal,
 )
-from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, Genesis, RegisterPerson, RevokePerson
+from koinon.v1.identity_pb2 import (
+    ROLE_ANALYST,
+    ROLE_OPERATOR,
+    Genesis,
+    GiveNotice,
+    RegisterPerson,
+    RevokePerson,
+    WithdrawNotice,
+)
 from koinon.v1.points_pb2 import (
     ESCROW_STATUS_FROZEN,
     ESCROW_STATUS_HELD,
@@ -384,6 +393,11 @@ class Ledger(RuleBasedStateMachine):
     @rule(sender=mostly("um/regulator"), name=st.sampled_from(DATASETS))
     def read(self, sender: str, name: str) -> None:
         self.act(sender, RecordReading(kind=READING_KIND_LIST, filter=trail.make(f"dataset:{name}"), purpose="audit"))
+
+    @rule(sender=st.sampled_from(("iu/operator", "uk/operator", "um/analyst")), stays=st.booleans())
+    def give_notice(self, sender: str, stays: bool) -> None:
+        height = self.consortium.app.info().height + 1 + MIN_NOTICE_BLOCKS
+        self.act(sender, WithdrawNotice(reason="stays") if stays else GiveNotice(height=height, reason="moves on"))
 
     @rule(after_ms=st.sampled_from((1, 1, 5, 5, 20_000, 150_000)))
     def wait(self, after_ms: int) -> None:

@@ -8,11 +8,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from koinon.limits import LIVE_HEARTBEATS
+from koinon.limits import LIVE_HEARTBEATS, MIN_NOTICE_BLOCKS
 from koinon.rules import RULES
-from koinon.v1.identity_pb2 import KEY_PURPOSE_VALIDATOR, BeginVoting, RevokeKey, RotateKey
+from koinon.v1.identity_pb2 import (
+    KEY_PURPOSE_VALIDATOR,
+    MEMBER_STATUS_ACTIVE,
+    BeginVoting,
+    GiveNotice,
+    RevokeKey,
+    RotateKey,
+    WithdrawNotice,
+)
 from koinon.validators import ValidatorSet
-from node.contracts import keys
+from node.contracts import keys, tables
 from tests.contracts.consortium import MEMBERS, Consortium, key
 from tests.contracts.decree import Action, admit, decree, readmit, remove, set_power, suspend
 from tests.contracts.test_membership import double_vote
@@ -85,8 +93,35 @@ class Membership(RuleBasedStateMachine):
         self.consortium.wait(after_ms)
         self.consortium.wait(1)
 
+    @rule(institution=ANYONE, blocks=st.integers(MIN_NOTICE_BLOCKS - 1, MIN_NOTICE_BLOCKS + 2), stays=st.booleans())
+    def give_notice(self, institution: str, blocks: int, stays: bool) -> None:
+        height = self.consortium.app.info().height + 1 + blocks
+        self.consortium.send(f"{institution}/operator", GiveNotice(height=height, reason="moves on"))
+        if stays:
+            self.consortium.send(f"{institution}/operator", WithdrawNotice(reason="stays"))
+
+    @rule()
+    def blocks_pass(self) -> None:
+        """So that notices become due."""
+        for _ in range(MIN_NOTICE_BLOCKS):
+            self.consortium.wait(1)
+            self.check_change()
+
     @invariant()
     def a_change_leaves_a_quorum_that_was_seen_of_late_and_overlaps(self) -> None:
+        self.check_change()
+
+    @invariant()
+    def who_gave_notice_is_expected_to_leave(self) -> None:
+        state = self.consortium.app._new_state()
+        expected = [(item.notice.height, item.descriptor.id.encode()) for item in self.consortium.app.institutions()]
+        assert sorted(item for item in expected if item[0]) == list(tables.DEPARTURES.all(state))
+        assert all(status == MEMBER_STATUS_ACTIVE for status in self.leaving())
+
+    def leaving(self) -> list[int]:
+        return [item.status for item in self.consortium.app.institutions() if item.HasField("notice")]
+
+    def check_change(self) -> None:
         """By our own book: who was in a certificate, or said itself that it is there."""
         for block in self.consortium.blocks[-2:]:
             for name in (*block.signers, block.proposer):

@@ -39,11 +39,13 @@ from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_SEALING,
     ROLE_ANALYST,
     BeginVoting,
+    GiveNotice,
     RegisterPerson,
     RevokeKey,
     RevokePerson,
     RotateKey,
     UpdateEndpoints,
+    WithdrawNotice,
 )
 from koinon.v1.points_pb2 import ClaimEarnings, DefineUnion, SetUnionMembers, TransferPoints, UnionMember
 from koinon.v1.task_pb2 import CancelTask, FailTask
@@ -107,6 +109,8 @@ MAY = {
     "set_union_members": {"iu/operator", "iu/analyst"},
     "claim_earnings": {"um/analyst"},
     "record_reading": {name for name in SENDERS if name.endswith("/regulator")},
+    "give_notice": {name for name in SENDERS if name.endswith("/operator")},
+    "withdraw_notice": {name for name in SENDERS if name.endswith("/operator")},
     "receive_result": {"um/analyst"},
 }
 
@@ -177,6 +181,8 @@ def make_scene() -> tuple[Consortium, dict[str, Any]]:
         SetUnionMembers(union="patients", members=[UnionMember(account="person:um/analyst", weight=1)]),
         ClaimEarnings(union="patients", account="person:um/analyst"),
         RecordReading(kind=READING_KIND_LIST),
+        GiveNotice(height=consortium.app.info().height + 100, reason="moves on"),
+        WithdrawNotice(reason="stays"),
         receive(task, *MEMBERS[:3]),
     ]
     return consortium, {str(operation(message).WhichOneof("operation")): message for message in messages}

@@ -15,7 +15,8 @@ institution: institution.joined -active, institution.joined removed-active, inst
   institution.empowered active-active, institution.suspended active-suspended, institution.readmitted suspended-active,
   institution.removed active-removed, institution.removed suspended-removed, institution.spared active-active,
   evidence.recorded active-active, evidence.recorded suspended-suspended, evidence.recorded removed-removed,
-  key.rotated active-active, key.revoked active-active
+  institution.leaving active-active, institution.staying active-active, institution.kept active-active,
+  institution.left active-removed, key.rotated active-active, key.revoked active-active
 person: person.registered -active, person.registered active-active, person.registered revoked-active,
   person.revoked active-revoked
 dataset: dataset.published -published, dataset.published published-published, dataset.published withdrawn-published,

@@ -19,6 +19,7 @@ MAY = {
     "its operator": (
         *("register_person", "revoke_person", "publish_dataset", "withdraw_dataset", "grant_access", "deny_access"),
         *("revoke_key", "withdraw_proposal", "withdraw_application", "define_union"),
+        *("give_notice", "withdraw_notice"),
     ),
     "its operator or itself": (
         *("withdraw_demand", "counter_offer", "answer_dispute", "withdraw_dispute", "revoke_token", "cancel_task"),

@@ -1,4 +1,4 @@
-"""Four nodes become five and four again by ballot, while transactions flow; keys change while their nodes run."""
+"""Four nodes become five by ballot and four by notice, while transactions flow; keys change while their nodes run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from koinon.cli import main
 from koinon.client import Client
 from koinon.errors import KoinonError
 from koinon.keys import SigningKey
-from koinon.v1.governance_pb2 import Action, AdmitInstitution, Propose, RemoveInstitution
+from koinon.limits import MIN_NOTICE_BLOCKS
+from koinon.v1.governance_pb2 import Action, AdmitInstitution, Propose
 from node.application import Application
 from node.replay import replay, stored
 from node.store.leveldb import LevelStore
@@ -100,7 +101,10 @@ def test_four_become_five_become_four_while_transactions_flow(network: Testnet) 
         eventually(lambda: joined.status().height > before + 3, "decisions with the vote of e")
         network.start("d")
         network.wait_ready()
-        decide(network, ("b", "a", "c", "e", "d"), Action(remove=RemoveInstitution(institution="d", reason="It left.")))
+        with koinon.connect(network.profile("d-operator")) as leaving:
+            preview = leaving.members.preview_leaving(2 * MIN_NOTICE_BLOCKS)
+            assert not preview.HasField("refusal")
+            leaving.members.leave(preview.height, "Its study is over.")
         eventually(lambda: voting(joined) == set("abce"), "d votes no more")
         eventually(lambda: "d" not in {peer.institution for peer in joined.status().peers}, "d is dropped")
         network.stop("d")
@@ -108,8 +112,9 @@ def test_four_become_five_become_four_while_transactions_flow(network: Testnet) 
         eventually(lambda: len(writer.written) > count + 5, "transactions go on")
         writer.stop()
         assert not writer.failed, writer.failed
-        removed = next(record for record in joined.audit.list(kind="institution.removed"))
-        proved = joined.audit.verify(joined.audit.receipt(removed.index))
+        left = next(record for record in joined.audit.list(kind="institution.left"))
+        assert left.height == preview.height
+        proved = joined.audit.verify(joined.audit.receipt(left.index))
         assert proved.proof.validator_changes >= 2
         assert "d" not in proved.proof.signers
     network.stop()
