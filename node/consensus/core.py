@@ -9,6 +9,7 @@ line        upon                                                                
 34          quorum of any prevotes; step prevote; first time                       start the prevote timer
 36          proposal with a polka in this round; step >= prevote; first time       lock, precommit; valid value
 44          polka for nil; step prevote                                            precommit nil
+(44)        no polka for a block can come any more; step prevote                   precommit nil
 47          quorum of any precommits; first time                                   start the precommit timer
 (47)        quorum of precommits for nil                                           start the next round
 49          proposal of any round with a quorum of precommits                      decide
@@ -21,6 +22,7 @@ line        upon                                                                
 Deviations, none of which touches safety:
 
 - The proposer starts the propose timer too (line 21 excludes it): it may be unable to propose or to sign.
+- Prevotes that leave no block a quorum end the wait for more: nobody can lock in this round.
 - A quorum of precommits for nil starts the next round at once: nothing else can come of this one.
 - A proposer that missed its last turn is waited for briefly (``Timeouts.propose_late_ms``).
 - Line 55 counts validators seen in *that round or a later one*, by their votes.
@@ -256,7 +258,8 @@ class Core:
         return True
 
     def _line_44(self) -> bool:
-        if self.step is not Step.PREVOTE or not self._votes.has_quorum_for(VoteType.PREVOTE, self.round, NIL):
+        """Also without a polka for nil, when prevotes leave none to any block: waiting for the others is in vain."""
+        if self.step is not Step.PREVOTE or self._votes.may_reach_quorum(VoteType.PREVOTE, self.round):
             return False
         self._precommit(NIL)
         return True

@@ -113,6 +113,16 @@ class VoteKeeper:
             return False
         return self._validators.power(tally.by_hash.get(block_hash, ())) >= self._validators.quorum
 
+    def may_reach_quorum(self, vote_type: VoteType, round_: int) -> bool:
+        """Would some block have a quorum, if all who are silent voted for it too? Not so with a quorum for nil."""
+        tally = self._tallies.get((round_, vote_type))
+        if tally is None:
+            return True
+        silent = self._validators.total_power - self._validators.power(tally.first)
+        for_blocks = [voters for block_hash, voters in tally.by_hash.items() if block_hash != NIL]
+        most = max((self._validators.power(voters) for voters in for_blocks), default=0)
+        return silent + most >= self._validators.quorum
+
     def round_to_join(self, current_round: int) -> int | None:
         """The highest later round that validators with one third of the power have reached: one of them is correct.
 

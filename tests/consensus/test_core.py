@@ -168,8 +168,8 @@ def test_34_the_prevote_timer_starts_once_and_with_a_quorum() -> None:
     rig = Rig()
     rig.propose(0, A)  # we prevote A
     assert rig.prevotes(0, NIL, "v0") == []
-    assert rig.prevotes(0, B.block_hash, "v1") == [timer(Step.PREVOTE, 0, 300)]
-    assert rig.prevotes(0, A.block_hash, "v2") == []
+    assert rig.prevotes(0, A.block_hash, "v1") == [timer(Step.PREVOTE, 0, 300)]
+    assert timer(Step.PREVOTE, 0, 300) not in rig.prevotes(0, A.block_hash, "v2")
 
 
 def test_34_not_before_we_have_prevoted() -> None:
@@ -178,11 +178,26 @@ def test_34_not_before_we_have_prevoted() -> None:
     assert rig.prevotes(0, A.block_hash, "v1", "v2") == []
 
 
-def test_44_a_polka_for_nil_is_precommitted_as_nil() -> None:
+def test_44_prevotes_that_leave_no_block_a_polka_end_the_wait_for_more() -> None:
     rig = Rig()
-    rig.time_out(Step.PROPOSE, 0)
+    rig.propose(0, A)  # we prevote A
     assert rig.prevotes(0, NIL, "v0") == []
-    assert precommit(0, NIL) in rig.prevotes(0, NIL, "v1")
+    assert rig.prevotes(0, NIL, "v1") == [precommit(0, NIL)]  # two of four at most
+
+
+def test_44_not_while_the_silent_could_make_one() -> None:
+    rig = Rig()
+    rig.propose(0, A)
+    rig.prevotes(0, NIL, "v0")
+    rig.prevotes(0, A.block_hash, "v1")
+    assert rig.core.step is Step.PREVOTE  # v2 decides
+    assert precommit(0, A.block_hash) in rig.prevotes(0, A.block_hash, "v2")
+
+
+def test_44_not_before_we_have_prevoted() -> None:
+    rig = Rig()
+    assert rig.prevotes(0, NIL, "v0", "v1") == []
+    assert rig.core.step is Step.PROPOSE
 
 
 def test_47_the_precommit_timer_starts_once_and_with_a_quorum() -> None:
@@ -197,7 +212,7 @@ def test_47_the_precommit_timer_starts_once_and_with_a_quorum() -> None:
 def test_47_a_quorum_for_nil_needs_no_timer() -> None:
     rig = Rig()
     rig.precommits(0, NIL, "v0", "v1")
-    assert rig.precommits(0, NIL, "v2") == [timer(Step.PROPOSE, 1, 1_050)]
+    assert rig.precommits(0, NIL, "v2") == [timer(Step.PROPOSE, 1, 1_000)]
 
 
 # --- line 36: the lock
@@ -298,7 +313,7 @@ def test_a_single_validator_decides_alone() -> None:
 def test_55_one_third_in_a_later_round_is_joined() -> None:
     rig = Rig()
     assert rig.prevotes(2, NIL, "v0") == []
-    assert timer(Step.PROPOSE, 2, 1_100) in rig.prevotes(2, NIL, "v1")
+    assert timer(Step.PROPOSE, 2, 1_050) in rig.prevotes(2, NIL, "v1")
     assert rig.core.round == 2
 
 
@@ -343,7 +358,7 @@ def test_61_no_polka_in_time_is_precommitted_as_nil() -> None:
 
 def test_65_no_decision_in_time_begins_the_next_round() -> None:
     rig = Rig()
-    assert rig.time_out(Step.PRECOMMIT, 0) == [timer(Step.PROPOSE, 1, 1_050)]
+    assert rig.time_out(Step.PRECOMMIT, 0) == [timer(Step.PROPOSE, 1, 1_000)]
 
 
 @pytest.mark.parametrize("step", list(Step))
@@ -362,8 +377,9 @@ def test_a_dead_proposer_costs_at_most_two_seconds_even_if_votes_split() -> None
 def test_timeouts_grow_and_are_capped() -> None:
     delays = [TIMEOUTS.propose(round_, late=False) for round_ in range(100)]
     assert delays == sorted(delays)
-    assert delays[0] == 1_000
+    assert delays[:4] == [1_000, 1_000, 1_050, 1_150]
     assert delays[-1] == TIMEOUTS.cap_ms
+    assert [Timeouts().propose(round_, late=False) for round_ in range(6)][-1] == Timeouts().cap_ms
     assert TIMEOUTS.vote(10**9) == TIMEOUTS.cap_ms
     assert Timeouts().propose(10**9, late=True) == Timeouts().cap_ms
 
@@ -376,11 +392,11 @@ def test_a_proposer_that_missed_its_turn_is_waited_for_briefly_until_it_proposes
     rig.time_out(Step.PROPOSE, 0)
     for round_ in range(3):
         rig.time_out(Step.PRECOMMIT, round_)
-    assert rig.time_out(Step.PRECOMMIT, 3) == [timer(Step.PROPOSE, 4, 100 + 4 * 50)]
+    assert rig.time_out(Step.PRECOMMIT, 3) == [timer(Step.PROPOSE, 4, 100 + 6 * 50)]
     rig.propose(4, A)
     for round_ in range(4, 7):
         rig.time_out(Step.PRECOMMIT, round_)
-    assert rig.time_out(Step.PRECOMMIT, 7) == [timer(Step.PROPOSE, 8, 1_000 + 8 * 50)]
+    assert rig.time_out(Step.PRECOMMIT, 7) == [timer(Step.PROPOSE, 8, TIMEOUTS.cap_ms)]
 
 
 def test_a_proposal_in_time_is_no_missed_turn() -> None:
@@ -389,7 +405,7 @@ def test_a_proposal_in_time_is_no_missed_turn() -> None:
     rig.time_out(Step.PROPOSE, 0)
     for round_ in range(3):
         rig.time_out(Step.PRECOMMIT, round_)
-    assert rig.time_out(Step.PRECOMMIT, 3) == [timer(Step.PROPOSE, 4, 1_200)]
+    assert rig.time_out(Step.PRECOMMIT, 3) == [timer(Step.PROPOSE, 4, 1_000 + 6 * 50)]
 
 
 # --- equivocation

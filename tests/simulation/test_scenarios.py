@@ -118,12 +118,40 @@ def test_more_than_a_third_down_stops_the_chain_and_their_return_resumes_it_soon
     net[2].stop()
     waits = net.submit(0)
     height = net.height
-    net.world.run(240_000)  # four minutes: timeouts have grown to their cap
+    net.world.run(240_000)
     assert net.height == height
     net[1].start()
     assert net.until_all_at(height + 1, within_ms=2 * TIMEOUTS.cap_ms) > 0
     net.world.run(1_000)
     assert net.included(waits)
+
+
+@pytest.mark.parametrize("after_ms", [0, 100, 250, 500])
+def test_a_proposer_that_dies_when_two_halves_have_just_met_again_costs_a_timeout_and_no_more(after_ms: int) -> None:
+    net = Net(1, 1, 1, 1)
+    net.settle()
+    net.world.part((["v0", "v1"], ["v2", "v3"]))
+    net.submit(0)
+    net.submit(2)
+    net.world.run(20_000)
+    engines = [node.engine for node in net.nodes if node.engine is not None]
+    assert [engine.status().round for engine in engines] == [0] * 4  # no quorum, no round: nothing grew
+    net.world.severed.clear()
+    net.network.reconnect()
+    net.world.run(after_ms)
+    chain, status = engines[0].chain, engines[0].status()
+    dead = chain.validators.proposer(chain.height + 1, 1 if status.deciding else 0)
+    net.network.nodes[dead].stop()
+    start_ms, name = net.world.now_ms, net.submit(0 if dead != "v0" else 1)
+    assert net.world.run(20_000, until=lambda: net.included(name))
+    assert net.world.now_ms - start_ms <= TIMEOUTS.propose_ms + TIMEOUTS.vote_ms + 50
+
+
+def test_a_network_slower_than_the_first_timeout_decides_in_a_later_round() -> None:
+    net = Net(1, 1, 1, 1)
+    net.world.weather = Weather(min_delay_ms=TIMEOUTS.propose_ms + 200, mean_delay_ms=0)
+    net.submit(0)
+    net.until_all_at(3, within_ms=120_000)
 
 
 def test_a_node_that_was_away_catches_up_over_many_messages() -> None:
