@@ -175,4 +175,3 @@ MAX_GROUPS_COUNTED = 10_000  # of one answer: people of a large consortium, days
 MAX_PROVED_RECORDS = 500  # per ProveRecords: a page of records, each with its path, stays below a megabyte
 MAX_CASE_RECORDS = 50_000  # of one case file: what a browser still opens
 MAX_CASE_BYTES = 256 * 1024 * 1024  # the same with receipts
-READING_MS = 60 * 60 * 1000  # how long a recorded reading lasts: pages and receipts of one question come within it

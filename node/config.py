@@ -237,7 +237,7 @@ memory_mb = {config.jobs.memory_mb}
 concurrent = {config.jobs.concurrent}
 
 # A snapshot for joiners every so many blocks (0: none). Older blocks than the newest keep_blocks are pruned to their
-# headers (0: all are kept whole); audit records are kept for ever.
+# headers (0: all are kept whole), unless the members demand them; audit records are kept for ever.
 [ledger]
 snapshot_blocks = {config.ledger.snapshot_blocks}
 keep_blocks = {config.ledger.keep_blocks}

@@ -12,10 +12,11 @@ import click
 from koinon import genesis as genesis_file
 from koinon.cli import output
 from koinon.cli.app import invocation
-from koinon.display import when
+from koinon.display import duration, when
 from koinon.errors import InvalidFile, InvalidInput
 from koinon.v1.identity_pb2 import Genesis
 from node import archive, examine, pruning, replay
+from node.application import Application
 from node.config import Home
 from node.examine import Examined
 from node.replay import OnProgress, Replayed
@@ -94,15 +95,16 @@ def prune(home: Path, keep: int, archive_path: Path | None, without_archive: boo
 
     Headers, certificates, audit records and results of transactions stay: receipts for records and tokens can still be
     made, those for transactions of dropped blocks cannot, and the ledger cannot be replayed without the archive. A
-    running node prunes by itself where keep_blocks is set in its config.toml.
+    running node prunes by itself where keep_blocks is set in its config.toml. Blocks that the members demand (parameter
+    block_retention_ms) stay, whatever N is.
     """
     if (archive_path is None) != without_archive:
         raise InvalidInput(
             "what is dropped is gone",
             hint="give --archive FILE to keep it in a file, or --without-archive if others do",
         )
+    genesis = genesis_file.load(Home(home.absolute()).genesis)
     if archive_path is not None:
-        genesis = genesis_file.load(Home(home.absolute()).genesis)
         with _opened(home) as store:
             _all_kept(store)
             archive.write(archive_path, genesis, replay.stored(store))
@@ -110,18 +112,21 @@ def prune(home: Path, keep: int, archive_path: Path | None, without_archive: boo
     before = sum(file.stat().st_size for file in directory.iterdir())
     with _opened(home) as store, output.working("pruning the ledger"):
         kept = BlockStore(store)
-        first, below = kept.first(), pruning.boundary(kept.height(), keep)
+        retention_ms = Application(store, genesis).parameters().block_retention_ms
+        first, below = kept.first(), pruning.allowed(kept, kept.height(), keep, retention_ms)
         while pruning.step(store, kept, below):
             pass
         store.write((), sync=True)
         pruning.give_back(store, below)
-        now = kept.first()
+        now, height = kept.first(), kept.height()
     after = sum(file.stat().st_size for file in directory.iterdir())
     if invocation().json:
         output.show_json({"pruned": now - first, "first_block": now, "bytes_before": before, "bytes_after": after})
         return
     output.show_text(f"pruned {now - first} blocks; kept whole from {now} on\n")
     output.say(f"{directory}: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after")
+    if retention_ms and pruning.boundary(height, keep) > below:
+        output.say(f"more are kept than you asked for: the members demand the blocks of {duration(retention_ms)}")
 
 
 def _all_kept(store: LevelStore) -> None:

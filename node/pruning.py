@@ -4,11 +4,16 @@ Kept of every block: its header and certificate, hence every receipt for audit r
 light clients; all audit records; every transaction's result. Dropped: the transactions themselves, and with them
 receipts for transactions of those blocks, and replay. Whole segments go, then LevelDB compacts their range, and the
 space is free.
+
+The members may demand blocks of a time (parameter ``block_retention_ms``): a node keeps these and its own newest,
+whichever are more. That is a rule for honest nodes: nobody can prove what another has on its disk.
 """
 
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
+from collections.abc import Callable
 
 from koinon.limits import MAX_BLOCK_BYTES
 from node.ports import Log
@@ -23,6 +28,31 @@ _STEP_BLOCKS = 64
 def boundary(height: int, keep_blocks: int) -> int:
     """Below which height blocks may be pruned: whole segments, and at least the newest ``keep_blocks`` stay."""
     return max(0, height - keep_blocks) // SEGMENT_BLOCKS * SEGMENT_BLOCKS
+
+
+def demanded(blocks: BlockStore, retention_ms: int) -> int:
+    """From which height on the members demand whole blocks: those of the last ``retention_ms``, by block time.
+
+    The next block's height where nothing is demanded; the one below the first that is here where earlier ones are
+    demanded, too, whichever they are. Raises Corrupt.
+    """
+    last = blocks.height()
+    if not retention_ms or not last:
+        return last + 1
+    first, since_ms = blocks.first(), blocks.time_ms(last) - retention_ms
+    demanded_from = first + bisect_left(range(first, last + 1), since_ms, key=blocks.time_ms)
+    if demanded_from == first > 1:  # of what a snapshot left out, not even the time is known
+        unknown = blocks.header(first - 1) is None
+        return first - (unknown or blocks.time_ms(first - 1) >= since_ms)
+    return demanded_from
+
+
+def allowed(blocks: BlockStore, height: int, keep_blocks: int, retention_ms: int) -> int:
+    """The ``boundary`` that the members' demand leaves. Raises Corrupt."""
+    own = boundary(height, keep_blocks)
+    if own <= blocks.first():
+        return own
+    return min(own, demanded(blocks, retention_ms) // SEGMENT_BLOCKS * SEGMENT_BLOCKS)
 
 
 def step(store: KeyValueStore, blocks: BlockStore, below: int) -> bool:
@@ -46,17 +76,26 @@ def give_back(store: LevelStore, below: int) -> None:
 
 
 class Upkeep:
-    """Prunes as a running node's retention says, a little at a time, and never what a joiner would need.
+    """Prunes as configuration and members say, a little at a time, and never what a joiner would need.
 
     A joiner needs all blocks behind a snapshot: nothing is pruned above the newest one that this node offers.
     """
 
-    def __init__(self, blocks: BlockStore, store: KeyValueStore, level: LevelStore, keep_blocks: int, log: Log) -> None:
-        """``keep_blocks``: the newest that stay; 0 for all."""
+    def __init__(
+        self,
+        blocks: BlockStore,
+        store: KeyValueStore,
+        level: LevelStore,
+        keep_blocks: int,
+        retention_ms: Callable[[], int],
+        log: Log,
+    ) -> None:
+        """``keep_blocks``: the newest that stay; 0 for all. ``retention_ms``: what the members demand now."""
         self._blocks = blocks
         self._store = store
         self._level = level
         self._keep_blocks = keep_blocks
+        self._retention_ms = retention_ms
         self._log = log
         self._below = 0  # being pruned up to here
         self._compacting: asyncio.Task[None] | None = None
@@ -65,7 +104,8 @@ class Upkeep:
         """Called a few times a second. Raises Corrupt, and as the store."""
         if not self._keep_blocks or self._compacting is not None:
             return
-        below = boundary(min(self._blocks.height(), snapshot_height + self._keep_blocks), self._keep_blocks)
+        height = min(self._blocks.height(), snapshot_height + self._keep_blocks)
+        below = allowed(self._blocks, height, self._keep_blocks, self._retention_ms())
         if below <= self._below or self._blocks.first() >= below:
             self._below = max(self._below, below)
             return

@@ -7,6 +7,7 @@ import time
 from importlib import metadata
 
 from koinon.v1.services_pb2 import DiagnoseStallResponse, GetStatusResponse, PeerStatus, ValidatorStanding
+from node import pruning
 from node.application import Application
 from node.config import NodeConfig
 from node.consensus.events import Step
@@ -43,7 +44,7 @@ class Report:
     def status(self) -> GetStatusResponse:
         """For `koinon status`."""
         chain, engine, protocol = self._engine.chain, self._engine.status(), self._application.protocol()
-        upcoming = protocol.next.scheduled
+        upcoming, blocks = protocol.next.scheduled, self._engine.blocks
         return GetStatusResponse(
             institution=self._config.institution,
             chain_id=self._chain_id,
@@ -70,6 +71,8 @@ class Report:
             highest_claim=engine.highest_claim,
             protocol=protocol,
             upgrade_needed=not upgrades.knows(upcoming.version, upcoming.features),
+            first_block=blocks.first(),
+            demanded_block=pruning.demanded(blocks, self._application.parameters().block_retention_ms),
         )
 
     def stall(self) -> DiagnoseStallResponse:

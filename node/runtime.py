@@ -156,7 +156,14 @@ class Node:
             reachable=lambda: len(self._reachable()),
             log=log,
         )
-        self._upkeep = Upkeep(self._engine.blocks, self._store, self._level, config.ledger.keep_blocks, log)
+        self._upkeep = Upkeep(
+            self._engine.blocks,
+            self._store,
+            self._level,
+            config.ledger.keep_blocks,
+            lambda: self._application.parameters().block_retention_ms,
+            log,
+        )
         self._fetched = FetchedBlocks(
             self._chain_id,
             self._application.remember,

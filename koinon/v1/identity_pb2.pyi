@@ -36,6 +36,10 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """reads the whole audit trail"""
     ROLE_NODE: _Role.ValueType  # 4
     """the institution's node itself: accepts and completes tasks"""
+    ROLE_GATEWAY: _Role.ValueType  # 5
+    """of a device: asks for access and submits tasks, with tokens of its own"""
+    ROLE_FEEDER: _Role.ValueType  # 6
+    """of a device: publishes new content of its institution's datasets, on the terms that are there"""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
 
@@ -48,6 +52,10 @@ ROLE_REGULATOR: Role.ValueType  # 3
 """reads the whole audit trail"""
 ROLE_NODE: Role.ValueType  # 4
 """the institution's node itself: accepts and completes tasks"""
+ROLE_GATEWAY: Role.ValueType  # 5
+"""of a device: asks for access and submits tasks, with tokens of its own"""
+ROLE_FEEDER: Role.ValueType  # 6
+"""of a device: publishes new content of its institution's datasets, on the terms that are there"""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _MemberStatus:
@@ -421,7 +429,7 @@ Global___BeginVoting: _TypeAlias = BeginVoting  # noqa: Y015
 
 @_typing.final
 class Person(_message.Message):
-    """A person, or a program acting for one; known by a key and an id its institution chose."""
+    """A person or a device; known by a key and an id its institution chose. A device has roles of devices, and no others."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -593,6 +601,8 @@ class Parameters(_message.Message):
     TASK_FEE_FIELD_NUMBER: _builtins.int
     DATASET_FEE_FIELD_NUMBER: _builtins.int
     REQUEST_FEE_FIELD_NUMBER: _builtins.int
+    BLOCK_RETENTION_MS_FIELD_NUMBER: _builtins.int
+    READING_WINDOW_MS_FIELD_NUMBER: _builtins.int
     min_cohort_floor: _builtins.int
     """no dataset may publish a smaller minimum cohort"""
     min_committee: _builtins.int
@@ -624,6 +634,10 @@ class Parameters(_message.Message):
     """for a dataset's first version"""
     request_fee: _builtins.int
     """for a request for access"""
+    block_retention_ms: _builtins.int
+    """every node keeps younger blocks whole, by block time"""
+    reading_window_ms: _builtins.int
+    """how long a recorded reading is answered, and its entry kept"""
     def __init__(
         self,
         *,
@@ -645,10 +659,12 @@ class Parameters(_message.Message):
         task_fee: _builtins.int = ...,
         dataset_fee: _builtins.int = ...,
         request_fee: _builtins.int = ...,
+        block_retention_ms: _builtins.int = ...,
+        reading_window_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "computing_share_bp", b"computing_share_bp", "coordinator_share_bp", b"coordinator_share_bp", "dataset_fee", b"dataset_fee", "fund_share_bp", b"fund_share_bp", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "provider_weighting", b"provider_weighting", "request_fee", b"request_fee", "request_window_ms", b"request_window_ms", "run_window_ms", b"run_window_ms", "settlement_delay_ms", b"settlement_delay_ms", "task_fee", b"task_fee", "union_administrator_share_bp", b"union_administrator_share_bp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_window_ms", b"accept_window_ms", "block_retention_ms", b"block_retention_ms", "computing_share_bp", b"computing_share_bp", "coordinator_share_bp", b"coordinator_share_bp", "dataset_fee", b"dataset_fee", "fund_share_bp", b"fund_share_bp", "heartbeat_ms", b"heartbeat_ms", "max_committee", b"max_committee", "max_token_duration_ms", b"max_token_duration_ms", "max_token_uses", b"max_token_uses", "min_cohort_floor", b"min_cohort_floor", "min_committee", b"min_committee", "provider_weighting", b"provider_weighting", "reading_window_ms", b"reading_window_ms", "request_fee", b"request_fee", "request_window_ms", b"request_window_ms", "run_window_ms", b"run_window_ms", "settlement_delay_ms", b"settlement_delay_ms", "task_fee", b"task_fee", "union_administrator_share_bp", b"union_administrator_share_bp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

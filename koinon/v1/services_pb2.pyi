@@ -99,6 +99,8 @@ class GetStatusResponse(_message.Message):
     HIGHEST_CLAIM_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
     UPGRADE_NEEDED_FIELD_NUMBER: _builtins.int
+    FIRST_BLOCK_FIELD_NUMBER: _builtins.int
+    DEMANDED_BLOCK_FIELD_NUMBER: _builtins.int
     institution: _builtins.str
     chain_id: _builtins.str
     version: _builtins.str
@@ -119,6 +121,10 @@ class GetStatusResponse(_message.Message):
     """the greatest height that any peer claims"""
     upgrade_needed: _builtins.bool
     """this node does not know what is scheduled"""
+    first_block: _builtins.int
+    """lowest height whose block is kept whole here"""
+    demanded_block: _builtins.int
+    """lowest height whose block the members demand to be kept; height + 1: of none"""
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]: ...
     @_builtins.property
@@ -147,10 +153,12 @@ class GetStatusResponse(_message.Message):
         highest_claim: _builtins.int = ...,
         protocol: _governance_pb2.Protocol | None = ...,
         upgrade_needed: _builtins.bool = ...,
+        first_block: _builtins.int = ...,
+        demanded_block: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["protocol", b"protocol"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash", "block_time_ms", b"block_time_ms", "chain_id", b"chain_id", "faults_tolerated", b"faults_tolerated", "height", b"height", "highest_claim", b"highest_claim", "institution", b"institution", "peers", b"peers", "pending_transactions", b"pending_transactions", "protocol", b"protocol", "quiet_ms", b"quiet_ms", "round", b"round", "step", b"step", "syncing", b"syncing", "upgrade_needed", b"upgrade_needed", "validators", b"validators", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash", "block_time_ms", b"block_time_ms", "chain_id", b"chain_id", "demanded_block", b"demanded_block", "faults_tolerated", b"faults_tolerated", "first_block", b"first_block", "height", b"height", "highest_claim", b"highest_claim", "institution", b"institution", "peers", b"peers", "pending_transactions", b"pending_transactions", "protocol", b"protocol", "quiet_ms", b"quiet_ms", "round", b"round", "step", b"step", "syncing", b"syncing", "upgrade_needed", b"upgrade_needed", "validators", b"validators", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

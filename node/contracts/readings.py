@@ -1,14 +1,15 @@
 """Readings: a regulator says on the ledger what it is about to read in the audit trail, and why; then its node answers.
 
 The record names whom the filter names, so that those concerned see that they were read about, by whom and what for.
-The entry that the node looks up is forgotten after ``limits.READING_MS``; the record stays.
+The entry that the node looks up is forgotten after the parameter ``reading_window_ms``, as it was then: pages and
+receipts of one question come within it. The record stays.
 """
 
 from __future__ import annotations
 
-from koinon import trail
+from koinon import parameters, trail
 from koinon.errors import InvalidInput
-from koinon.limits import MAX_DUE_PER_BLOCK, MAX_TEXT, READING_MS
+from koinon.limits import MAX_DUE_PER_BLOCK, MAX_TEXT
 from koinon.v1.audit_pb2 import Reading, ReadingKind, RecordReading
 from node.contracts import shapes, tables
 from node.contracts.context import Context
@@ -28,7 +29,7 @@ def record(context: Context, operation: RecordReading) -> str:
         id=context.new_id(),
         recorded=operation,
         reader=context.sender.id,
-        expires_at_ms=context.time_ms + READING_MS,
+        expires_at_ms=context.time_ms + parameters.get(context.parameters, "reading_window_ms"),
     )
     words = trail.describe(operation.kind, operation.filter)
     context.record(

@@ -56,9 +56,9 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
     if genesis is not None:
         if running:
             answer = _ask_node(config, genesis, ask)
-            yield from _answered(answer)
+            yield from _answered(answer, config.ledger.keep_blocks)
         else:
-            yield from ledger.examine(config.home, genesis, standing)
+            yield from ledger.examine(config.home, genesis, config.ledger.keep_blocks, standing)
     if isinstance(answer, Live):
         standing = Ledger(answer.status.height, answer.status.block_time_ms, answer.members)
     members = standing.members or (tuple(genesis.institutions) if genesis is not None else ())
@@ -111,7 +111,7 @@ def _ask_node(config: NodeConfig, genesis: Genesis, ask: AskPassphrase | None) -
         return f"the node key could not be used: {error}"
 
 
-def _answered(answer: Live | str) -> Iterator[Finding]:
+def _answered(answer: Live | str, keep_blocks: int) -> Iterator[Finding]:
     """What the running node says of the ledger and of itself."""
     if isinstance(answer, str):
         yield warning(
@@ -120,7 +120,9 @@ def _answered(answer: Live | str) -> Iterator[Finding]:
             f"set {key_files.ENVIRONMENT} where the node key is encrypted; else see the node's log",
         )
         return
-    yield ok("ledger", f"the node is at height {answer.status.height}; stop it to have the store examined")
+    status = answer.status
+    yield ok("ledger", f"the node is at height {status.height}; stop it to have the store examined")
+    yield from ledger.retention(status.height, status.first_block, status.demanded_block, keep_blocks)
     if answer.stall.stalled:
         yield problem("decisions", f"nothing has been decided for {answer.stall.quiet_ms // 1000} s", "see below")
     for item in answer.stall.findings:

@@ -11,6 +11,7 @@ from koinon import genesis as genesis_file
 from koinon.errors import Corrupt, KoinonError
 from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED, Genesis, InstitutionDescriptor
 from koinon.validators import verify_commit
+from node import pruning
 from node.application import Application
 from node.config import Home
 from node.doctor.finding import Finding, ok, problem, refused, warning
@@ -36,7 +37,7 @@ class Ledger:
     members: tuple[InstitutionDescriptor, ...] = ()  # as they stand on the ledger; none when that is not known
 
 
-def examine(home: Home, genesis: Genesis, ledger: Ledger) -> Iterator[Finding]:
+def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> Iterator[Finding]:
     """The store of a node that does not run, and its index; fills in ``ledger``.
 
     Writes nothing. LevelDB tidies its own log when it is opened, as it would for the node.
@@ -62,11 +63,35 @@ def examine(home: Home, genesis: Genesis, ledger: Ledger) -> Iterator[Finding]:
         )
         yield ok(check, f"began from this genesis; height {chain.height}")
         yield _follow_back(store, genesis, chain)
+        kept = BlockStore(store)
+        demanded = pruning.demanded(kept, application.parameters().block_retention_ms)
+        yield from retention(chain.height, kept.first(), demanded, keep_blocks)
         yield _index(home, application)
     except KoinonError as error:
         yield problem(check, error.message, error.hint or _FETCH)
     finally:
         store.close()
+
+
+def retention(height: int, first: int, demanded: int, keep_blocks: int) -> Iterator[Finding]:
+    """Is what this node keeps what the members demand? Heights: ``first`` kept whole, ``demanded`` from there on."""
+    check = "retention"
+    if demanded > height:
+        return
+    if keep_blocks and height - keep_blocks >= demanded:
+        yield warning(
+            check,
+            f"keep_blocks = {keep_blocks} is less than the {height - demanded + 1} newest blocks that members demand",
+            "the node keeps those all the same: mind its disk, and raise keep_blocks in config.toml, or set it to 0",
+        )
+    if demanded < first:
+        yield warning(
+            check,
+            f"blocks below {first} are not here, and the members demand some of them",
+            "they went before the members demanded them, or this node began from a snapshot: other members have them",
+        )
+    elif not keep_blocks or height - keep_blocks < demanded:
+        yield ok(check, f"blocks from {first} on are whole; the members demand them from {demanded} on")
 
 
 def _chain(store: LevelStore, genesis: Genesis, application: Application) -> ChainState:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from google.protobuf.message import DecodeError
 
 from koinon.errors import Corrupt
-from koinon.v1.consensus_pb2 import Block, Commit
+from koinon.v1.consensus_pb2 import Block, Commit, Header
 from node.abci import Write
 from node.store.kv import KeyValueStore, height_key
 
@@ -56,6 +56,16 @@ class BlockStore:
             return Block.FromString(block).header
         except DecodeError as error:
             raise _damaged("block", height) from error
+
+    def time_ms(self, height: int) -> int:
+        """Time of the block at ``height``. Raises Corrupt, also where its header is not there."""
+        try:
+            header = self.header(height)
+            if header is not None:
+                return Header.FromString(header).time_ms
+        except DecodeError:
+            pass
+        raise _damaged("header", height)
 
     def commit(self, height: int) -> Commit | None:
         """The commit *for* the block at ``height``. Raises Corrupt."""

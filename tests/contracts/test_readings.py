@@ -9,7 +9,7 @@ import pytest
 
 from koinon import trail
 from koinon.errors import PermissionRefused, Refused
-from koinon.limits import READING_MS
+from koinon.parameters import PARAMETERS
 from koinon.v1.audit_pb2 import (
     READING_KIND_LIST,
     AuditRecord,
@@ -107,7 +107,7 @@ def test_a_reading_is_its_reader_s_own_and_ends(watched: Watched) -> None:
     made = watched.record(trail.ANYTHING)
     with pytest.raises(Refused, match="another person's"):
         watched.trail.admit(Caller("iu/regulator", REGULATOR.roles), trail.ANYTHING, made)
-    watched.consortium.wait(READING_MS)
+    watched.consortium.wait(PARAMETERS["reading_window_ms"].default)
     with pytest.raises(Refused):
         watched.trail.admit(REGULATOR, trail.ANYTHING, made)
     keys = [key for key, _ in watched.consortium.store.scan(b"s/reading")]

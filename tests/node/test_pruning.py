@@ -14,9 +14,10 @@ from koinon import genesis as genesis_file
 from koinon.cli import main
 from koinon.errors import Corrupt, Unavailable
 from koinon.rules import RULES
-from koinon.v1.identity_pb2 import Genesis
+from koinon.v1.identity_pb2 import Genesis, Parameters
 from node import pruning, receipts
 from node.config import Home
+from node.doctor.ledger import retention
 from node.examine import examine
 from node.store.blocks import BlockStore
 from node.store.kv import height_key
@@ -148,7 +149,7 @@ def test_a_crash_between_leaves_a_ledger_that_holds(recorded: RecordedLedger) ->
 async def test_a_running_node_prunes_by_itself_and_never_what_a_joiner_needs(home: Home) -> None:
     with closing(LevelStore(home.ledger)) as store:
         blocks = BlockStore(store)
-        upkeep = pruning.Upkeep(blocks, store, store, 5, Silence())
+        upkeep = pruning.Upkeep(blocks, store, store, 5, lambda: 0, Silence())
         for _ in range(10):
             await upkeep.step(0)  # no snapshot is offered
         assert blocks.first() == 1
@@ -160,9 +161,93 @@ async def test_a_running_node_prunes_by_itself_and_never_what_a_joiner_needs(hom
             await upkeep.step(60)
         await upkeep.stop()
         assert blocks.first() == 50
-        everything = pruning.Upkeep(blocks, store, store, 0, Silence())
+        everything = pruning.Upkeep(blocks, store, store, 0, lambda: 0, Silence())
         await everything.step(60)
         assert blocks.first() == 50
+
+
+# --- what the members demand
+
+
+def since(recorded: RecordedLedger, height: int) -> int:
+    """The retention under which blocks from this height on are demanded."""
+    blocks = BlockStore(recorded.store)
+    return blocks.time_ms(HEIGHT) - blocks.time_ms(height)
+
+
+def test_what_is_demanded_is_found_by_block_time(recorded: RecordedLedger) -> None:
+    store = MemoryStore()
+    assert pruning.demanded(BlockStore(store), 1_000) == 1, "nothing is there as yet"
+    store.write(recorded.store.scan(b""), sync=True)
+    blocks = BlockStore(store)
+    assert pruning.demanded(blocks, 0) == HEIGHT + 1
+    for height in (1, 2, 33, HEIGHT):
+        assert pruning.demanded(blocks, since(recorded, height) or 1) == height
+    assert pruning.demanded(blocks, since(recorded, 33) + 1) == 33, "a block between two heights is the later"
+    assert pruning.demanded(blocks, 10**15) == 1
+    prune(store, 30)
+    assert pruning.demanded(blocks, since(recorded, 30)) == 30
+    assert pruning.demanded(blocks, since(recorded, 29)) == 29, "one that is not here is demanded"
+    assert pruning.demanded(blocks, 10**15) == 29
+    store.write([(height_key(b"h/", 29), None)], sync=True)  # as after a snapshot
+    assert pruning.demanded(blocks, since(recorded, 31)) == 31
+    assert pruning.demanded(blocks, since(recorded, 29)) == 29
+    store.write([(height_key(b"b/", HEIGHT), None)], sync=True)
+    with pytest.raises(Corrupt):
+        pruning.demanded(blocks, 1)
+
+
+async def test_a_node_keeps_what_the_members_demand_whatever_its_own_configuration(
+    home: Home, recorded: RecordedLedger
+) -> None:
+    retention_ms = since(recorded, 25)
+    with closing(LevelStore(home.ledger)) as store:
+        blocks = BlockStore(store)
+        upkeep = pruning.Upkeep(blocks, store, store, 5, lambda: retention_ms, Silence())
+        for _ in range(10):
+            await upkeep.step(60)
+        await upkeep.stop()
+        assert blocks.first() == 20
+        retention_ms = since(recorded, 40)  # by another ballot
+        for _ in range(10):
+            await upkeep.step(60)
+        await upkeep.stop()
+        assert blocks.first() == 40
+        retention_ms = 10**15
+        await upkeep.step(60)
+        assert blocks.first() == 40
+
+
+def test_by_hand_no_more_is_dropped_than_the_members_allow(home: Home, recorded: RecordedLedger) -> None:
+    with closing(LevelStore(home.ledger)) as store:
+        (key,) = [key for key, _ in store.scan(b"s/parameters")]
+        parameters = Parameters.FromString(store.get(key) or b"")
+        parameters.block_retention_ms = since(recorded, 25)
+        store.write([(key, parameters.SerializeToString())], sync=True)
+    code, shown, said = run("ledger", "prune", str(home.path), "--keep", "5", "--without-archive")
+    assert code == 0, said
+    assert "kept whole from 20 on" in shown
+    assert "the members demand the blocks of" in said
+
+
+@pytest.mark.parametrize(
+    ("first", "demanded", "keep_blocks", "weights"),
+    [
+        (1, 101, 10, []),  # nothing is demanded
+        (1, 50, 0, ["ok"]),
+        (1, 50, 51, ["ok"]),
+        (1, 50, 50, ["warning"]),
+        (60, 59, 0, ["warning"]),
+        (60, 59, 10, ["warning", "warning"]),
+        (60, 70, 31, ["ok"]),
+    ],
+)
+def test_the_doctor_says_when_a_node_keeps_less_than_is_demanded(
+    first: int, demanded: int, keep_blocks: int, weights: list[str]
+) -> None:
+    found = list(retention(100, first, demanded, keep_blocks))
+    assert [finding.weight for finding in found] == weights
+    assert all(finding.hint for finding in found if finding.weight != "ok")
 
 
 # --- what is damaged in a pruned ledger is found
