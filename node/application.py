@@ -18,7 +18,7 @@ key                         value
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from typing import NamedTuple
@@ -53,6 +53,7 @@ from node.contracts.reads import Reads
 from node.ledger.audit_log import AuditLog
 from node.ledger.lthash import STATE_BYTES, LtHash
 from node.ledger.state import State
+from node.recent_ids import RecentIds
 from node.store.kv import KeyValueStore
 
 _STANDING = b"m/application"
@@ -110,14 +111,14 @@ class Application(Reads):
         self.chain_id = genesis_file.chain_id(initial)
         self._genesis_hash = genesis_file.genesis_hash(initial)
         self._validators = self._next_validators = genesis_file.validators(initial)
-        self._selected: set[bytes] = set()  # ids of the proposal last made or accepted: no earlier block has them
+        self._decided: Collection[bytes] = ()  # ids, by the block finalised last
         self._recent: tuple[int, Sequence[AuditRecord]] = (0, ())  # index of the first, and the last block's records
         self._verified: dict[bytes, SignedTransaction] = {}  # by envelope, oldest first
         self._verified_bytes = 0
         self.audit_log = AuditLog(store.get)
         data = store.get(_STANDING)
         if data is None and next(store.scan(tables.STATE), None) is None:
-            self._lthash = LtHash()
+            self._lthash, self._recent_ids = LtHash(), RecentIds(initial.time_ms)
             self._found(initial)
             return
         standing = _Standing.from_bytes(data or b"")
@@ -127,7 +128,9 @@ class Application(Reads):
                 rule="invalid-genesis",
                 hint="use the genesis file this node was started with, or another home directory",
             )
-        self._lthash = LtHash.from_bytes(standing.lthash)
+        self._lthash, self._recent_ids = LtHash.from_bytes(standing.lthash), RecentIds(standing.time_ms)
+        for ids in tables.SEEN.all(self._state):
+            self._recent_ids.add(ids, standing.time_ms)
         self._pending = standing
         self._next_validators = membership.validators(self._new_state())
         self.commit()
@@ -178,7 +181,6 @@ class Application(Reads):
                 continue  # it stays in the pool for a later block, or until it expires
             max_bytes -= len(envelope)
             chosen.append(envelope)
-        self._selected = selection.ids
         return chosen
 
     def process_proposal(self, height: int, time_ms: int, transactions: Sequence[bytes]) -> Refusal | None:
@@ -188,7 +190,6 @@ class Application(Reads):
                 self._select(selection, envelope, time_ms)
         except REFUSALS as error:
             return _refusal(error)
-        self._selected = selection.ids
         return None
 
     def finalize_block(self, block: DecidedBlock) -> Finalized:
@@ -214,6 +215,7 @@ class Application(Reads):
             leaves.append(leaf)
             if len(index) < len(decided):  # else the id is not this block's to decide: it may be a replay
                 index.append((_TRANSACTIONS + result.transaction_id, block.height.to_bytes(8, "big") + leaf))
+        self._decided = decided.keys()
         if decided:
             tables.SEEN.put(context.state, max(decided.values()), block.height, decided)
         context.transaction_id, context.sender = b"", THE_LEDGER
@@ -237,8 +239,9 @@ class Application(Reads):
         if self._identities_change:
             self._sender.cache_clear()
             self._identities_change = False
-        self._selected = set()
         self._standing = self._pending
+        self._recent_ids.add(self._decided, self._standing.time_ms)
+        self._decided = ()
         self._validators = self._next_validators
         self._hashes = self._app_hashes(self._standing)
 
@@ -409,7 +412,7 @@ class Application(Reads):
                 rule="expiry-too-far",
                 hint="compare the clock of this machine with the ledger's time; then sign it again",
             )
-        if transaction.id not in self._selected and self._store.get(_TRANSACTIONS + transaction.id) is not None:
+        if self._recent_ids.may_have(transaction.id) and self._store.get(_TRANSACTIONS + transaction.id) is not None:
             raise _replayed(transaction.id)
 
     # --- verified envelopes

@@ -227,7 +227,7 @@ class SeenIds:
     """The transactions that each block decided, until all of them have expired: for whoever joins by a snapshot.
 
     One entry per block, because its ids come and go together. Members who execute blocks look ids up elsewhere
-    (node.application).
+    (node.application), and read these when they start.
     """
 
     _prefix = _prefix("seen")
@@ -250,8 +250,14 @@ class SeenIds:
         """Height and ids of an entry of the state; None if it is none of these."""
         if not key.startswith(self._prefix):
             return None
-        ids = [value[start : start + HASH_BYTES] for start in range(0, len(value), HASH_BYTES)]
-        return int.from_bytes(key[-8:], "big"), ids
+        return int.from_bytes(key[-8:], "big"), self._ids(value)
+
+    def all(self, state: State) -> Iterator[list[bytes]]:
+        """Ids, by block."""
+        return (self._ids(value) for _, value in state.scan(self._prefix))
+
+    def _ids(self, value: bytes) -> list[bytes]:
+        return [value[start - HASH_BYTES : start] for start in range(HASH_BYTES, len(value) + 1, HASH_BYTES)]
 
 
 class KeyOwners:

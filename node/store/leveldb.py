@@ -20,7 +20,8 @@ from node.store.kv import end_of_prefix
 _WRITE_BUFFER_BYTES = 16 * 1024 * 1024  # several blocks per level-0 file
 _CACHE_BYTES = 32 * 1024 * 1024
 _HELD_BYTES = 8 * 1024 * 1024  # of unsynced writes; with more they are synced
-_BLOOM_BITS = 10  # 1 % false positives: most look-ups of transaction ids find nothing
+_BLOOM_BITS = 10  # 1 % false positives: most names that are looked up before they are published are not there
+_COMPRESSION = None  # tables would be compressed anew whenever they are merged: most of what merging costs
 
 
 class LevelStore:
@@ -41,6 +42,7 @@ class LevelStore:
                 write_buffer_size=_WRITE_BUFFER_BYTES,
                 lru_cache_size=_CACHE_BYTES,
                 bloom_filter_bits=_BLOOM_BITS,
+                compression=_COMPRESSION,
             )
         except (plyvel.Error, OSError) as error:
             raise self._typed(error) from error

@@ -168,6 +168,18 @@ def test_a_replay_does_not_change_what_became_of_the_original(consortium: Consor
     assert (info.status, info.height, len(info.created)) == (TRANSACTION_STATUS_COMMITTED, 1, 1)
 
 
+def test_a_replay_is_refused_after_a_restart_too(consortium: Consortium) -> None:
+    decided = [published(consortium, f"um.a.t{number}") for number in range(3)]
+    for data in decided:
+        consortium.decide(data)
+    restarted = Application(consortium.store, consortium.genesis)
+    for data in decided:
+        refusal = restarted.check_tx(data)
+        assert refusal is not None
+        assert refusal.rule == "replayed-transaction"
+    assert restarted.check_tx(published(consortium, "um.a.u")) is None
+
+
 def test_twice_in_one_block_counts_once(consortium: Consortium) -> None:
     data = published(consortium)
     first, second = consortium.decide(data, data).results
