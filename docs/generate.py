@@ -1,7 +1,7 @@
 """Write the pages that are made from the code: ``make docs``.
 
 ``rules.md`` from the closed list of rules, ``commands.md`` from the commands' own help, ``metrics.md`` from the
-instruments of a node, ``states.md`` from the transition tables.
+instruments of a node, ``states.md`` from the transition tables, ``roles.md`` from the table of permissions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from governance.permissions import PERMISSIONS
 from koinon.cli import main
 from koinon.rules import RULES
 from node.contracts.transitions import MACHINES, Machine
@@ -69,6 +70,21 @@ def states() -> str:
     )
 
 
+def roles() -> str:
+    """Who may do what."""
+    rows = "\n".join(
+        f"| {name.replace('_', ' ')} | {'; '.join(str(permission) for permission in permissions)} |"
+        for name, permissions in PERMISSIONS.items()
+    )
+    return (
+        "# Roles\n\n"
+        "What changes the ledger is signed by somebody who may: a person (operator, analyst, regulator), a device\n"
+        "(gateway, feeder) or an institution's node. Everything else is refused (rule `permission`).\n"
+        "This page is made from `governance/permissions.py`, the table that the code asks, by `make docs`.\n\n"
+        f"| to | a person, device or node that is |\n|---|---|\n{rows}\n"
+    )
+
+
 def _drawing(machine: Machine) -> str:
     moves = [(kind, before, after) for kind, row in machine.transitions.items() for before, after in row.items()]
     if not any(after for _, _, after in moves):
@@ -94,7 +110,7 @@ def _helps(command: click.Command, path: str, parent: click.Context | None) -> I
                     yield from _helps(found, f"{path} {child}", context)
 
 
-PAGES = {"rules.md": rules, "commands.md": commands, "metrics.md": metrics, "states.md": states}
+PAGES = {"rules.md": rules, "commands.md": commands, "metrics.md": metrics, "states.md": states, "roles.md": roles}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

@@ -3,6 +3,9 @@
 An operation is allowed when one of its permissions fits: the sender holds the role, and stands in the
 relation to the subject. A regulator appears for its own key, and for saying what it reads: reading itself is
 no operation, and everything else here writes.
+
+Devices are machines with a key of their own: what runs unattended, and may be stolen as a whole. Their roles are those
+of ``DEVICE_ROLES``, of which a person has none: they repeat what people decided, and agree to nothing new.
 """
 
 from __future__ import annotations
@@ -13,11 +16,21 @@ from enum import Enum
 
 from koinon.v1.identity_pb2 import (
     ROLE_ANALYST,
+    ROLE_FEEDER,
+    ROLE_GATEWAY,
     ROLE_NODE,
     ROLE_OPERATOR,
     ROLE_REGULATOR,
     Role,
 )
+
+PERSON_ROLES = (ROLE_OPERATOR, ROLE_ANALYST, ROLE_REGULATOR)
+DEVICE_ROLES = (ROLE_GATEWAY, ROLE_FEEDER)
+
+
+def is_device(roles: Collection[int]) -> bool:
+    """Are these a device's roles? A person with a device's role is one, too, and refused (node.contracts.identity)."""
+    return any(role in DEVICE_ROLES for role in roles)
 
 
 class Relation(Enum):
@@ -72,6 +85,8 @@ _OPERATOR = Permission(ROLE_OPERATOR, Relation.INSTITUTION)
 _ANALYST = Permission(ROLE_ANALYST, Relation.MEMBER)
 _CONCERNED = Permission(ROLE_ANALYST, Relation.PERSON)
 _OPERATOR_CONCERNED = Permission(ROLE_OPERATOR, Relation.PERSON)
+_GATEWAY = Permission(ROLE_GATEWAY, Relation.MEMBER)
+_GATEWAY_CONCERNED = Permission(ROLE_GATEWAY, Relation.PERSON)
 _PARTY = Permission(ROLE_NODE, Relation.PARTY)
 _VERIFIER = Permission(ROLE_OPERATOR, Relation.OUTSIDER)
 _SIDE = Permission(ROLE_OPERATOR, Relation.SIDE)
@@ -82,44 +97,51 @@ PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     "register_person": (_OPERATOR,),
     "revoke_person": (_OPERATOR,),
     "update_endpoints": (_OPERATOR, Permission(ROLE_NODE, Relation.INSTITUTION)),
-    "rotate_key": (_OPERATOR, _CONCERNED, Permission(ROLE_REGULATOR, Relation.PERSON)),  # or each one's own
+    "rotate_key": (  # or each one's own
+        _OPERATOR,
+        *(Permission(role, Relation.PERSON) for role in (ROLE_ANALYST, ROLE_REGULATOR, *DEVICE_ROLES)),
+    ),
     "revoke_key": (_OPERATOR,),
     "begin_voting": (_OPERATOR, Permission(ROLE_NODE, Relation.INSTITUTION)),
-    "publish_dataset": (_OPERATOR,),
+    "publish_dataset": (_OPERATOR, Permission(ROLE_FEEDER, Relation.INSTITUTION)),
     "withdraw_dataset": (_OPERATOR,),
     "verify_dataset": (_VERIFIER,),
     "withdraw_verification": (_VERIFIER,),
     "post_demand": (_ANALYST,),
     "withdraw_demand": (_CONCERNED, _OPERATOR),  # who posted it, or its institution
-    "request_access": (_ANALYST,),
+    "request_access": (_ANALYST, _GATEWAY),
     "grant_access": (_OPERATOR,),
     "deny_access": (_OPERATOR,),
     "revoke_token": (_OPERATOR, _CONCERNED),  # the publisher takes it back, or the holder gives it up
     "counter_offer": (_OPERATOR, _CONCERNED),  # the publisher, or the requester
     "accept_offer": (_CONCERNED,),
-    "withdraw_request": (_CONCERNED,),
+    "withdraw_request": (_CONCERNED, _GATEWAY_CONCERNED),
     "open_dispute": (_SIDE, _CONCERNED),  # either side of the token or task, or the holder or asker
     "answer_dispute": (_OPERATOR, _CONCERNED),  # the respondent, or the holder or asker there
     "rule_dispute": (Permission(ROLE_OPERATOR, Relation.ARBITER),),
     "withdraw_dispute": (_OPERATOR, _CONCERNED),  # the claimant
-    "submit_task": (_ANALYST,),
+    "submit_task": (_ANALYST, _GATEWAY),
     "accept_task": (_PARTY,),
     "complete_task": (_PARTY,),
     "fail_task": (_PARTY,),
-    "cancel_task": (_CONCERNED, _OPERATOR),  # the asker, or its own institution
+    "cancel_task": (_CONCERNED, _GATEWAY_CONCERNED, _OPERATOR),  # the asker, or its own institution
     "propose": (_MEMBER,),
     "cast_ballot": (_MEMBER,),  # its own institution's
     "withdraw_proposal": (_OPERATOR,),  # of the institution that proposed
     "apply_for_membership": (_MEMBER,),  # as sponsor
     "withdraw_application": (_OPERATOR,),  # of the sponsor
-    "transfer_points": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # whose account it is, or for the institution's
+    "transfer_points": (
+        _CONCERNED,
+        _OPERATOR_CONCERNED,
+        _OPERATOR,
+    ),  # whose account it is, or for the institution's and its devices'
     "define_union": (_OPERATOR,),
     "set_union_members": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # its administrator, or the founding institution
     "claim_earnings": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # the member
     "record_reading": (Permission(ROLE_REGULATOR, Relation.MEMBER),),
     "give_notice": (_OPERATOR,),  # each for its own
     "withdraw_notice": (_OPERATOR,),
-    "receive_result": (_CONCERNED,),  # the asker
+    "receive_result": (_CONCERNED, _GATEWAY_CONCERNED),  # the asker
 }
 """By the name of the operation in ``Operation``'s oneof (transaction.proto)."""
 

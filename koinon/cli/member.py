@@ -52,9 +52,18 @@ def list_() -> None:
 @member.command()
 @click.argument("person")
 @click.argument("public_key")
-@click.option("--roles", type=comma_list, required=True, metavar="LIST", help="operator, analyst, regulator.")
+@click.option(
+    "--roles",
+    type=comma_list,
+    required=True,
+    metavar="LIST",
+    help="operator, analyst, regulator; of a device: gateway, feeder.",
+)
 def register(person: str, public_key: str, roles: tuple[str, ...]) -> None:
-    """Register PERSON (institution/name) under PUBLIC_KEY (64 hex digits, from koinon key make). Operators only."""
+    """Register PERSON, or a device, as institution/name. Operators only.
+
+    PUBLIC_KEY is 64 hex digits, from koinon key make. An id stays what it was registered as, a person or a device.
+    """
     try:
         key = bytes.fromhex(public_key)
     except ValueError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from governance.permissions import is_device
 from koinon.errors import Corrupt, InvalidInput, Refused
 from koinon.limits import MAX_DUE_PER_BLOCK, MAX_POINTS, MAX_TEXT
 from koinon.names import AccountName
@@ -96,12 +97,14 @@ def institution_of(state: State, account: str) -> str:
 
 
 def transfer_points(context: Context, operation: TransferPoints) -> str:
-    """A person spends from its own account, an operator from its institution's."""
+    """A person spends from its own account, an operator from its institution's and those of its devices."""
     shapes.text("reason", operation.reason, MAX_TEXT)
     name = AccountName.parse(operation.source)
     match name.kind:
         case "person":
-            context.authorise(person=name.owner)
+            owner = tables.PEOPLE.find(context.state, name.owner)
+            device = owner is not None and is_device(owner.roles)
+            context.authorise(person=name.owner, institution=name.owner.partition("/")[0] if device else "")
         case "institution":
             context.authorise(institution=name.owner)
         case _:  # the fund's points move by a ballot, a union's by its members' claims

@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from governance import taxonomy
+from governance.permissions import is_device
 from koinon import canonical
-from koinon.errors import NotFound, Refused
+from koinon.errors import NotFound, PermissionRefused, Refused
 from koinon.limits import MAX_TEXT
 from koinon.names import DatasetName
 from koinon.v1.catalog_pb2 import (
+    DATASET_STATUS_PUBLISHED,
     Dataset,
     PublishDataset,
     Taxonomy,
@@ -33,11 +35,17 @@ from node.contracts.context import Context
 from node.contracts.policy import check_policy, published_dataset
 from node.contracts.transitions import DATASET, TAXONOMY
 
+_REFRESHED = ("row_count", "commitment")
+"""What a device says anew of a dataset."""
+
 _OUTCOMES = range(1, max(VerificationOutcome.values()) + 1)
 
 
 def publish(context: Context, operation: PublishDataset) -> str:
-    """An operator publishes a dataset of its institution, or a new version. Returns the dataset's uid."""
+    """An operator publishes a dataset of its institution, or a new version; a device new content for one.
+
+    Returns the dataset's uid.
+    """
     name = shapes.publication(operation)
     context.authorise(institution=name.institution)
     check_policy(operation.policy, context.parameters)
@@ -45,6 +53,8 @@ def publish(context: Context, operation: PublishDataset) -> str:
     settlement.check_payee(state, operation, name.institution)
     classification.check_known(state, operation.themes)
     dataset = tables.DATASETS.find(state, operation.name)
+    if is_device(context.sender.roles):
+        _check_refresh(dataset, operation)
     if dataset is None:
         descriptor = operation.SerializeToString(deterministic=True)
         uid = canonical.dataset_uid(descriptor, context.transaction_id)
@@ -62,6 +72,29 @@ def publish(context: Context, operation: PublishDataset) -> str:
     tables.DATASETS.put(state, operation.name, dataset)
     demand.match(context, dataset, classification.with_wider(state, operation.themes))
     return dataset.uid
+
+
+def _check_refresh(dataset: Dataset | None, operation: PublishDataset) -> None:
+    """Does a device say that the content is new, and nothing else? What is offered to whom is for people to decide.
+
+    Raises PermissionRefused.
+    """
+    if dataset is None or dataset.status != DATASET_STATUS_PUBLISHED:
+        raise PermissionRefused(
+            f"{operation.name} is not published, and a device cannot begin to",
+            hint="an operator publishes it; then a device may bring new content",
+        )
+    before = dataset.published
+    changed = [
+        field.name
+        for field in PublishDataset.DESCRIPTOR.fields
+        if field.name not in _REFRESHED and getattr(before, field.name) != getattr(operation, field.name)
+    ]
+    if changed:
+        raise PermissionRefused(
+            f"a device cannot change the {changed[0].replace('_', ' ')} of {operation.name}",
+            hint="let it publish the descriptor as it is, or an operator change that",
+        )
 
 
 def withdraw(context: Context, operation: WithdrawDataset) -> str:

@@ -1,8 +1,9 @@
 """Identity: people, their keys and roles, and where institutions' nodes are reached.
 
-Registering an id again replaces its key or roles (rotation), and readmits a person whose key was revoked.
-A key belongs to one id for ever, so that old signatures stay accountable. Tokens are held by the id:
-rotation keeps them, and while a person is revoked nobody can use them.
+Registering an id again replaces its key or roles (rotation), and readmits a person whose key was revoked. A key
+belongs to one id for ever, so that old signatures stay accountable. Tokens are held by the id: rotation keeps them,
+and while a person is revoked nobody can use them. Devices are registered, rotated and revoked like people; an id stays
+what it was registered as, a person or a device.
 
 A registration is vouched for by the operator who signs it, and proves no possession of the key. So an operator of
 another institution that sees a new key before it is registered can register it first, for a person of its own. That
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from governance.permissions import is_device
 from koinon.errors import Refused
 from koinon.limits import MAX_TEXT
 from koinon.names import PersonId
@@ -46,9 +48,18 @@ def register_person(context: Context, operation: RegisterPerson) -> str:
 
 
 def admit(context: Context, person: Person) -> None:
-    """Write a person whose form was checked. Raises Refused with rule ``already-exists`` for a key in use."""
+    """Write a person whose form was checked.
+
+    Raises Refused with rule ``already-exists`` for a key in use, or the id of a device for a person, or the reverse.
+    """
     state = context.state
     known = tables.PEOPLE.find(state, person.id)
+    if known is not None and any(is_device([role]) != is_device(known.roles) for role in person.roles):
+        raise Refused(
+            f"{person.id} was registered as a {'device' if is_device(known.roles) else 'person'}",
+            rule="already-exists",
+            hint="give people and devices names of their own: what either did stays theirs",
+        )
     before = "" if known is None else _state(known)
     owner = tables.KEY_OWNERS.find(state, person.public_key)
     kept = known is not None and known.public_key == person.public_key and not known.revoked

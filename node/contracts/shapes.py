@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+from governance.permissions import DEVICE_ROLES, PERSON_ROLES
 from koinon.errors import InvalidInput
 from koinon.limits import (
     MAX_CODE,
@@ -34,13 +35,12 @@ from koinon.limits import (
 )
 from koinon.names import UNPRINTABLE, DatasetName, PersonId, check_address, check_column, check_institution
 from koinon.v1.catalog_pb2 import AccessMode, Column, ColumnType, PublishDataset, TaskOperation
-from koinon.v1.identity_pb2 import ROLE_ANALYST, ROLE_OPERATOR, ROLE_REGULATOR, Person
+from koinon.v1.identity_pb2 import Person
 from koinon.v1.points_pb2 import PRICE_UNIT_PERIOD, PRICE_UNIT_ROW, Price, PriceUnit
 
 _PRICE_UNITS = range(1, max(PriceUnit.values()) + 1)
 _RULE = re.compile(rf"[a-z][a-z0-9-]{{0,{MAX_RULE - 1}}}")
 _KEY_BYTES = 32
-_PEOPLE_ROLES = (ROLE_OPERATOR, ROLE_ANALYST, ROLE_REGULATOR)
 _OPERATIONS = range(1, max(TaskOperation.values()) + 1)
 _COLUMN_TYPES = range(1, max(ColumnType.values()) + 1)
 _ACCESS_MODES = range(1, max(AccessMode.values()) + 1)
@@ -134,13 +134,16 @@ def addresses(peer: str, rpc: str, mpc: str) -> None:
 
 
 def person(value: Person) -> PersonId:
-    """A person as registered: well-formed id, key, and roles that people may have."""
+    """A person or device as registered: well-formed id, key, and roles that people may have, or devices."""
     name = PersonId.parse(value.id)
     exactly("public_key", value.public_key, _KEY_BYTES)
     if value.revoked:
         raise InvalidInput("a person cannot be registered as revoked", hint="leave `revoked` unset")
-    if not value.roles or any(role not in _PEOPLE_ROLES for role in value.roles):
-        raise InvalidInput("roles are not those of a person", hint="give one or more of operator, analyst, regulator")
+    if not value.roles or not any(set(value.roles) <= set(roles) for roles in (PERSON_ROLES, DEVICE_ROLES)):
+        raise InvalidInput(
+            "roles are not those of a person, or of a device",
+            hint="give one or more of operator, analyst, regulator; to a device gateway or feeder",
+        )
     ascending("roles", value.roles)
     return name
 

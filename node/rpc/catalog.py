@@ -105,7 +105,7 @@ class DatasetService(services_pb2_grpc.DatasetServiceServicer):
     async def StageDataset(
         self, request_iterator: AsyncIterator[services_pb2.StageDatasetRequest], context: Context
     ) -> services_pb2.StageDatasetResponse:
-        require(Role.ROLE_OPERATOR, institution=self._institution, what="bring files to this node")
+        require(Role.ROLE_OPERATOR, Role.ROLE_FEEDER, institution=self._institution, what="bring files to this node")
         parts = _timely(request_iterator)
         first = await anext(parts, None)
         if first is None or first.WhichOneof("part") != "header":

@@ -56,6 +56,8 @@ from koinon.v1.governance_pb2 import (
 )
 from koinon.v1.identity_pb2 import (
     ROLE_ANALYST,
+    ROLE_FEEDER,
+    ROLE_GATEWAY,
     ROLE_OPERATOR,
     Genesis,
     GiveNotice,
@@ -107,6 +109,7 @@ from tests.contracts.test_transitions import paths
 
 DATASETS = ("iu.a.t", "um.a.t", "um.a.review")
 COMMITTEES = (("case", "iu", "um"), ("iu", "uk", "um"), ("case", "iu", "uk", "um"))
+DEVICES = ("um/gateway", "um/feeder")
 NODES = ("case", "iu", "uk", "um")
 PEOPLE = ("iu/operator", "um/operator", "iu/analyst", "um/analyst", "um/regulator")
 NOTHING = "0" * 32
@@ -229,7 +232,7 @@ class Ledger(RuleBasedStateMachine):
         return multiple(*(self.consortium.token(name, uses=1) for name in ("iu.a.t", "um.a.t")))
 
     @rule(
-        sender=st.sampled_from(PEOPLE),
+        sender=st.sampled_from((*PEOPLE, "um/feeder")),
         name=st.sampled_from(DATASETS),
         price=PRICES,
         payee=st.sampled_from(("", "union:crew")),
@@ -269,14 +272,19 @@ class Ledger(RuleBasedStateMachine):
         roles = (ROLE_OPERATOR, ROLE_ANALYST) if operator else (ROLE_ANALYST,)
         self.act(sender, RegisterPerson(person=person("um/analyst", *roles, key_name=key_name)))
 
-    @rule(sender=mostly("um/operator"), who=st.sampled_from(PEOPLE), really=RARELY)
+    @rule(sender=mostly("um/operator"), name=st.sampled_from(DEVICES), second=st.booleans())
+    def register_device(self, sender: str, name: str, second: bool) -> None:
+        role = ROLE_GATEWAY if name == "um/gateway" else ROLE_FEEDER
+        self.act(sender, RegisterPerson(person=person(name, role, key_name=f"{name} second" if second else name)))
+
+    @rule(sender=mostly("um/operator"), who=st.sampled_from((*PEOPLE, *DEVICES)), really=RARELY)
     def revoke_person(self, sender: str, who: str, really: bool) -> None:
         if really:
             self.act(sender, RevokePerson(person_id=who, reason="left"))
 
     @rule(
         target=requests,
-        sender=st.one_of(mostly("um/analyst"), st.just("um/analyst second")),
+        sender=st.one_of(mostly("um/analyst"), st.sampled_from(("um/analyst second", "um/gateway"))),
         name=st.sampled_from(DATASETS),
         uses=st.sampled_from((1, 2, 0)),
         duration_ms=st.sampled_from((100_000, 500_000, 5)),
@@ -491,6 +499,12 @@ class Ledger(RuleBasedStateMachine):
         assert sum(key.startswith(b"s/token-task/") for key in keys) == sum(
             len(task.submitted.sources) for task in tasks if task.id in open_tasks
         )
+        held = [
+            escrow
+            for escrow in self.all("escrow", Escrow)
+            if escrow.status in (ESCROW_STATUS_HELD, ESCROW_STATUS_FROZEN)
+        ]
+        assert sum(key.startswith(b"s/token-escrow/") for key in keys) == sum(len(escrow.tokens) for escrow in held)
         for name in DATASETS:
             wanted = {item.id for item in requests if item.requested.dataset == name and not item.decided_by}
             assert {item.id for item in app.open_requests(name)} == wanted
@@ -505,12 +519,6 @@ class Ledger(RuleBasedStateMachine):
         assert sorted(key[-32:].decode() for key in keys if key.startswith(b"s/pending-proposal/")) == sorted(pending)
 
 
-        held = [
-            escrow
-            for escrow in self.all("escrow", Escrow)
-            if escrow.status in (ESCROW_STATUS_HELD, ESCROW_STATUS_FROZEN)
-        ]
-        assert sum(key.startswith(b"s/token-escrow/") for key in keys) == sum(len(escrow.tokens) for escrow in held)
 TestLedger = Ledger.TestCase
 TestLedger.settings = settings(
     max_examples=30,

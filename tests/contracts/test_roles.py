@@ -38,6 +38,7 @@ from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_NODE,
     KEY_PURPOSE_SEALING,
     ROLE_ANALYST,
+    ROLE_GATEWAY,
     BeginVoting,
     GiveNotice,
     RegisterPerson,
@@ -68,6 +69,7 @@ from tests.contracts.consortium import (
 from tests.contracts.decree import descriptor
 
 SENDERS = [f"{name}{role}" for name in MEMBERS for role in ("", "/operator", "/analyst", "/regulator")]
+SENDERS += ["um/gateway"]
 
 # Who may, in a consortium where um/analyst computes on iu's data with case, iu and um.
 MAY = {
@@ -83,7 +85,7 @@ MAY = {
     "withdraw_verification": {"case/operator", "uk/operator", "um/operator"},
     "post_demand": {name for name in SENDERS if name.endswith("/analyst")},
     "withdraw_demand": {"um/analyst", "um/operator"},
-    "request_access": {name for name in SENDERS if name.endswith("/analyst")},
+    "request_access": {name for name in SENDERS if name.endswith(("/analyst", "/gateway"))},
     "grant_access": {"iu/operator"},
     "deny_access": {"iu/operator"},
     "revoke_token": {"iu/operator", "um/analyst"},
@@ -94,7 +96,7 @@ MAY = {
     "answer_dispute": {"iu/operator"},
     "rule_dispute": {"case/operator", "uk/operator"},
     "withdraw_dispute": {"um/analyst", "um/operator"},
-    "submit_task": {name for name in SENDERS if name.endswith("/analyst")},
+    "submit_task": {name for name in SENDERS if name.endswith(("/analyst", "/gateway"))},
     "accept_task": {"case", "iu", "um"},
     "complete_task": {"case", "iu", "um"},
     "fail_task": {"case", "iu", "um"},
@@ -124,6 +126,7 @@ def set_floor(value: int) -> Propose:
 def make_scene() -> tuple[Consortium, dict[str, Any]]:
     """A consortium and one well-formed message for each operation."""
     consortium = Consortium()
+    consortium.do("um/operator", RegisterPerson(person=person("um/gateway", ROLE_GATEWAY)))
     consortium.publish("iu.a.t")
     consortium.publish("iu.a.review", auto=False)
     request = consortium.do("um/analyst", access_request("iu.a.review"))

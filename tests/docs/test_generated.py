@@ -63,7 +63,7 @@ def test_every_rule_in_the_list_is_used() -> None:
     assert sorted(set(RULES) - used) == []
 
 
-@pytest.mark.parametrize("page", ["rules.md", "commands.md", "metrics.md", "states.md"])
+@pytest.mark.parametrize("page", ["rules.md", "commands.md", "metrics.md", "states.md", "roles.md"])
 def test_the_page_is_up_to_date(page: str) -> None:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec is not None
