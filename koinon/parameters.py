@@ -50,7 +50,7 @@ PARAMETERS: dict[str, Bounds] = {
     "request_fee": Bounds(0, 0, MAX_FEE, "a fee is no wall: points to the fund, per request for access", added=True),
     "block_retention_ms": Bounds(0, 0, 3_660 * _DAY_MS, "disks are bounded: ten years, then archives", added=True),
     "reading_window_ms": Bounds(
-        60 * 60 * _SECOND_MS, 60 * _SECOND_MS, 7 * _DAY_MS, "a reading is one question, not a licence", added=True
+        60 * 60 * _SECOND_MS, 600 * _SECOND_MS, 7 * _DAY_MS, "a question and its pages, and no licence", added=True
     ),
 }
 

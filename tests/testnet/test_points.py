@@ -129,3 +129,40 @@ def test_points_are_conserved_and_people_see_their_own(network: Testnet) -> None
             analyst.points.transfer("iu", 1, reason="not mine", source="um")
         with pytest.raises(Refused, match="and 1000000 are needed"):
             analyst.points.transfer("iu", 1_000_000, reason="too much")
+
+
+def test_a_fee_is_seen_before_it_is_paid_and_explained_after(network: Testnet, tmp_path: Path) -> None:
+    fees = ("task_fee=5", "request_fee=2", "dataset_fee=3")
+    options = [word for fee in fees for word in ("--set", fee)]
+    preview = ok(network, "um-operator", "gov", "propose", *options, "--reason", "for the common work", "--dry-run")
+    assert "task_fee: 0 -> 5" in preview
+    proposal = data(network, "um-operator", "gov", "propose", *options, "--reason", "for the common work")["id"]
+    for operator in ("um-operator", "iu-operator"):
+        ok(network, operator, "gov", "ballot", "yes", proposal)
+    fund, poor = balance(network, "analyst", "fund:consortium"), balance(network, "analyst")
+
+    file = tmp_path / "more.csv"
+    file.write_text("x\n1\n2\n3\n")
+    arguments = ("catalog", "publish", str(file), "--name", "c.more", "--title", "More", "--access", "auto")
+    refused = run(network, "um-operator", *arguments)
+    assert "costs your institution a fee of 3 points" in refused.stderr
+    assert "[max-fee]" in refused.stderr
+    ok(network, "um-operator", *arguments, "--max-fee", "3")
+    ok(network, "um-operator", *arguments)  # a correction
+
+    asked = ("access", "request", "c.free", "--purpose", "to see what it costs")
+    assert "the request fee is 2 points" in run(network, "analyst", *asked).stderr
+    ok(network, "analyst", *asked, "--max-fee", "2")
+    assert data(network, "analyst", "points", "statement", "--limit", "1")[0]["kind"] == "points.charged"
+
+    sql = "SELECT SUM(x) AS s FROM um.c.free"
+    assert "5 points, in escrow until the task ends: um.c.free free; fee 5" in ok(
+        network, "analyst", "query", sql, "--dry-run"
+    )
+    assert "[max-price]" in run(network, "analyst", "query", sql).stderr
+    with koinon.connect(network.profile("analyst")) as client:
+        result = client.query(sql, max_price=5)
+    explained = ok(network, "analyst", "points", "explain", result.task_id)
+    assert "fee of a task, whatever its price" in explained
+    assert balance(network, "analyst", "fund:consortium") == fund + 3 + 2 + 5
+    assert balance(network, "analyst") == poor - 2 - 5
