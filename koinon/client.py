@@ -194,6 +194,7 @@ class Audit(_Twin):
     receipt = _blocking(AsyncAudit.receipt)
     verify = _blocking(AsyncAudit.verify)
     header = _blocking(AsyncAudit.header)
+    pages = _iterating(AsyncAudit.pages)
     watch = _iterating(AsyncAudit.watch)
 
 

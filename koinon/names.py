@@ -78,7 +78,10 @@ class PersonId:
         """Raises InvalidName."""
         institution, slash, name = text.partition("/")
         if not slash or not _INSTITUTION.fullmatch(institution) or not _INSTITUTION.fullmatch(name):
-            raise InvalidName(f"{text!a} is not a person id", hint="write it as institution/name, e.g. um/operator")
+            raise InvalidName(
+                f"{text!a} is not a person id",
+                hint="write it as institution/name, of a-z, 0-9 and '-', a letter first: um/operator",
+            )
         return cls(institution, name)
 
     def __str__(self) -> str:

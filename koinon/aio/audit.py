@@ -6,7 +6,9 @@ asks for it: one record for each question, or stream opened, with the ``purpose`
 
 from __future__ import annotations
 
+import asyncio
 import builtins
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +18,9 @@ from typing import TypeVar, Unpack
 import koinon.receipt as receipts
 from koinon import case as cases
 from koinon import trail
-from koinon.aio.session import DEFAULT_LIMIT, Session, collect, single
+from koinon.aio.session import DEFAULT_LIMIT, Page, Session, collect, paged, single
 from koinon.canonical import HASH_BYTES
-from koinon.errors import Exhausted, InvalidInput, NotFound, Refused
+from koinon.errors import Exhausted, InvalidInput, NotFound, Refused, Unavailable
 from koinon.light_client import LightClient, TrustedHeader
 from koinon.limits import MAX_CASE_RECORDS, MAX_FILTER_VALUES, MAX_PROVED_RECORDS
 from koinon.trail import Words
@@ -52,7 +54,13 @@ from koinon.v1.services_pb2 import (
 from koinon.v1.transaction_pb2 import Operation
 
 T = TypeVar("T")
+OnBroken = Callable[[Unavailable | None], None]
+"""Hears why a stream broke, and None when it goes on."""
 
+PATIENCE_S = 60.0
+"""How long a broken stream is tried to be opened again: the restart of a node, and of its machine."""
+_AGAIN_FIRST_S = 0.2
+_AGAIN_MAX_S = 2.0
 _UNRECORDED = "unrecorded-reading"
 
 
@@ -101,6 +109,14 @@ class Audit:
         """
         reading = self._reading(READING_KIND_LIST, trail.make(subject, **words), purpose)
         return await self._list(reading, limit, newest_first)
+
+    async def pages(
+        self, subject: str = "", *, limit: int = DEFAULT_LIMIT, purpose: str = "", **words: Unpack[Words]
+    ) -> AsyncIterator[Sequence[AuditRecord]]:
+        """The records that ``list`` gives, ascending, a page at a time: for more of them than memory holds."""
+        reading = self._reading(READING_KIND_LIST, trail.make(subject, **words), purpose)
+        async for found in paged(self._fetch(reading), limit):
+            yield found
 
     async def stats(
         self, by: str, subject: str = "", *, limit: int = 50, purpose: str = "", **words: Unpack[Words]
@@ -240,28 +256,66 @@ class Audit:
         return (await connection.call(connection.audit.GetSignedHeader, GetSignedHeaderRequest(height=height))).header
 
     async def watch(
-        self, subject: str = "", *, new_only: bool = False, purpose: str = "", **words: Unpack[Words]
+        self,
+        subject: str = "",
+        *,
+        new_only: bool = False,
+        purpose: str = "",
+        patience_s: float = PATIENCE_S,
+        on_broken: OnBroken | None = None,
+        **words: Unpack[Words],
     ) -> AsyncIterator[AuditRecord]:
         """Every record that fits, from an index on, and then as they are committed; ends only at ``until_index``.
 
         ``new_only`` begins with the next record. To go on where a stream ended: ``from_index`` one above its last.
+        A stream that breaks, as the node's restart breaks it, is opened again after its last record, which
+        ``on_broken`` hears of; none is lost, and none comes twice. Raises Unavailable once that fails for
+        ``patience_s``, and at once where no stream could be opened to begin with.
         """
         reading = self._reading(READING_KIND_WATCH, trail.make(subject, **words), purpose)
+        rest, unheard_since, pause_s = RecordFilter(), 0.0, _AGAIN_FIRST_S
+        rest.CopyFrom(reading.recorded.filter)
+        opened = False
+        while True:
+            try:
+                async for response in self._subscribe(reading, rest, new_only):
+                    if unheard_since and on_broken is not None:
+                        on_broken(None)
+                    opened, new_only, unheard_since, pause_s = True, False, 0.0, _AGAIN_FIRST_S
+                    rest.from_index = response.next_index
+                    if response.HasField("record"):
+                        yield response.record
+                return
+            except Unavailable as error:
+                now = time.monotonic()
+                if not opened or (unheard_since and now + pause_s > unheard_since + patience_s):
+                    raise
+                if not unheard_since and on_broken is not None:
+                    on_broken(error)
+                unheard_since = unheard_since or now
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _AGAIN_MAX_S)
+
+    async def _subscribe(
+        self, reading: _Reading, rest: RecordFilter, new_only: bool
+    ) -> AsyncIterator[SubscribeResponse]:
+        """What is left of a reading, with a record of it if the node wants one first."""
+        connection = self._session.connection
+
+        def stream() -> AsyncIterator[SubscribeResponse]:
+            request = SubscribeRequest(filter=rest, new_only=new_only, reading_id=reading.id)
+            return connection.stream(lambda: connection.events.Subscribe(request, metadata=connection.metadata()))
+
         try:
-            async for response in self._subscribe(reading, new_only):
-                yield response.record
+            async for response in stream():
+                yield response
             return
         except Refused as error:
             if error.rule != _UNRECORDED:
                 raise
         await reading.record()
-        async for response in self._subscribe(reading, new_only):
-            yield response.record
-
-    def _subscribe(self, reading: _Reading, new_only: bool) -> AsyncIterator[SubscribeResponse]:
-        connection = self._session.connection
-        request = SubscribeRequest(filter=reading.recorded.filter, new_only=new_only, reading_id=reading.id)
-        return connection.stream(lambda: connection.events.Subscribe(request, metadata=connection.metadata()))
+        async for response in stream():
+            yield response
 
     # --- what the methods share
 
@@ -269,7 +323,10 @@ class Audit:
         return _Reading(self._session, RecordReading(kind=kind, filter=wanted, purpose=purpose))
 
     async def _list(self, reading: _Reading, limit: int, newest_first: bool = False) -> builtins.list[AuditRecord]:
-        """All pages of a reading's records. A cursor is a place in the log, so that new records disturb no page."""
+        return await collect(self._fetch(reading, newest_first), limit)
+
+    def _fetch(self, reading: _Reading, newest_first: bool = False) -> Page[AuditRecord]:
+        """Fetches pages of a reading's records. A cursor is a place in the log: new records disturb no page."""
         connection = self._session.connection
 
         async def page(size: int, token: str) -> tuple[Sequence[AuditRecord], str]:
@@ -289,7 +346,7 @@ class Audit:
 
             return await reading.ask(fetch)
 
-        return await collect(page, limit)
+        return page
 
     async def _prove(self, groups: Sequence[tuple[_Reading, Sequence[int]]]) -> ProvedRecords:
         """The receipts of records, each under the reading that found it; one head for all."""

@@ -12,7 +12,7 @@ import grpc
 
 from koinon.aio.session import DEFAULT_LIMIT, Session
 from koinon.descriptor import Descriptor, Terms, check, publication
-from koinon.errors import InvalidFile, NotFound, Unavailable
+from koinon.errors import InvalidFile, KoinonError, NotFound, Unavailable
 from koinon.files import digest
 from koinon.limits import MAX_CHUNK_BYTES, MAX_STAGED_BYTES
 from koinon.names import DatasetName, TableName, parse_source
@@ -39,6 +39,7 @@ from koinon.words import number
 
 FORMATS = {".csv": "csv", ".parquet": "parquet"}
 _STAGE_S = 3600.0  # uploading and inspecting limits.MAX_STAGED_BYTES
+_ASK_AGAIN_S = 10.0
 _ENDED = (
     grpc.aio.AioRpcError,
     grpc.aio.InternalError,
@@ -165,14 +166,30 @@ class Catalog:
             return await call
         except grpc.aio.AioRpcError as error:
             if error.details() == _UNWRITABLE:
-                raise Unavailable(
-                    f"the node ended the upload of {file}", hint="its log says why; koinon doctor finds a full disk"
-                ) from None
+                raise await self._why_ended(header, file) from None
             raise session.connection.error(error) from None
         except OSError as error:
             raise _unreadable(file, error) from None
         finally:
             call.cancel()
+
+    async def _why_ended(self, header: StageDatasetHeader, file: Path) -> KoinonError:
+        """Why the node ended an upload, where gRPC lost its answer: a full disk refuses the header alone, too."""
+        connection = self._session.connection
+        call = connection.datasets.StageDataset(timeout=_ASK_AGAIN_S, metadata=connection.metadata())
+        try:
+            await call.write(StageDatasetRequest(header=header))
+            if not any(key == GO_AHEAD_KEY for key, _ in await call.initial_metadata()):
+                await call
+        except grpc.aio.AioRpcError as error:
+            return connection.error(error)
+        except _ENDED:
+            pass
+        finally:
+            call.cancel()
+        return Unavailable(
+            f"the node ended the upload of {file}", hint="it would take it now: try again; its log says what it was"
+        )
 
     async def publish(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -87,16 +87,20 @@ class Session:
 
 
 async def collect(page: Page[Item], limit: int = DEFAULT_LIMIT) -> list[Item]:
-    """Up to ``limit`` items, page after page. A page may be empty and not the last: some items are not for everyone."""
-    items: list[Item] = []
-    token, before = "", None
-    while len(items) < limit and token != before:
-        found, following = await page(min(limit - len(items), MAX_PAGE_SIZE), token)
-        items.extend(found)
+    """Up to ``limit`` items, page after page."""
+    return [item async for found in paged(page, limit) for item in found]
+
+
+async def paged(page: Page[Item], limit: int) -> AsyncIterator[Sequence[Item]]:
+    """The same, a page at a time. A page may be empty and not the last: some items are not for everyone."""
+    count, token, before = 0, "", None
+    while count < limit and token != before:
+        found, following = await page(min(limit - count, MAX_PAGE_SIZE), token)
+        yield found[: limit - count]
+        count += len(found)
         if not following:
-            break
+            return
         token, before = following, token
-    return items[:limit]
 
 
 _LISTS = {"request": "access", "token": "access", "proposal": "gov"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from koinon import receipt
+from koinon.aio.audit import PATIENCE_S
 from koinon.cli import case, output
 from koinon.cli.app import invocation
 from koinon.cli.arguments import limit_option
@@ -18,7 +19,7 @@ from koinon.cli.trail import (
     show_records,
 )
 from koinon.display import plain, printable, when
-from koinon.errors import InvalidInput
+from koinon.errors import InvalidInput, Unavailable
 from koinon.trail import Words
 from koinon.v1.audit_pb2 import AuditRecord
 
@@ -86,6 +87,7 @@ def _with_receipts(subject: str, words: Words, limit: int, directory: Path, purp
 def watch(subject: str, words: Words, past: bool, purpose: str) -> None:
     """Show new records as they are committed; Ctrl-C ends it.
 
+    When the node restarts, the stream goes on with the next record; it ends after a minute without the node.
     To go on where a stream ended, begin with --from, at one above its last index.
 
     \b
@@ -98,8 +100,16 @@ def watch(subject: str, words: Words, past: bool, purpose: str) -> None:
 
 def _follow(subject: str, words: Words, *, new_only: bool, purpose: str) -> None:
     last: int | None = None
+
+    def broken(error: Unavailable | None) -> None:
+        if error is None:
+            output.say("the connection is there again: going on" + ("" if last is None else f" after record {last}"))
+        else:
+            output.say(f"{error.message}: connecting again, for {PATIENCE_S:.0f} s at most")
+
+    watched = invocation().client.audit.watch(subject, new_only=new_only, purpose=purpose, on_broken=broken, **words)
     try:
-        for record in invocation().client.audit.watch(subject, new_only=new_only, purpose=purpose, **words):
+        for record in watched:
             show_line(record)
             last = record.index
     finally:

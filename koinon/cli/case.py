@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from koinon.cli.app import invocation
 from koinon.cli.arguments import limit_option
 from koinon.cli.trail import filter_options, of_whom, purpose_option
 from koinon.display import csv_cell, plain, printable, when
-from koinon.errors import Corrupt, InvalidInput
-from koinon.files import read_text, write_new
-from koinon.limits import MAX_CASE_BYTES
+from koinon.errors import Corrupt, Exhausted, InvalidInput
+from koinon.files import creating, read_text, write_new
+from koinon.limits import MAX_CASE_BYTES, MAX_CASE_RECORDS
 from koinon.trail import Words
 from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.identity_pb2 import Genesis
@@ -90,35 +91,66 @@ def case(subject: str, form: str, out: Path | None, purpose: str) -> None:
 def export(subject: str, words: Words, form: str, out: Path | None, limit: int, purpose: str) -> None:
     """Write the records that fit a filter, for other programs. No receipts: those are in koinon audit case.
 
+    FILE appears once it is whole. Any number of records fits into jsonl and csv; PROV is one document, and is refused
+    for more than 50000.
+
     \b
     Examples:
       koinon audit export --since 2026-11-01 --out november.jsonl
       koinon audit export um.ercp.indo_rct --format csv --out trail.csv
     """
-    records = invocation().client.audit.list(subject, limit=limit, purpose=purpose, **words)
-    _put(_FORMS[form](records), out, "export")
-    output.say(f"{len(records)} records")
+    count = 0
+
+    def counted() -> Iterator[AuditRecord]:
+        nonlocal count
+        for found in invocation().client.audit.pages(subject, limit=limit, purpose=purpose, **words):
+            yield from found
+            count += len(found)
+            line.update(f"exporting: {count} records")
+
+    with output.working("exporting") as line:
+        parts = _FORMS[form](counted())
+        if out is None:
+            for part in parts:
+                output.show_text(part)
+        else:
+            with creating(out, "export") as file:
+                for part in parts:
+                    file.write(part.encode("utf-8"))
+    if out is not None:
+        _tell_written(out)
+    output.say(f"{count} records")
 
 
-def _jsonl(records: Iterable[AuditRecord]) -> str:
-    return "".join(json.dumps(plain(record), ensure_ascii=True) + "\n" for record in records)
+def _jsonl(records: Iterable[AuditRecord]) -> Iterator[str]:
+    return (json.dumps(plain(record), ensure_ascii=True) + "\n" for record in records)
 
 
-def _csv(records: Iterable[AuditRecord]) -> str:
+def _csv(records: Iterable[AuditRecord]) -> Iterator[str]:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*_CSV, "related"))
     for record in records:
         cells = [getattr(record, name) for name in _CSV]
         writer.writerow([csv_cell(cell) for cell in (*cells, " ".join(record.related))])
-    return text.getvalue()
+        yield text.getvalue()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue()
 
 
-def _prov(records: Iterable[AuditRecord]) -> str:
-    return _json(prov.document(genesis_file.chain_id(_genesis(None)), records))
+def _prov(records: Iterable[AuditRecord]) -> Iterator[str]:
+    """One document, so held whole. Raises Exhausted."""
+    few = list(islice(records, MAX_CASE_RECORDS + 1))
+    if len(few) > MAX_CASE_RECORDS:
+        raise Exhausted(
+            f"more than {MAX_CASE_RECORDS} records fit",
+            hint="export spans of time, with --since and --until, or use --format jsonl",
+        )
+    yield _json(prov.document(genesis_file.chain_id(_genesis(None)), few))
 
 
-_FORMS: dict[str, Callable[[Iterable[AuditRecord]], str]] = {"jsonl": _jsonl, "csv": _csv, "prov": _prov}
+_FORMS: dict[str, Callable[[Iterable[AuditRecord]], Iterator[str]]] = {"jsonl": _jsonl, "csv": _csv, "prov": _prov}
 
 
 @click.command()
@@ -236,5 +268,9 @@ def _put(text: str, out: Path | None, what: str) -> None:
         output.show_text(text)
         return
     write_new(out, text, what)
+    _tell_written(out)
+
+
+def _tell_written(out: Path) -> None:
     if not invocation().json:
         output.show_text(f"{printable(str(out))}\n")

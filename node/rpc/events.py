@@ -48,12 +48,13 @@ class EventService(services_pb2_grpc.EventServiceServicer):
             rest.from_index = max(rest.from_index, self._read_model.size)
         self._open += 1
         try:
+            yield services_pb2.SubscribeResponse(next_index=rest.from_index)
             while True:
                 size = self._read_model.size
                 records, following = self._read_model.records(rest, limit=_TURN)
                 for record in records:
                     if self._trail.may_see(who, record):
-                        yield services_pb2.SubscribeResponse(record=record)
+                        yield services_pb2.SubscribeResponse(record=record, next_index=record.index + 1)
                 rest.from_index = following or max(rest.from_index, size)
                 if rest.until_index and rest.from_index >= rest.until_index:
                     return

@@ -16,9 +16,11 @@ import pytest
 
 from koinon import profile
 from koinon.display import plain
-from koinon.errors import InvalidFile, Refused
+from koinon.errors import InvalidFile, Refused, Unavailable
+from koinon.limits import MAX_CASE_RECORDS
 from koinon.v1 import services_pb2 as services
 from koinon.v1.access_pb2 import AccessRequest, Token
+from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.catalog_pb2 import Dataset, PublishDataset
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
@@ -338,3 +340,87 @@ def test_a_spoilt_file_of_the_profile_is_named(ask: Run, node: FakeNode, tmp_pat
     assert result.exit_code == 2
     assert file in result.stderr or "genesis file" in result.stderr
     assert len(result.stderr.splitlines()) == 2
+
+
+def exported(node: FakeNode, count: int) -> None:
+    """The audit log has so many records; they come in pages."""
+
+    def page(request: services.ListRecordsRequest) -> services.ListRecordsResponse:
+        first = request.filter.from_index
+        last = min(first + request.page_size, count)
+        records = [AuditRecord(index=index, kind="task.failed", related=["task:x"]) for index in range(first, last)]
+        return services.ListRecordsResponse(records=records, next_index=last if last < count else 0)
+
+    node.answers["AuditService/ListRecords"] = page
+
+
+@pytest.mark.parametrize(
+    ("form", "beginning", "lines"),
+    [("jsonl", '{"index": 0, ', 1_203), ("csv", "index,height,", 1_204), ("prov", "{\n", None)],
+)
+def test_an_export_is_written_as_it_comes(
+    ask: Run, node: FakeNode, tmp_path: Path, form: str, beginning: str, lines: int | None
+) -> None:
+    exported(node, 1_203)
+    out = tmp_path / "out"
+    result = ask("audit", "export", "--format", form, "--out", str(out))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{out}\n", "1203 records\n")
+    text = out.read_text()
+    assert text.startswith(beginning)
+    assert lines is None or len(text.splitlines()) == lines
+    assert ask("audit", "export", "--format", form).stdout == text
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out"]
+
+
+def test_an_export_that_breaks_leaves_no_file_and_one_that_exists_stays(
+    ask: Run, node: FakeNode, tmp_path: Path
+) -> None:
+    exported(node, 1_203)
+    whole = node.answers["AuditService/ListRecords"]
+    first = services.ListRecordsRequest().filter.from_index
+
+    def breaks(request: services.ListRecordsRequest) -> Any:
+        return whole(request) if request.filter.from_index == first else Unavailable("gone")
+
+    node.answers["AuditService/ListRecords"] = breaks
+    out = tmp_path / "out.jsonl"
+    assert ask("audit", "export", "--out", str(out)).exit_code == 6
+    assert not [path for path in tmp_path.iterdir() if "out.jsonl" in path.name]
+    node.answers["AuditService/ListRecords"] = whole
+    out.write_text("mine")
+    result = ask("audit", "export", "--out", str(out))
+    assert result.exit_code == 2
+    assert "[already-exists]" in result.stderr
+    assert out.read_text() == "mine"
+
+
+def test_provenance_is_one_document_and_bounded(
+    ask: Run, node: FakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(node, 7)
+    monkeypatch.setattr("koinon.cli.case.MAX_CASE_RECORDS", 6)
+    out = tmp_path / "trail.json"
+    result = ask("audit", "export", "--format", "prov", "--out", str(out))
+    assert result.exit_code == 7
+    assert "--since" in result.stderr
+    assert not out.exists()
+    assert f"more than {MAX_CASE_RECORDS}" in " ".join(ask("audit", "export", "--help").stdout.split())
+
+
+def test_a_watch_says_that_its_stream_broke_and_ends_with_what_it_saw(ask: Run, node: FakeNode) -> None:
+    streams = iter([3, 5])
+
+    def subscribe(_: services.SubscribeRequest) -> Any:
+        if (index := next(streams, None)) is None:
+            raise Refused("no more", rule="wrong-role")
+        yield services.SubscribeResponse(record=AuditRecord(index=index), next_index=index + 1)
+        raise Unavailable("the node stops")
+
+    node.answers["EventService/Subscribe"] = subscribe
+    result = ask("audit", "watch", "--json")
+    assert result.exit_code == 4
+    assert [json.loads(line)["index"] for line in result.stdout.splitlines()] == [3, 5]
+    said = result.stderr.splitlines()
+    assert said[0] == "the node stops: connecting again, for 60 s at most"
+    assert said[1] == "the connection is there again: going on after record 3"
+    assert said[3] == "the last one was 5: koinon audit watch --from 6 goes on after it"

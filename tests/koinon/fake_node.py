@@ -130,7 +130,10 @@ class FakeNode(grpc.GenericRpcHandler):
 
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
             self._authenticate(context)
-            yield from self._answer(method, request)
+            try:
+                yield from self._answer(method, request)
+            except KoinonError as error:
+                self._abort(context, error)
 
         if method in CLIENT_STREAMING:
             return grpc.stream_unary_rpc_method_handler(unary, request_type.FromString, encode)

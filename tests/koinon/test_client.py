@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ def dataset(name: str) -> Dataset:
     return Dataset(published=PublishDataset(name=name, policy=AccessPolicy(operations=operations)), version=1)
 
 
+def streamed(index: int) -> services.SubscribeResponse:
+    return services.SubscribeResponse(record=AuditRecord(index=index), next_index=index + 1)
+
+
 # --- reading
 
 
@@ -75,15 +80,86 @@ def test_watch_gives_records_as_they_come(node: FakeNode, client: Client) -> Non
     more = threading.Event()
 
     def subscribe(request: services.SubscribeRequest) -> Any:
-        yield services.SubscribeResponse(record=AuditRecord(index=request.filter.from_index))
+        yield streamed(request.filter.from_index)
         more.wait(10)
-        yield services.SubscribeResponse(record=AuditRecord(index=request.filter.from_index + 1))
+        yield streamed(request.filter.from_index + 1)
 
     node.answers["EventService/Subscribe"] = subscribe
     records = client.audit.watch(from_index=4)
     assert next(records).index == 4
     more.set()
     assert [record.index for record in records] == [5]
+
+
+def test_a_stream_that_breaks_goes_on_after_its_last_record(node: FakeNode, client: Client) -> None:
+    asked: list[services.SubscribeRequest] = []
+    heard: list[str] = []
+
+    def subscribe(request: services.SubscribeRequest) -> Any:
+        asked.append(request)
+        match len(asked):
+            case 1:  # nothing came yet, and still no record between the two streams may be missed
+                yield services.SubscribeResponse(next_index=7)
+                raise Unavailable("stopping")
+            case 2:
+                raise Unavailable("not yet")
+            case 3:
+                yield services.SubscribeResponse(next_index=7)
+                yield streamed(8)
+                raise Unavailable("stopping again")
+            case _:
+                yield services.SubscribeResponse(next_index=9)
+                yield streamed(11)
+
+    node.answers["EventService/Subscribe"] = subscribe
+    records = client.audit.watch(
+        kind="task.", new_only=True, on_broken=lambda error: heard.append(error.message if error else "on")
+    )
+    assert [record.index for record in records] == [8, 11]
+    assert [(request.new_only, request.filter.from_index) for request in asked] == [
+        (True, 0),
+        (False, 7),
+        (False, 7),
+        (False, 9),
+    ]
+    assert heard == ["stopping", "on", "stopping again", "on"]
+
+
+def test_a_stream_that_stays_broken_ends_and_one_that_never_was_does_not_wait(node: FakeNode, client: Client) -> None:
+    opened = iter([True])
+
+    def subscribe(_: services.SubscribeRequest) -> Any:
+        if next(opened, False):
+            yield services.SubscribeResponse(next_index=3)
+        raise Unavailable("down for good")
+
+    node.answers["EventService/Subscribe"] = subscribe
+    with pytest.raises(Unavailable, match="down for good"):
+        next(client.audit.watch(patience_s=0.5))
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="down for good"):
+        next(client.audit.watch(patience_s=60))
+    assert time.monotonic() - began < 30
+
+
+def test_what_a_broken_stream_asks_anew_is_recorded_anew_once_the_reading_is_over(
+    node: FakeNode, client: Client
+) -> None:
+    readings: list[str] = []
+
+    def subscribe(request: services.SubscribeRequest) -> Any:
+        readings.append(request.reading_id)
+        if len(readings) in (1, 3):
+            raise Refused("say it first", rule="unrecorded-reading")
+        yield streamed(len(readings))
+        if len(readings) == 2:
+            raise Unavailable("gone for an hour")
+
+    node.answers["EventService/Subscribe"] = subscribe
+    assert [record.index for record in client.audit.watch(purpose="a tip")] == [2, 4]
+    assert readings[0] == ""
+    assert all(readings[1:])
+    assert len(node.received) == 2
 
 
 async def test_the_awaitable_twin_has_the_same_surface(node: FakeNode) -> None:

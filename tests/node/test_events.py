@@ -42,6 +42,12 @@ class Node:
         asked = services_pb2.SubscribeRequest(filter=wanted, **request)
         return aiter(self.service.Subscribe(asked, cast("Any", None)))
 
+    async def opened(self, wanted: RecordFilter, **request: Any) -> AsyncIterator[services_pb2.SubscribeResponse]:
+        """After the first message, which says that the stream is open."""
+        events = self.events(wanted, **request)
+        assert not (await anext(events)).HasField("record")
+        return events
+
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
@@ -58,7 +64,7 @@ async def test_a_filter_that_everything_passes_does_not_hold_up_the_node(node: N
     """The whole log is sent, but others get their turns."""
     for batch in range(12):
         node.register(*(f"um/p{batch}-{index}" for index in range(50)))
-    events = node.events(trail.make(kind="person."))
+    events = await node.opened(trail.make(kind="person."))
     turns = 0
 
     async def others() -> None:
@@ -76,9 +82,9 @@ async def test_a_filter_that_everything_passes_does_not_hold_up_the_node(node: N
 async def test_a_stream_goes_on_where_another_ended(node: Node) -> None:
     node.register("um/a", "um/b")
     wanted = trail.make("institution:um", kind="person.registered")
-    first = await take(node.events(wanted), 3)
+    first = await take(await node.opened(wanted), 3)
     rest = trail.make("institution:um", kind="person.registered", from_index=first[-1].index + 1)
-    events = node.events(rest)
+    events = await node.opened(rest)
     more = await take(events, 2)
     waiting = asyncio.ensure_future(anext(events))
     await asyncio.sleep(0)
@@ -90,14 +96,18 @@ async def test_a_stream_goes_on_where_another_ended(node: Node) -> None:
     assert subjects[-1] == "person:um/c"
 
 
-async def test_only_what_is_new(node: Node) -> None:
+async def test_only_what_is_new_and_where_that_begins(node: Node) -> None:
     events = node.events(trail.ANYTHING, new_only=True)
+    begins = (await anext(events)).next_index
+    assert begins == node.model.size
     waiting = asyncio.ensure_future(anext(events))
     await asyncio.sleep(0)
     node.register("um/new")
-    assert (await waiting).record.subject == "person:um/new"
+    new = await waiting
+    assert new.record.subject == "person:um/new"
+    assert (new.record.index, new.next_index) == (begins, begins + 1)
 
 
 async def test_a_stream_with_an_end_ends(node: Node) -> None:
-    events = node.events(trail.make(until_index=3))
+    events = await node.opened(trail.make(until_index=3))
     assert [response.record.index async for response in events] == [0, 1, 2]

@@ -164,6 +164,27 @@ def test_an_operator_brings_files_to_its_own_node_only(network: Testnet) -> None
 # --- when a node dies
 
 
+def test_who_watches_misses_nothing_while_its_node_restarts(network: Testnet) -> None:
+    """The node is killed while records go on to be made by others; each comes once, in order."""
+    heard: list[object] = []
+    with operator(network, "case") as case, operator(network, "um") as um:
+        begins = case.audit.list(newest_first=True, limit=1)[0].index + 1
+        watched = case.audit.watch(
+            "institution:um", kind="person.registered", from_index=begins, on_broken=heard.append
+        )
+        register(um, "um", "watched0")
+        seen = [next(watched)]
+        network.kill("case")
+        register(um, "um", "watched1")
+        network.restart("case")
+        seen.append(next(watched))
+        register(um, "um", "watched2")
+        seen.append(next(watched))
+    assert [record.subject for record in seen] == [f"person:um/watched{number}" for number in range(3)]
+    assert len(heard) == 2
+    assert heard[1] is None
+
+
 def test_a_killed_node_is_not_missed_and_catches_up(network: Testnet) -> None:
     with operator(network, "um") as um:
         network.kill("case")
