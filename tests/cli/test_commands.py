@@ -56,6 +56,7 @@ def test_status_of_a_transaction(ask: Run, node: FakeNode) -> None:
 
 def publishing(node: FakeNode) -> None:
     node.answers["DatasetService/StageDataset"] = lambda parts: (list(parts), STAGED)[1]
+    node.answers["GovernanceService/GetConstitution"] = services.GetConstitutionResponse()
     published = PublishDataset(name="um.ercp.indo_rct")
     node.answers["CatalogService/GetDataset"] = services.GetDatasetResponse(
         dataset=Dataset(published=published, version=1)
