@@ -11,8 +11,8 @@ any of them (``governance.arbitration``). Silence never blocks:
 * else what was sought is done if the respondent never answered, except a suspension, and dismissed if it did.
 
 Who concedes or stays silent decides about itself alone: of points that others have earned too, a refund gives back only
-the parts of the two sides; about the rest arbiters decide, or the members. A dispute over a token is about its two
-sides, too: of a task that was completed, arbiters leave to others what they earned.
+the parts of the two sides, now or when the task ends; about the rest arbiters decide, or the members. A dispute over a
+token is about its two sides, too: of a task that was completed, arbiters leave to others what they earned.
 
 While a dispute is open, what is in escrow for the task is frozen; or for the token's subscription, and for every task
 that used the token and is not settled yet, ``limits.MAX_ESCROWS_PER_DISPUTE`` at most. Once by each claimant, so that
@@ -262,8 +262,12 @@ def _release(context: Context, dispute: Dispute) -> None:
             accounts.settle(context, escrow_id, kept)
         elif REMEDY_PAYOUT in dispute.remedies and planned:
             accounts.settle(context, escrow_id, planned)
-        elif not tables.FROZEN_BY.count_under(state, escrow_id, at_most=1):
-            accounts.thaw(context, escrow_id)
+        else:
+            if REMEDY_REFUND in dispute.remedies:  # the task runs: what others earn is decided when it ends
+                for side in _both(dispute):
+                    tables.WAIVED.add(state, escrow_id, side)
+            if not tables.FROZEN_BY.count_under(state, escrow_id, at_most=1):
+                accounts.thaw(context, escrow_id)
 
 
 def _is_between_two(dispute: Dispute, *, delivered: bool) -> bool:
@@ -277,16 +281,21 @@ def _is_between_two(dispute: Dispute, *, delivered: bool) -> bool:
 
 def _of_others(context: Context, dispute: Dispute, payouts: Payouts) -> Payouts:
     """Of these, what is not the two sides'."""
-    sides = (dispute.claimant.partition("/")[0], dispute.opened.respondent)
+    sides = _both(dispute)
     return [
         (account, points) for account, points in payouts if accounts.institution_of(context.state, account) not in sides
     ]
 
 
+def _both(dispute: Dispute) -> tuple[str, str]:
+    """The two sides."""
+    return dispute.claimant.partition("/")[0], dispute.opened.respondent
+
+
 def _expected(state: State, escrow_id: str) -> Payouts:
     """What an open task would pay."""
     task = tables.TASKS.find(state, escrow_id)
-    return settlement.payouts(task) if task is not None and not task.ended_at_ms else []
+    return settlement.payouts(state, task) if task is not None and not task.ended_at_ms else []
 
 
 def _suspend(context: Context, dispute: Dispute, why: str) -> None:

@@ -110,6 +110,9 @@ def open_for(context: Context, task: Task) -> None:
 def conclude(context: Context, task: Task) -> None:
     """A task has just ended: settle or refund its escrow, now or as soon as that may be."""
     state = context.state
+    due = payouts(state, task)
+    for institution in list(tables.WAIVED.under(state, task.id)):
+        tables.WAIVED.remove(state, task.id, institution)
     if not accounts.is_open(state, task.id):
         return
     if task.status != TASK_STATUS_COMPLETED:
@@ -118,12 +121,19 @@ def conclude(context: Context, task: Task) -> None:
         else:
             accounts.refund(context, task.id)
         return
-    accounts.schedule(context, task.id, payouts(task), context.time_ms + task.terms.settlement_delay_ms)
+    accounts.schedule(context, task.id, due, context.time_ms + task.terms.settlement_delay_ms)
 
 
-def payouts(task: Task) -> list[tuple[str, int]]:
-    """Who is paid how much for a task that did what it was asked; also what a dispute may decide."""
-    return sharing.payouts(sharing.share(task.terms))
+def payouts(state: State, task: Task) -> list[tuple[str, int]]:
+    """Who is paid how much for a task that does what it was asked, but for institutions that gave in to a dispute."""
+    if not task.terms.sources:
+        return []
+    waived = set(tables.WAIVED.under(state, task.id))
+    return [
+        (account, points)
+        for account, points in sharing.payouts(sharing.share(task.terms))
+        if not waived or accounts.institution_of(state, account) not in waived
+    ]
 
 
 def _source(state: State, source: TaskSource, token: Token, time_ms: int) -> SourceTerms:

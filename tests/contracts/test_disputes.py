@@ -179,6 +179,12 @@ def test_who_gives_in_while_the_task_runs_leaves_to_others_what_they_will_earn(c
     dispute = consortium.do(ASKER, claim(task, "iu", REMEDY_REFUND, task=True))
     consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="true", concede=True))
     assert escrow(consortium, task).status == ESCROW_STATUS_HELD
+    consortium.accept_all(task)
+    consortium.complete_all(task)
+    consortium.wait(DELAY_MS)
+    assert [(paid.account, paid.points) for paid in escrow(consortium, task).paid] == [("institution:case", 7)]
+    assert tables.ACCOUNTS.get(consortium.app._new_state(), f"person:{ASKER}").points == 93
+    assert not list(tables.WAIVED.entries(consortium.app._new_state()))
     alone = run_task(consortium, consortium.token(DATA))
     dispute = consortium.do(ASKER, claim(alone, "iu", REMEDY_REFUND, task=True))
     consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="true", concede=True))

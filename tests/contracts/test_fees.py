@@ -135,6 +135,16 @@ def test_a_dispute_moves_the_fee_as_it_moves_what_others_earned(concede: bool, l
     assert balances(consortium)[ASKER] == left
 
 
+def test_who_gives_in_while_the_task_runs_is_not_paid_and_the_fund_is() -> None:
+    consortium = start(task_fee=7)
+    task = submitted(consortium, TEN)
+    consortium.accept_all(task)
+    dispute = consortium.do("um/analyst", claim(task, "iu", REMEDY_REFUND, task=True))
+    consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="so it is", concede=True))
+    consortium.complete_all(task)
+    assert balances(consortium) == {ASKER: 93, OWNER: 100, FUND: 7}
+
+
 # --- datasets and requests
 
 
