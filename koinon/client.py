@@ -181,6 +181,7 @@ class Tasks(_Twin):
     wait = _blocking(AsyncTasks.wait)
     plan = _blocking(AsyncTasks.plan)
     query = _blocking(AsyncTasks.query)
+    unconfirmed = _blocking(AsyncTasks.unconfirmed)
 
 
 class Audit(_Twin):

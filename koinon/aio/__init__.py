@@ -108,7 +108,8 @@ class Client:
         )
 
     async def close(self) -> None:
-        """Close the connection; calls under way end."""
+        """Close the connection once the ledger was told which results were received; calls under way end."""
+        await self.tasks.unconfirmed()
         await self._session.connection.close()
 
     async def __aenter__(self) -> Self:

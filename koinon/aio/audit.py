@@ -196,10 +196,12 @@ class Audit:
         """Proof of what the ledger holds; verify it before believing it.
 
         ``of`` is the index of an audit record; or ``tx:ID``, for a transaction and its result; or ``token:ID``, for the
-        grant of a token and, if it ended, its end. A token's id may be a unique beginning.
-        Raises NotFound, PermissionRefused, Unavailable.
+        grant of a token and, if it ended, its end; or ``task:ID``, for its asker's word that it received the result.
+        Ids of tokens and tasks may be unique beginnings. Raises NotFound, PermissionRefused, Unavailable.
         """
         connection = self._session.connection
+        if str(of).startswith("task:"):
+            of = await self._received(str(of), purpose)
         request, wanted = await self._receipt_request(str(of))
 
         async def get(reading_id: str) -> Receipt:
@@ -207,6 +209,15 @@ class Audit:
             return (await connection.call(connection.audit.GetReceipt, request)).receipt
 
         return await self._reading(READING_KIND_RECEIPT, wanted, purpose).ask(get)
+
+    async def _received(self, subject: str, purpose: str) -> int:
+        """Index of the record that a task's result was received. Raises NotFound."""
+        task = await self._whole(subject, purpose)
+        for record in await self.list(task, kind="task.received", purpose=purpose):
+            return record.index
+        raise NotFound(
+            f"nobody confirmed to have received the result of {task}", hint="koinon task show tells how far it is"
+        )
 
     async def _receipt_request(self, of: str) -> tuple[GetReceiptRequest, RecordFilter]:
         """What to ask for, and which records that reads."""
@@ -225,7 +236,7 @@ class Audit:
             return GetReceiptRequest(index=index), RecordFilter(from_index=index, until_index=index + 1)
         raise InvalidInput(
             f"there is no receipt for {of!a}",
-            hint="give the index of a record, tx: and 64 hex digits, or token: and its id",
+            hint="give the index of a record, tx: and 64 hex digits, or token: or task: and its id",
         )
 
     async def verify(self, receipt: Receipt | Path | str) -> receipts.Verified:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from koinon import planned, result, shares
+from koinon.aio.confirming import Confirmations, Unconfirmed
 from koinon.aio.session import DEFAULT_LIMIT, Session
 from koinon.errors import Corrupt, DeadlineExceeded, InvalidInput, KoinonError, Refused, TaskFailed
 from koinon.keys import SealingKey
@@ -59,6 +60,7 @@ class Tasks:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._confirmations = Confirmations(session)
 
     async def show(self, task_id: str) -> Task:
         """One task, by its id or a unique beginning of it. Raises NotFound, InvalidInput."""
@@ -124,9 +126,9 @@ class Tasks:
     ) -> Result:
         """Run a query jointly and open its result here, after checking it against the ledger.
 
-        ``purpose`` is as in ``plan``.
-        What costs more than ``max_price`` points is refused, by the ledger too (rule max-price). If the call is
-        cancelled or times out, so is the task, and its points come back. Raises as ``plan``; TaskFailed,
+        ``purpose`` is as in ``plan``. That the result was received is told to the ledger without waiting for it
+        (``unconfirmed``). What costs more than ``max_price`` points is refused, by the ledger too (rule max-price). If
+        the call is cancelled or times out, so is the task, and its points come back. Raises as ``plan``; TaskFailed,
         DeadlineExceeded, StatusUnknown, Corrupt; Refused with rule minimum-cohort when every group was suppressed.
         """
         started = time.monotonic()
@@ -153,14 +155,23 @@ class Tasks:
             raise
         _check_ended(task, submitted)
         _say(on_progress, Progress("opening", task_id=task_id))
-        opened = await self._open(offer, task, key)
-        return result.build(offer, task_id, opened, time.monotonic() - started)
-
-    async def _open(self, offer: PlannedQuery, task: Task, key: SealingKey) -> Sequence[int]:
-        """The opened integers. Raises Corrupt if a sealed output is not the one that its party put on the ledger."""
         outputs = await self._fetch(task)
         party_keys = await asyncio.gather(*(self._node_keys(party.institution) for party in task.parties))
-        return shares.open_outputs(task, outputs, key, party_keys, result.opened_count(offer.plan))
+        opened = shares.open_outputs(task, outputs, key, party_keys, result.opened_count(offer.plan))
+        try:
+            found = result.build(offer, task_id, opened, time.monotonic() - started)
+        except Refused:  # every group was suppressed: that is a result, too
+            self._confirmations.begin(task, {output.party for output in outputs})
+            raise
+        self._confirmations.begin(task, {output.party for output in outputs})
+        return found
+
+    async def unconfirmed(self) -> Sequence[Unconfirmed]:
+        """Wait until the ledger was told of every result that was opened here; what it could not be told, and why.
+
+        Takes a few seconds at most, and names each only once.
+        """
+        return await self._confirmations.settled()
 
     async def _node_keys(self, institution: str) -> Sequence[bytes]:
         """What its node signed with at any time, but for keys that were revoked."""

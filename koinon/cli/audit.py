@@ -145,7 +145,7 @@ def stats(subject: str, words: Words, by: str, limit: int, purpose: str) -> None
 
 
 @audit.command("receipt")
-@click.argument("of", metavar="INDEX|tx:ID|token:ID")
+@click.argument("of", metavar="INDEX|tx:ID|token:ID|task:ID")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="A new file.  [default: stdout]")
 @purpose_option
 def receipt_(of: str, out: Path | None, purpose: str) -> None:
@@ -155,6 +155,7 @@ def receipt_(of: str, out: Path | None, purpose: str) -> None:
     INDEX      an audit record
     tx:ID      a transaction, and what became of it
     token:ID   that a token was granted and, if so, how it ended
+    task:ID    that its asker received the result, by the digests of what it opened
 
     \b
     Examples:

@@ -71,12 +71,15 @@ def query(sql: str, purpose: str, dry_run: bool, format_: str, timeout: int, max
         )
     if as_json:
         output.show_json(result.to_dict())
-        return
-    if format_ == "csv":
+    elif format_ == "csv":
         output.show_text(result.to_csv())
     else:
         output.show(result.table())
-    output.say(result.note(), style="dim")
+    if not as_json:
+        output.say(result.note(), style="dim")
+    for missing in client.tasks.unconfirmed():
+        why = f"{missing.error.message} [{missing.error.rule}]"
+        output.say(f"the ledger does not know that you received the result of task {missing.task_id}: {why}")
 
 
 def _words(progress: Progress) -> str:

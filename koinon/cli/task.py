@@ -99,6 +99,7 @@ def _show(one: Task) -> None:
                 ("Submitted", when(one.submitted_at_ms)),
                 ("Deadline", "" if one.ended_at_ms else when(one.deadline_ms)),
                 ("Ended", when(one.ended_at_ms) if one.ended_at_ms else ""),
+                ("Received", when(one.received_at_ms) if one.received_at_ms else ""),
             ]
         )
     )

@@ -78,6 +78,21 @@ def test_the_query_gives_the_paper_s_numbers(consortium: Consortium) -> None:
     assert consortium.data("analyst", "task", "show", task["id"][:8]) == task
 
 
+def test_that_the_result_was_received_is_on_the_ledger_and_proved_offline(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    (task, *_) = consortium.data("analyst", "task", "list", "--mine", "--status", "completed")
+    assert int(task["received_at_ms"]) >= int(task["ended_at_ms"])
+    assert task["submitted"]["purpose"] == "reproduce the trial"
+    found = consortium.data("regulator", "audit", "list", "--kind", "task.received", "--about", "reproduce the trial")
+    assert f"task:{task['id']}" in [record["subject"] for record in found]
+    file, genesis = tmp_path / "received.json", str(consortium.network.dir / "genesis.json")
+    consortium.ok("analyst", "audit", "receipt", f"task:{task['id'][:10]}", "--out", str(file))
+    proved = json.loads(CliRunner().invoke(main, ["audit", "verify", str(file), "--genesis", genesis, "--json"]).stdout)
+    assert proved["record"]["kind"] == "task.received"
+    assert proved["record"]["detail"] == ", ".join(party["output_digest"] for party in task["parties"])
+
+
 def test_the_sdk_gives_the_same_as_a_data_frame(consortium: Consortium) -> None:
     with koinon.connect(consortium.network.profile("analyst")) as client:
         result = client.query(SQL)

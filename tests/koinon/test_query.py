@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
 
@@ -35,9 +37,10 @@ from koinon.v1.catalog_pb2 import (
 from koinon.v1.identity_pb2 import KeyPurpose, KeyRecord
 from koinon.v1.plan_pb2 import Plan
 from koinon.v1.session_pb2 import SealedOutput
-from koinon.v1.task_pb2 import SubmitTask, Task, TaskParty, TaskStatus
+from koinon.v1.task_pb2 import ReceiveResult, SubmitTask, Task, TaskParty, TaskStatus
+from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
 from mpc.plan import Source, compile_plan, plan_hash, task_for
-from tests.koinon.fake_node import FakeNode
+from tests.koinon.fake_node import FakeNode, committed
 
 SQL = "SELECT rx, COUNT(*) AS n, AVG(age) AS mean, SUM(age) AS years FROM ercp.indo_rct GROUP BY rx"
 COMMITTEE = ("case", "iu", "um")
@@ -177,6 +180,60 @@ def test_the_result_key_is_made_for_each_task_and_never_the_person_s(
     assert len({first, consortium.submitted.result_key, node.person_key.public_key}) == 3
 
 
+def confirmed(node: FakeNode) -> list[ReceiveResult]:
+    operations = [body.operations[0] for body in node.received]
+    return [operation.receive_result for operation in operations if operation.HasField("receive_result")]
+
+
+@pytest.mark.parametrize("suppressed", [False, True])
+def test_the_ledger_is_told_by_digests_what_was_opened(
+    consortium: Consortium, client: Client, node: FakeNode, suppressed: bool
+) -> None:
+    if suppressed:
+        consortium.opened = [0] * 14
+    with pytest.raises(Refused) if suppressed else nullcontext():
+        client.query(SQL)
+    assert not client.tasks.unconfirmed()
+    digests = [canonical.output_digest(TASK_ID, index, output.sealed) for index, output in enumerate(consortium.sealed)]
+    assert confirmed(node) == [ReceiveResult(task_id=TASK_ID, output_digests=digests)]
+
+
+def test_a_result_is_there_whether_or_not_the_ledger_can_be_told(
+    consortium: Consortium, client: Client, node: FakeNode
+) -> None:
+    def decide(transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
+        if not body.operations[0].HasField("receive_result"):
+            return committed(transaction_id, body)
+        refusal = Refusal(rule="member-suspended", message="um is suspended", hint="wait")
+        rejected = TransactionStatus.TRANSACTION_STATUS_REJECTED
+        return services.TransactionInfo(transaction_id=transaction_id, status=rejected, refusal=refusal)
+
+    node.decide = decide
+    assert len(client.query(SQL)) == 2
+    [missing] = client.tasks.unconfirmed()
+    assert (missing.task_id, missing.error.rule) == (TASK_ID, "member-suspended")
+    assert not client.tasks.unconfirmed(), "each is named once"
+
+
+def test_a_result_does_not_wait_for_the_ledger_and_closing_does(
+    consortium: Consortium, client: Client, node: FakeNode
+) -> None:
+    shown, told = threading.Event(), threading.Event()
+
+    def decide(transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
+        if body.operations[0].HasField("receive_result"):
+            assert shown.wait(30)
+            told.set()
+        return committed(transaction_id, body)
+
+    node.decide = decide
+    client.query(SQL)
+    assert not told.is_set()
+    shown.set()
+    client.close()
+    assert told.is_set()
+
+
 def test_plan_shows_without_submitting(consortium: Consortium, client: Client, node: FakeNode) -> None:
     offer = client.plan(SQL)
     assert offer.plan_hash == plan_hash(consortium.plan)
@@ -275,6 +332,8 @@ def test_an_output_that_is_not_the_one_on_the_ledger_is_not_believed(consortium:
     consortium.outputs = lambda: consortium.seal()  # type: ignore[method-assign]
     with pytest.raises(Corrupt, match="not the one it reported"):
         client.query(SQL)
+    assert not client.tasks.unconfirmed()
+    assert not confirmed(consortium.node), "nothing was received"
 
 
 def test_an_output_with_another_s_signature_is_not_believed(consortium: Consortium, client: Client) -> None:
