@@ -489,8 +489,10 @@ def test_a_dispute_keeps_the_policy_that_it_was_opened_under(consortium: Consort
     assert consortium.app.dispute(second).policy == stricter.arbitration
     consortium.wait(ANSWER_MS)
     assert consortium.app.dispute(first).status == DISPUTE_STATUS_ARBITRATION
+    assert consortium.app.dispute(first).deadline_ms == consortium.time_ms + RULING_MS
     assert consortium.app.dispute(second).status == DISPUTE_STATUS_OPEN, "it has longer"
     answered(consortium, second)
+    assert consortium.app.dispute(second).deadline_ms == consortium.time_ms + 60_000
     for arbiter in ("au", "uk", "ut"):
         rule(consortium, first, REMEDY_REVOCATION, by=arbiter)
         rule(consortium, second, REMEDY_REVOCATION, by=arbiter)
