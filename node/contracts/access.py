@@ -27,7 +27,13 @@ from koinon.v1.catalog_pb2 import ACCESS_MODE_AUTO, Dataset
 from koinon.v1.points_pb2 import Price
 from node.contracts import fees, shapes, tables, tasks, tokens
 from node.contracts.context import Context
-from node.contracts.policy import check_columns, check_duration_and_uses, check_operations, published_dataset
+from node.contracts.policy import (
+    check_columns,
+    check_duration_and_uses,
+    check_none_excluded,
+    check_operations,
+    published_dataset,
+)
 from node.contracts.transitions import REQUEST
 
 T = TypeVar("T")
@@ -171,8 +177,12 @@ def check_terms(dataset: Dataset, terms: AccessTerms) -> None:
 
 
 def grant_on(context: Context, asked: AccessRequest, dataset: Dataset, terms: AccessTerms, decided_by: str) -> Token:
-    """Grant a request on terms to which both sides agreed, within today's policy. Raises as ``check_terms``."""
+    """Grant a request on terms to which both sides agreed, within today's policy.
+
+    Raises as ``check_terms``, and Refused with rule ``member-suspended`` or ``member-removed``.
+    """
     check_terms(dataset, terms)
+    check_none_excluded(context.state, asked.requester.partition("/")[0])
     concerned = related(asked, f"token:{context.new_id()}")
     context.move(REQUEST, asked.id, asked, "access.granted", related=concerned, detail=f"by {decided_by}")
     token = tokens.grant(

@@ -11,16 +11,14 @@ from koinon.errors import Refused
 from koinon.limits import MAX_OPEN_APPLICATIONS, MAX_TEXT
 from koinon.names import PersonId, check_institution
 from koinon.v1.governance_pb2 import (
-    APPLICATION_STATUS_OPEN,
     Application,
     ApplyForMembership,
     WithdrawApplication,
 )
-from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, MEMBER_STATUS_REMOVED
+from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED
 from node.contracts import keys, membership, shapes, tables
 from node.contracts.context import Context
 from node.contracts.transitions import APPLICATION
-from node.ledger.state import State
 
 
 def apply(context: Context, operation: ApplyForMembership) -> str:
@@ -38,8 +36,6 @@ def apply(context: Context, operation: ApplyForMembership) -> str:
             f"{sponsor} sponsors {MAX_OPEN_APPLICATIONS} open applications", rule="too-many", hint="withdraw some"
         )
     application = tables.APPLICATIONS.find(state, name) or Application()
-    if application.status == APPLICATION_STATUS_OPEN and not _is_sponsored(state, application):
-        end(context, application, "application.withdrawn", "its sponsor left")
     application.descriptor.CopyFrom(operation.descriptor)
     application.motivation, application.sponsor = operation.motivation, context.sender.id
     application.applied_at_ms = context.time_ms
@@ -59,6 +55,12 @@ def withdraw(context: Context, operation: WithdrawApplication) -> str:
     return ""
 
 
+def withdraw_of(context: Context, sponsor: str, reason: str) -> None:
+    """An application does not wait for a sponsor who is gone: another one may hand it in."""
+    for name in list(tables.OPEN_APPLICATIONS.under(context.state, sponsor)):
+        end(context, tables.APPLICATIONS.get(context.state, name), "application.withdrawn", reason)
+
+
 def end(context: Context, application: Application, kind: str, detail: str = "") -> None:
     """End an open application. Raises Refused with rule ``wrong-state``."""
     name = application.descriptor.id
@@ -66,11 +68,6 @@ def end(context: Context, application: Application, kind: str, detail: str = "")
     tables.APPLICATIONS.put(context.state, name, application)
     tables.OPEN_APPLICATIONS.remove(context.state, PersonId.parse(application.sponsor).institution, name)
     keys.release(context.state, keys.all_of_descriptor(application.descriptor), f"application:{name}")
-
-
-def _is_sponsored(state: State, application: Application) -> bool:
-    sponsor = tables.INSTITUTIONS.get(state, PersonId.parse(application.sponsor).institution)
-    return sponsor.status == MEMBER_STATUS_ACTIVE
 
 
 def _related(application: Application) -> list[str]:

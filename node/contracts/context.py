@@ -165,16 +165,16 @@ def _sender(public_key: bytes, owner: str, institution_data: bytes, person_data:
         current, roles = institution.descriptor.node_key == public_key, (ROLE_NODE,)
     else:
         current, roles = person.public_key == public_key and not person.revoked, tuple(person.roles)
+    if institution.status == MEMBER_STATUS_REMOVED:
+        raise Unauthenticated(
+            f"{institution_id} is no member any more", rule="member-removed", hint="it may apply again"
+        )
     if not current:
         raise Unauthenticated(
             f"the key of {owner} was revoked or replaced", rule="revoked-key", hint="use the key registered last"
         )
     if not institution_data:  # of an authority outside, registered by a ballot (governance.actions)
         return Sender(owner, institution_id, tuple(role for role in roles if role == ROLE_REGULATOR))
-    if institution.status == MEMBER_STATUS_REMOVED:
-        raise Unauthenticated(
-            f"{institution_id} is no member any more", rule="member-removed", hint="it may apply again"
-        )
     if institution.status != MEMBER_STATUS_ACTIVE and not reads:
         raise Unauthenticated(
             f"{institution_id} is suspended", rule="member-suspended", hint="the members decide when it may return"

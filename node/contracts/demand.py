@@ -10,6 +10,7 @@ are told first, and the longest waiting among them. Both sides find the match in
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import islice
 
 from koinon import prices
 from koinon.errors import InvalidInput, Refused
@@ -97,10 +98,12 @@ def expire_due(context: Context) -> None:
         _end(context, tables.DEMANDS.get(context.state, demand_id.decode()), "demand.expired", "its time is over")
 
 
-def withdraw_all(context: Context, institution: str, reason: str) -> None:
-    """End every open demand of an institution's people."""
-    for demand_id in list(tables.OPEN_DEMANDS.under(context.state, institution)):
+def withdraw_of(context: Context, institution: str, reason: str, *, at_most: int) -> int:
+    """End open demands of an institution's people, so many at most; how many."""
+    found = list(islice(tables.OPEN_DEMANDS.under(context.state, institution), at_most))
+    for demand_id in found:
         _end(context, tables.DEMANDS.get(context.state, demand_id), "demand.withdrawn", reason)
+    return len(found)
 
 
 def match(context: Context, dataset: Dataset, themes: Collection[str]) -> None:

@@ -26,6 +26,7 @@ from koinon.v1.governance_pb2 import (
     Propose,
     WithdrawProposal,
 )
+from koinon.v1.identity_pb2 import MemberStatus
 from node.contracts import actions, keys, shapes, tables, upgrades, weights
 from node.contracts.context import REFUSALS, Context
 from node.contracts.transitions import PROPOSAL
@@ -128,6 +129,25 @@ def end_block(context: Context) -> None:
     upgrades.activate_due(context)
 
 
+def recount(context: Context) -> None:
+    """Who decides has changed: where do the ballots lead now? What a member proposed that is none any more is dropped.
+
+    What is accepted was decided by all, and waits on. Bounded by limits.MAX_OPEN_PROPOSALS of each institution.
+    """
+    members = weights.of_all(context.state)
+    for proposal in _pending(context.state):
+        if proposal.status != PROPOSAL_STATUS_OPEN:
+            continue
+        proposer = PersonId.parse(proposal.proposer).institution
+        if proposer in members:
+            _resolve(context, proposal, members, closed=False)
+        else:
+            member = tables.INSTITUTIONS.get(context.state, proposer)
+            status = MemberStatus.Name(member.status).removeprefix("MEMBER_STATUS_").lower()
+            because = f"{proposer}, which proposed it, is {status}: {member.status_reason}"[:MAX_TEXT]
+            _end(context, proposal, "proposal.dropped", because)
+
+
 def preview(context: Context, operation: Propose) -> tuple[list[str], KoinonError | None]:
     """What executing the proposal now would change, or what would refuse it; the context is left as it was."""
     parameters, records = context.parameters, len(context.records)
@@ -191,10 +211,8 @@ def _execute(context: Context, proposal: GovernanceProposal) -> None:
     _end(context, proposal, "proposal.executed", "; ".join(effects)[:MAX_TEXT])
     if "set_constitution" in kinds_of(proposal.proposed):
         _drop_others(context, before, actions.constitution(state))
-    if (now := weights.of_all(state)) != members:
-        for other in _pending(state):
-            if other.status == PROPOSAL_STATUS_OPEN:
-                _resolve(context, other, now, closed=False)
+    if weights.of_all(state) != members:
+        recount(context)
 
 
 def _drop_others(context: Context, before: Constitution, after: Constitution) -> None:

@@ -14,8 +14,6 @@ Keys unique per institution would cost more: a signature could mean two people.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from governance.permissions import is_device
 from koinon.errors import Refused
 from koinon.limits import MAX_TEXT
@@ -95,17 +93,11 @@ def revoke(context: Context, person: Person, reason: str) -> None:
     PERSON.after(person.id, _state(person), "person.revoked")
     if ROLE_OPERATOR in person.roles:
         _require_other_operator(context, person.id)
-    _revoke(context, person, reason)
+    dismiss(context, person, reason)
 
 
-def revoke_all(context: Context, institution: str, reason: str, *, but: Collection[str]) -> None:
-    """Nobody acts for an institution any more, its operators included, ``but`` these."""
-    for person in list(tables.PEOPLE.scan(context.state, f"{institution}/")):
-        if not person.revoked and person.id not in but:
-            _revoke(context, person, reason)
-
-
-def _revoke(context: Context, person: Person, reason: str) -> None:
+def dismiss(context: Context, person: Person, reason: str) -> None:
+    """Refuse everything new from a person that is not revoked yet, the last operator included."""
     state, before = context.state, _state(person)
     after = PERSON.after(person.id, before, "person.revoked")
     context.record("person.revoked", f"person:{person.id}", before, after, related=_related(person), detail=reason)

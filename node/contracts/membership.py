@@ -17,10 +17,10 @@ No change is applied that could leave the ledger without decisions:
 
 - **A ballot** (rule ``constitution``): somebody who stays has one.
 
-Whoever is suspended or removed loses at once what its other keys could do, its open tasks fail, and its tokens lapse in
-both directions; a removed institution's data are withdrawn. Its points stay its own, and its id and keys stay its own
-for ever, so that what it signed remains accountable. When it comes back, only those act for it whom its new
-descriptor names.
+Whoever is suspended or removed loses at once what its other keys could do. Its open tasks fail, and its tokens lapse in
+both directions; a removed institution's data are withdrawn and its people revoked (``exclusion``). Its points stay its
+own, and its id and keys stay its own for ever, so that what it signed remains accountable. When it comes back, only
+those act for it whom its new descriptor names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from koinon import genesis_form
 from koinon.errors import InvalidInput, KoinonError, Refused
 from koinon.limits import LIVE_HEARTBEATS, MAX_INSTITUTIONS, MAX_JOIN_LAG_BLOCKS, MAX_TEXT, MAX_TITLE, MAX_TOTAL_POWER
 from koinon.names import PersonId
-from koinon.v1.catalog_pb2 import DATASET_STATUS_PUBLISHED
 from koinon.v1.consensus_pb2 import Validator
 from koinon.v1.identity_pb2 import (
     MEMBER_STATUS_ACTIVE,
@@ -40,14 +39,15 @@ from koinon.v1.identity_pb2 import (
     MEMBER_STATUS_UNSPECIFIED,
     ROLE_OPERATOR,
     BeginVoting,
+    Exclusion,
     Institution,
     InstitutionDescriptor,
     Person,
 )
 from koinon.validators import ValidatorSet
-from node.contracts import access, demand, identity, keys, shapes, tables, tasks, tokens, weights
+from node.contracts import identity, keys, shapes, tables, weights
 from node.contracts.context import REFUSALS, Context
-from node.contracts.transitions import DATASET, INSTITUTION
+from node.contracts.transitions import INSTITUTION
 from node.ledger.state import State
 
 
@@ -81,6 +81,7 @@ def admit(context: Context, descriptor: InstitutionDescriptor, power: int) -> No
     check_descriptor(descriptor)
     _check_power(power)
     state, name = context.state, descriptor.id
+    _check_settled(context, name)
     known = list(tables.INSTITUTIONS.scan(state))
     former = next((item for item in known if item.descriptor.id == name), None)
     if former is None and len(known) >= MAX_INSTITUTIONS:
@@ -100,8 +101,6 @@ def admit(context: Context, descriptor: InstitutionDescriptor, power: int) -> No
     for purpose, key in keys.of_descriptor(descriptor):
         keys.register(context, key, name, purpose)
     tables.INSTITUTIONS.put(state, name, member)
-    named = {person.id for person in descriptor.people}
-    identity.revoke_all(context, name, "not named when the institution came back", but=named)
     for person in descriptor.people:
         identity.admit(context, person)
 
@@ -140,6 +139,7 @@ def readmit(context: Context, institution: str) -> None:
     Raises NotFound, and Refused with rule ``wrong-state``.
     """
     member = tables.INSTITUTIONS.get(context.state, institution)
+    _check_settled(context, institution)
     context.move(INSTITUTION, institution, member, "institution.readmitted", detail="observes")
     member.approved_power = max(member.approved_power, member.descriptor.power)
     member.descriptor.power = 0
@@ -268,6 +268,16 @@ def _check_power(power: int) -> None:
         raise InvalidInput(f"{power} is no voting power", rule="validator-set", hint=f"use 0 to {MAX_TOTAL_POWER}")
 
 
+def _check_settled(context: Context, institution: str) -> None:
+    """Has everything ended that was open when it was excluded? Else some of it would be of use again."""
+    if tables.EXCLUSIONS.find(context.state, institution) is not None:
+        raise Refused(
+            f"what {institution} had under way has not all ended yet",
+            rule="wrong-state",
+            hint="that takes some blocks: propose again then",
+        )
+
+
 def _require_key(member: Institution) -> None:
     if not member.descriptor.validator_key:
         raise Refused(
@@ -310,7 +320,6 @@ _HAPPENED = {
 
 def _exclude_for_good(context: Context, institution: str, kind: str, reason: str) -> None:
     _exclude(context, institution, kind, reason)
-    _withdraw_data(context, institution, f"{institution} {_HAPPENED[kind]}: {reason}"[:MAX_TEXT])
     keys.end_all(context, tables.INSTITUTIONS.get(context.state, institution), kind.partition(".")[2])
 
 
@@ -326,32 +335,14 @@ def _exclude(context: Context, institution: str, kind: str, reason: str) -> None
     tables.INSTITUTIONS.put(state, institution, member)
     check_set(context)
     weights.check(state)
-    rule = "member-suspended" if kind == "institution.suspended" else "member-removed"
-    what = f"{institution} {_HAPPENED[kind]}: {reason}"[:MAX_TEXT]
-    tasks.fail_of_institution(context, institution, rule, what)
-    _lapse_tokens(context, institution, what)
-    demand.withdraw_all(context, institution, what)
-
-
-def _lapse_tokens(context: Context, institution: str, reason: str) -> None:
-    """What others hold on its data, and what its people hold or ask for; nothing open uses any of it any more."""
-    state = context.state
-    for dataset in list(tables.DATASETS.scan(state, f"{institution}.")):
-        access.end_all(context, dataset.published.name, reason)
-    for _, holder, token_id in list(tables.ACTIVE_TOKENS.entries(state)):
-        if PersonId.parse(holder).institution == institution:
-            tokens.end(context, tables.TOKENS.get(state, token_id), "token.revoked", detail=reason)
-    for _, requester, request_id in list(tables.OPEN_REQUESTS.entries(state)):
-        if PersonId.parse(requester).institution == institution:
-            access.end_request(context, tables.REQUESTS.get(state, request_id), "access.denied", reason)
-
-
-def _withdraw_data(context: Context, institution: str, reason: str) -> None:
-    for dataset in list(tables.DATASETS.scan(context.state, f"{institution}.")):
-        if dataset.status == DATASET_STATUS_PUBLISHED:
-            name, related = dataset.published.name, [f"institution:{institution}"]
-            context.move(DATASET, name, dataset, "dataset.withdrawn", related=related, detail=reason)
-            tables.DATASETS.put(context.state, name, dataset)
+    exclusion = Exclusion(
+        institution=institution,
+        removed=member.status == MEMBER_STATUS_REMOVED,
+        rule="member-removed" if member.status == MEMBER_STATUS_REMOVED else "member-suspended",
+        reason=f"{institution} {_HAPPENED[kind]}: {reason}"[:MAX_TEXT],
+        cause=context.cause,
+    )
+    tables.EXCLUSIONS.put(state, institution, exclusion)
 
 
 def check_set(context: Context) -> None:

@@ -17,6 +17,7 @@ from node.contracts import (
     demand,
     departure,
     disputes,
+    exclusion,
     governance,
     identity,
     membership,
@@ -132,6 +133,7 @@ def end_block(context: Context) -> None:
     disputes.expire_due(context)
     governance.end_block(context)
     departure.end_block(context)
+    exclusion.end_block(context)
     accounts.settle_due(context)
     readings.forget_due(context)
     tables.SEEN.forget_due(context.state, context.time_ms)

@@ -14,9 +14,10 @@ from node.ledger.state import State
 def published_dataset(state: State, name: str) -> Dataset:
     """The newest version of a dataset that can be used.
 
-    Raises NotFound, or Refused with rule ``dataset-withdrawn`` or ``member-suspended``.
+    Raises NotFound, or Refused with rule ``dataset-withdrawn``, ``member-suspended`` or ``member-removed``.
     """
     dataset = tables.DATASETS.get(state, name)
+    check_none_excluded(state, dataset.publisher)
     if tables.INSTITUTIONS.get(state, dataset.publisher).status == MEMBER_STATUS_SUSPENDED:
         raise Refused(
             f"{dataset.publisher}, who published {name}, is suspended",
@@ -30,6 +31,19 @@ def published_dataset(state: State, name: str) -> Dataset:
             hint="search the catalog for what is published now",
         )
     return dataset
+
+
+def check_none_excluded(state: State, *institutions: str) -> None:
+    """Is none of these just being excluded? What is still open of one that was is ended, and of no use until then.
+
+    Raises Refused with rule ``member-suspended`` or ``member-removed``.
+    """
+    for name in institutions:
+        exclusion = tables.EXCLUSIONS.find(state, name)
+        if exclusion is not None:
+            raise Refused(
+                exclusion.reason, rule=exclusion.rule, hint="what is open of it ends by itself: go on without it"
+            )
 
 
 def check_columns(dataset: Dataset, columns: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ owner's keys                owner, height and key in hex                        
 reserved keys               key in hex, proposal or application                      (none)
 last signs of life          institution                                              time (8 bytes)
 departures                  height, institution                                      (none)
+exclusions                  institution                                              Exclusion, until all has ended
 operators                   institution, name                                        (none)
 datasets                    name                                                     Dataset, newest
 superseded datasets         name, version                                            Dataset
@@ -82,7 +83,7 @@ from koinon.v1.constitution_pb2 import Constitution, MemberWeight
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
 from koinon.v1.governance_pb2 import Application, GovernanceProposal, Protocol, Upgrade
-from koinon.v1.identity_pb2 import Institution, KeyRecord, Parameters, Person
+from koinon.v1.identity_pb2 import Exclusion, Institution, KeyRecord, Parameters, Person
 from koinon.v1.points_pb2 import Account, DataUnion, Escrow, Supply, UnionMembership
 from koinon.v1.task_pb2 import Task
 from node.ledger.state import State
@@ -212,6 +213,12 @@ class Schedule:
         for key, _ in state.scan(self._prefix):
             yield int.from_bytes(key[start : start + 8], "big"), key[start + 8 :]
 
+    def behind(self, state: State, place: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """(place, id), ascending from behind a place on; all of them for none."""
+        first = len(self._prefix)
+        start = self._prefix + place + b"\0" if place else b""
+        return ((key[first:], key[first + 8 :]) for key, _ in state.scan(self._prefix, start=start))
+
     def pop_due(self, state: State, now_ms: int, *, at_most: int | None = None) -> list[bytes]:
         """Remove and return the ids whose time is at or before ``now_ms``, in order of time; ``at_most`` so many."""
         due = []
@@ -301,6 +308,7 @@ OWNER_KEYS = Index("owner-key")
 RESERVED_KEYS = Index("reserved-key")
 LAST_SIGNS = Times("last-sign")
 DEPARTURES = Schedule("departure")  # by height
+EXCLUSIONS = Table("exclusion", Exclusion, "exclusion")
 OPERATORS = Index("operator")
 DATASETS = Table("dataset", Dataset, "dataset")
 SUPERSEDED = Table("superseded-dataset", Dataset, "version of a dataset")

@@ -43,7 +43,7 @@ from koinon.v1.task_pb2 import (
 )
 from node.contracts import settlement, shapes, tables, tokens
 from node.contracts.context import Context
-from node.contracts.policy import check_columns, check_operations, published_dataset
+from node.contracts.policy import check_columns, check_none_excluded, check_operations, published_dataset
 from node.contracts.transitions import TASK
 
 _RESULT_KEY_BYTES = 32
@@ -95,6 +95,7 @@ def accept(context: Context, operation: AcceptTask) -> str:
             hint=f"1 to {MAX_CERTIFICATE_BYTES} are allowed",
         )
     task, party = _party_to(context, operation.task_id)
+    check_none_excluded(context.state, task.asker.partition("/")[0], *task.submitted.committee)
     if operation.plan_hash != task.submitted.plan_hash:
         raise Refused(
             f"task {task.id} was submitted for another plan than {party.institution} compiled",
@@ -125,6 +126,7 @@ def complete(context: Context, operation: CompleteTask) -> str:
     """A party reports the digest of its sealed output; when it is the last, the task is complete."""
     shapes.exactly("output_digest", operation.output_digest, HASH_BYTES)
     task, party = _party_to(context, operation.task_id)
+    check_none_excluded(context.state, task.asker.partition("/")[0], *task.submitted.committee)
     if party.output_digest:
         raise Refused(
             f"{party.institution} reported on task {task.id} before", rule="wrong-state", hint="nothing to do"
@@ -209,14 +211,6 @@ def fail_of_asker(context: Context, person_id: str, rule: str, reason: str) -> N
     """Fail every open task of a person, whose key has just been revoked."""
     for task_id in list(tables.ASKER_TASKS.under(context.state, person_id)):
         end(context, tables.TASKS.get(context.state, task_id), "task.failed", rule=rule, reason=reason)
-
-
-def fail_of_institution(context: Context, institution: str, rule: str, reason: str) -> None:
-    """Fail every open task that one of its people asked for or that it is a party to; it was just excluded."""
-    for _, task_id in list(tables.TASK_DEADLINES.all(context.state)):
-        task = tables.TASKS.get(context.state, task_id.decode())
-        if task.asker.partition("/")[0] == institution or institution in task.submitted.committee:
-            end(context, task, "task.failed", rule=rule, reason=reason)
 
 
 def expire_due(context: Context) -> None:

@@ -253,7 +253,7 @@ PROPOSAL = Machine(
         "proposal.rejected": {"open": "rejected"},
         "proposal.expired": {"open": "expired"},  # too few took part in time
         "proposal.withdrawn": {"open": "withdrawn"},
-        "proposal.dropped": {"open": "dropped", "accepted": "dropped"},  # the rules changed under it
+        "proposal.dropped": {"open": "dropped", "accepted": "dropped"},  # its rules changed, or its proposer is gone
         "proposal.executed": {"accepted": "executed"},
         "proposal.failed": {"accepted": "failed"},  # an action was refused: none was applied
     },

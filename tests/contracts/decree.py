@@ -41,7 +41,11 @@ def decree(consortium: Consortium, *actions: Action) -> str:
 
 
 def descriptor(name: str, number: int) -> InstitutionDescriptor:
-    """What an applicant hands in; ``number`` makes its keys and addresses its own."""
+    """What an applicant hands in; ``number`` makes its keys and addresses its own.
+
+    Its people's keys have their usual names for numbers below 100: whoever comes back needs others.
+    """
+    again = f" {number}" if number >= 100 else ""
     return InstitutionDescriptor(
         id=name,
         title=name.upper(),
@@ -53,7 +57,10 @@ def descriptor(name: str, number: int) -> InstitutionDescriptor:
         rpc_address=f"127.0.0.1:{8200 + number}",
         mpc_address=f"127.0.0.1:{8400 + number}",
         power=1,
-        people=[person(f"{name}/operator", ROLE_OPERATOR), person(f"{name}/analyst", ROLE_ANALYST)],
+        people=[
+            person(f"{name}/operator", ROLE_OPERATOR, key_name=f"{name}/operator{again}"),
+            person(f"{name}/analyst", ROLE_ANALYST, key_name=f"{name}/analyst{again}"),
+        ],
     )
 
 

@@ -153,9 +153,11 @@ def test_the_removed_come_back_with_new_keys(consortium: Consortium) -> None:
     decree(consortium, remove("osu"))
     assert decree(consortium, readmit("osu")) == "wrong-state"
     assert decree(consortium, admit("osu", 1)) == "already-exists"
-    assert decree(consortium, admit("osu", 2)) == ""
+    assert decree(consortium, admit("osu", 2)) == "already-exists"  # its people's
+    assert decree(consortium, admit("osu", 102)) == ""
     assert consortium.app.institution("osu").status == MEMBER_STATUS_ACTIVE
-    consortium.do("osu/operator", publication("osu.a.t"))
+    assert consortium.refused("osu/operator", publication("osu.a.t")) == "revoked-key"
+    consortium.do("osu/operator 102", publication("osu.a.t"))
 
 
 def test_whoever_acted_for_the_removed_does_not_act_for_it_again(consortium: Consortium) -> None:

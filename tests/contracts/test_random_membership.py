@@ -34,6 +34,7 @@ ONE = st.one_of(
     st.builds(readmit, ANYONE),
     st.builds(remove, ANYONE),
     st.builds(admit, st.sampled_from(NEWCOMERS), st.integers(0, 30), st.integers(0, 2)),
+    st.builds(admit, st.sampled_from(NEWCOMERS), st.integers(100, 130), st.integers(0, 2)),
 )
 
 
