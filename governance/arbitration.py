@@ -33,10 +33,11 @@ Wanted = Collection[Remedy.ValueType]
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How many decide: arbiters, and all who are not the respondent, arbiters included."""
+    """How many decide: arbiters, and all but the respondent, arbiters included; is the claimant one of these?"""
 
     arbiters: int
     others: int
+    claimant: bool = True
 
 
 def settled(rulings: Sequence[Wanted], bench: Bench, policy: ArbitrationPolicy) -> list[Remedy.ValueType] | None:
@@ -65,6 +66,6 @@ def at_deadline(rulings: Sequence[Wanted], bench: Bench, policy: ArbitrationPoli
 
 def _enough(remedy: Remedy.ValueType, wanted: int, of: int, bench: Bench, policy: ArbitrationPolicy) -> bool:
     if remedy == REMEDY_SUSPENSION:
-        wanted, of = wanted + 1, bench.others
+        wanted, of = wanted + bench.claimant, bench.others
     part: Fraction = getattr(policy, _PARTS[remedy])
     return wanted * part.denominator > part.numerator * of

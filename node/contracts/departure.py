@@ -113,5 +113,5 @@ def effects(state: State, institution: str, height: int) -> list[str]:
         f"ballot weight of {institution}: {members.get(institution, 0)} of {sum(members.values())} -> 0",
         f"its {len(own)} datasets are withdrawn, and {given} tokens for them lapse",
         f"{held} tokens that its people hold lapse, and {concerned} open tasks fail",
-        f"its {points} points stay its own, and nobody can spend them while it is away",
+        f"its people are revoked; its {points} points stay its own, and nobody can spend them while it is away",
     ]

@@ -4,7 +4,8 @@ The two sides are institutions: of a token its holder's and its publisher; of a 
 The arbiters are all other active members that are no party to the task, as of the opening: nobody picks them. What part
 of them orders a remedy, how many are a quorum and how long either side may think is the constitution's to say, as it
 stood at the opening. A remedy is decided once enough arbiters want it, and the dispute once no open ruling could change
-any of them (``governance.arbitration``). Silence never blocks:
+any of them (``governance.arbitration``). Who is no active member when it is counted, counts in nothing. Silence never
+blocks:
 
 * a respondent that does not answer in its window goes to arbitration unheard;
 * at the arbiters' deadline the rulings there are decide by the same majorities of themselves, if they are a quorum;
@@ -24,12 +25,13 @@ sees fit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 
 from governance import arbitration
 from governance.arbitration import Bench
 from koinon.canonical import HASH_BYTES
-from koinon.errors import InvalidInput, NotFound, Refused
+from koinon.errors import InvalidInput, Refused
 from koinon.limits import (
     MAX_DUE_PER_BLOCK,
     MAX_ESCROWS_PER_DISPUTE,
@@ -55,7 +57,7 @@ from koinon.v1.dispute_pb2 import (
     WithdrawDispute,
 )
 from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE
-from node.contracts import access, accounts, membership, settlement, shapes, tables
+from node.contracts import access, accounts, membership, settlement, shapes, tables, weights
 from node.contracts.context import Context
 from node.contracts.transitions import DISPUTE
 from node.ledger.state import State
@@ -169,7 +171,7 @@ def rule(context: Context, operation: RuleDispute) -> str:
     rulings.sort(key=lambda ruling: ruling.institution)
     del dispute.rulings[:]
     dispute.rulings.extend(rulings)
-    ordered = arbitration.settled([ruling.remedies for ruling in rulings], _bench(context, dispute), dispute.policy)
+    ordered = arbitration.settled(*_bench(context, dispute), dispute.policy)
     if ordered is None:
         tables.DISPUTES.put(context.state, dispute.id, dispute)
     else:
@@ -210,8 +212,7 @@ def expire_due(context: Context) -> None:
             context.move(DISPUTE, dispute.id, dispute, "dispute.unanswered", related=related, detail=detail)
             _wait(context, dispute, dispute.policy.ruling_period_ms)
             continue
-        rulings = [ruling.remedies for ruling in dispute.rulings]
-        ordered = arbitration.at_deadline(rulings, _bench(context, dispute), dispute.policy)
+        ordered = arbitration.at_deadline(*_bench(context, dispute), dispute.policy)
         if ordered is not None:
             _decide(context, dispute, ordered, "arbiters")
         else:
@@ -300,17 +301,10 @@ def _expected(state: State, escrow_id: str) -> Payouts:
 
 def _suspend(context: Context, dispute: Dispute, why: str) -> None:
     """Suspend the respondent, unless the others could not decide without it: then the ledger says so."""
-    state, records = context.state, len(context.records)
-    state.savepoint()
-    try:
-        membership.suspend(context, dispute.opened.respondent, why)
-    except (InvalidInput, NotFound, Refused) as error:
-        state.rollback()
-        del context.records[records:]
-        dispute.reason = f"the suspension was not possible: {error.message}"[:MAX_TEXT]
-        tables.DISPUTES.put(state, dispute.id, dispute)
-    else:
-        state.release()
+    refused = membership.attempt(context, partial(membership.suspend, context, dispute.opened.respondent, why))
+    if refused is not None:
+        dispute.reason = f"the suspension was not possible: {refused.message}"[:MAX_TEXT]
+        tables.DISPUTES.put(context.state, dispute.id, dispute)
 
 
 def _wait(context: Context, dispute: Dispute, period_ms: int) -> None:
@@ -322,10 +316,14 @@ def _wait(context: Context, dispute: Dispute, period_ms: int) -> None:
     tables.DISPUTES.put(context.state, dispute.id, dispute)
 
 
-def _bench(context: Context, dispute: Dispute) -> Bench:
-    user, owners = _sides(context, dispute.opened)
-    parties = {user.partition("/")[0], *owners}
-    return Bench(arbiters=len(dispute.arbiters), others=len(dispute.arbiters) + len(parties) - 1)
+def _bench(context: Context, dispute: Dispute) -> tuple[list[Remedies], Bench]:
+    """What the arbiters want, and how many decide: whoever left or was excluded since counts in neither."""
+    active, (user, owners) = weights.of_all(context.state), _sides(context, dispute.opened)
+    arbiters = [name for name in dispute.arbiters if name in active]
+    others = active.keys() & {*arbiters, *owners, user.partition("/")[0]} - {dispute.opened.respondent}
+    claimant = dispute.claimant.partition("/")[0] in active
+    rulings = [ruling.remedies for ruling in dispute.rulings if ruling.institution in active]
+    return rulings, Bench(len(arbiters), len(others), claimant=claimant)
 
 
 def _sides(context: Context, opened: OpenDispute) -> tuple[str, set[str]]:

@@ -43,7 +43,7 @@ from koinon.v1.points_pb2 import (
 from node.contracts import actions, disputes, tables
 from node.contracts.context import Context
 from tests.contracts.consortium import BLOCK_MS, Consortium, claim, genesis, publication
-from tests.contracts.decree import decree
+from tests.contracts.decree import decree, remove, suspend
 
 DATA, ASKER, HOLDER = "iu.a.t", "um/analyst", "um"
 ANSWER_MS, RULING_MS, DELAY_MS = 60_000, 80_000, 500_000
@@ -317,6 +317,43 @@ def test_arbiters_may_suspend_where_the_others_can_go_on(consortium: Consortium)
         rule(consortium, dispute, REMEDY_SUSPENSION, by=arbiter)
     assert consortium.app.institution("iu").status == MEMBER_STATUS_SUSPENDED
     assert consortium.app.dispute(dispute).reason == ""
+
+
+def test_who_left_is_no_arbiter_any_more(consortium: Consortium) -> None:
+    """Two of four want it, and one of the two leaves: it takes two of three."""
+    token = consortium.token(DATA)
+    dispute = consortium.do(ASKER, claim(token, "iu", REMEDY_REVOCATION))
+    answered(consortium, dispute)
+    for arbiter in ("au", "case"):
+        rule(consortium, dispute, REMEDY_REVOCATION, by=arbiter)
+    decree(consortium, remove("au"))
+    rule(consortium, dispute, REMEDY_REVOCATION, by="case")  # says it again: one of three
+    assert consortium.app.dispute(dispute).status == DISPUTE_STATUS_ARBITRATION
+    rule(consortium, dispute, REMEDY_REVOCATION, by="ut")
+    assert list(consortium.app.dispute(dispute).remedies) == [REMEDY_REVOCATION]
+
+
+def test_rulings_of_the_excluded_are_no_quorum_at_the_deadline(consortium: Consortium) -> None:
+    dispute = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_REVOCATION))
+    answered(consortium, dispute)
+    for arbiter in ("au", "uk"):
+        rule(consortium, dispute, REMEDY_REVOCATION, by=arbiter)
+    decree(consortium, suspend("au"))
+    consortium.wait(RULING_MS)
+    decided = consortium.app.dispute(dispute)
+    assert (decided.decided_by, list(decided.remedies)) == ("deadline", [])
+
+
+def test_without_its_claimant_a_suspension_takes_one_more(consortium: Consortium) -> None:
+    """Of au, case, uk, um and ut four of five; without um, who claims it, three of four."""
+    dispute = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_SUSPENSION))
+    answered(consortium, dispute)
+    decree(consortium, remove("um"))
+    for arbiter in ("au", "case"):
+        rule(consortium, dispute, REMEDY_SUSPENSION, by=arbiter)
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_ACTIVE
+    rule(consortium, dispute, REMEDY_SUSPENSION, by="uk")
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_SUSPENDED
 
 
 def test_a_suspension_that_would_stop_the_ledger_is_not_done_and_said(consortium: Consortium) -> None:

@@ -1,4 +1,4 @@
-"""What is open of the excluded ends slice by slice; in between nothing of it is of use, and afterwards nothing is left."""
+"""What is open of the excluded ends slice by slice: in between it is of no use, and afterwards nothing is left."""
 
 from __future__ import annotations
 
@@ -119,6 +119,17 @@ def test_what_is_removed_meanwhile_begins_anew(consortium: Consortium) -> None:
     assert decree(consortium) == ""
     finish(consortium)
     assert_nothing_open(consortium, "iu", removed=True)
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_is_others_is_passed_over(consortium: Consortium) -> None:
+    consortium.publish("um.a.t")
+    token = consortium.token("um.a.t", uses=10)
+    committees = [*[("case", "uk", "um")] * 5, ("case", "iu", "um")]
+    tasks = [consortium.do("um/analyst", consortium.submission({"um.a.t": token}, each)) for each in committees]
+    assert decree(consortium, suspend("iu")) == ""
+    finish(consortium)
+    assert [bool(consortium.app.task(task).ended_at_ms) for task in tasks] == [*[False] * 5, True]
 
 
 def assert_nothing_open(consortium: Consortium, name: str, *, removed: bool) -> None:
