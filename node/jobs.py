@@ -361,18 +361,26 @@ class JobService:
 def in_turn(waiting: Sequence[Task], running: Collection[str], concurrent: int) -> list[Task]:
     """Whose turn it is, when ``concurrent`` tasks may run at once and ``running`` do.
 
-    In the ledger's order, the same at all members, so that their turns come together. No asker has more than half of
-    the places, however many tasks it submits: further ones wait, and are refused by nobody but the ledger's
-    ``accept-deadline``. ``waiting`` may hold running tasks, which count for their asker.
+    In the ledger's order, the same at all members, so that their turns come together. The people of one institution
+    have at most half of the places that others leave, and one of them not all of these: however many tasks somebody
+    submits, in several names or together with another institution, some places are left. Further ones wait, and are
+    refused by nobody but the ledger's ``accept-deadline``. ``waiting`` may hold running tasks, which count for
+    their asker.
     """
-    free = concurrent - len(running)
-    share = max(1, concurrent // 2)
-    places = Counter(task.asker for task in waiting if task.id in running)
+    askers = Counter(task.asker for task in waiting if task.id in running)
+    homes = Counter(_home(task) for task in waiting if task.id in running)
     chosen: list[Task] = []
     for task in sorted(waiting, key=lambda task: (task.submitted_at_ms, task.id)):
-        if len(chosen) >= free:
+        free = concurrent - len(running) - len(chosen)
+        if free <= 0:
             break
-        if task.id not in running and places[task.asker] < share:
-            places[task.asker] += 1
+        share = max(1, (free + homes[_home(task)]) // 2)
+        if task.id not in running and homes[_home(task)] < share and askers[task.asker] < max(1, share - 1):
+            askers[task.asker] += 1
+            homes[_home(task)] += 1
             chosen.append(task)
     return chosen
+
+
+def _home(task: Task) -> str:
+    return PersonId.parse(task.asker).institution

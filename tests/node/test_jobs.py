@@ -258,20 +258,37 @@ def submitted(asker: str, number: int) -> Task:
     return Task(id=f"{number:032x}", asker=asker, submitted_at_ms=number)
 
 
-async def test_no_asker_takes_more_than_half_of_the_places() -> None:
-    """A hundred open tasks of one analyst leave room for whoever comes after it."""
+async def test_one_institution_takes_no_more_than_half_of_the_places_and_one_person_not_all_of_these() -> None:
+    """A hundred open tasks of one analyst leave room for whoever comes after it: its colleagues, and others."""
     flood = [submitted("um/analyst", number) for number in range(100)]
-    other = submitted("iu/analyst", 100)
-    assert in_turn(flood, (), 8) == flood[:4]
-    running = [task.id for task in flood[:4]]
-    assert in_turn([*flood, other], running, 8) == [other]
-    assert in_turn([*flood, other], [*running, other.id], 8) == []
-    assert in_turn(flood[1:], running[1:], 8) == [flood[4]]
+    friends = [submitted("um/friend", number) for number in range(100, 200)]
+    assert in_turn(flood, (), 8) == flood[:3]
+    running = [*flood[:3], friends[0]]
+    assert in_turn([*flood, *friends], (), 8) == running
+    other = submitted("iu/analyst", 200)
+    assert in_turn([*flood, *friends, other], [task.id for task in running], 8) == [other]
+    assert in_turn([*flood[1:], *friends], [task.id for task in running[1:]], 8) == [flood[3]]
+
+
+@pytest.mark.parametrize(("concurrent", "fills"), [(8, 4), (4, 3), (2, 2), (1, 1)])
+async def test_institutions_together_leave_a_place_until_there_are_too_many_of_them(
+    concurrent: int, fills: int
+) -> None:
+    """Each has at most half of what those before it left."""
+    names = [f"h{number}" for number in range(fills)]
+    floods = [[submitted(f"{name}/p{n % 9}", 100 * k + n) for n in range(100)] for k, name in enumerate(names)]
+    for together in range(fills):
+        taken = in_turn([task for flood in floods[:together] for task in flood], (), concurrent)
+        assert len(taken) < concurrent
+        late = submitted("um/analyst", 10**6)
+        waiting = [*(task for flood in floods[:together] for task in flood), late]
+        assert in_turn(waiting, [task.id for task in taken], concurrent) == [late]
+    assert len(in_turn([task for flood in floods for task in flood], (), concurrent)) == concurrent
 
 
 async def test_places_are_given_in_the_ledger_s_order_and_no_more_than_there_are() -> None:
-    tasks = [submitted(f"um/analyst{number % 3}", number) for number in range(9)]
-    assert in_turn(tasks[::-1], (), 4) == tasks[:4]
+    tasks = [submitted(f"h{number % 3}/analyst", number) for number in range(9)]
+    assert in_turn(tasks[::-1], (), 4) == tasks[:3]  # and a place is left for whoever comes from elsewhere
     assert in_turn(tasks, [task.id for task in tasks[:4]], 4) == []
     assert in_turn(tasks, (), 1) == tasks[:1]
     assert in_turn(tasks, ["of a task that is over and not yet gone"], 2) == tasks[:1]
