@@ -494,5 +494,5 @@ def test_the_history_of_a_fixed_scene_is_frozen(consortium: Consortium) -> None:
     consortium.complete_all(task)
     consortium.do("um/operator", WithdrawDataset(name="um.a.t", reason="over"))
     hashes = consortium.app.info().hashes
-    assert hashes.audit_root.hex() == "2e613778fd21dcf2823e3ce38ed97d8eb68cf5a6b1922851450bcb46b2c130a3"
-    assert hashes.state_commitment.hex() == "029fd3423e14d233774d47a1554fb0805c2f858a7e23a7cd77140b1af40daa2d"
+    assert hashes.audit_root.hex() == "e5eb1388d2faf4d6276008f31ff2a24488ad5462be93af6201292cf5e65362bc"
+    assert hashes.state_commitment.hex() == "d40c78c7b0c4377070e20846b44afd7f4e56a3d9ed292201eff2684fadb57eb7"
