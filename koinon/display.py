@@ -7,6 +7,7 @@ in a spreadsheet. All functions are pure and total.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,6 +19,7 @@ from koinon import words
 
 _UNSHOWABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_ID = re.compile(r"\b[0-9a-f]{32,}\b")
 _SHORT_ID = 10  # of 32 digits: unique among the requests, tokens or tasks of any consortium
 _UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1_000))
 
@@ -63,6 +65,11 @@ def cell(value: object) -> str:
 def short(identifier: str) -> str:
     """The beginning of an id that a table shows, and that commands accept."""
     return identifier[:_SHORT_ID]
+
+
+def shortened(text: str) -> str:
+    """A text with the beginnings of the ids and digests in it."""
+    return _ID.sub(lambda found: short(found[0]), text)
 
 
 def when(time_ms: int) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import click
 
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import comma_list, max_fee_option, operations_option
-from koinon.display import duration, plain, printable, short, when
+from koinon.display import duration, plain, short, when
 from koinon.v1.access_pb2 import AccessRequest, RequestStatus, Token, TokenStatus
 from koinon.v1.catalog_pb2 import TaskOperation
 from koinon.words import word
@@ -101,7 +101,7 @@ def grant(
     token = invocation().client.access.grant(
         request_id, columns=columns, operations=operations, days=days or 0, uses=uses or 0, min_cohort=min_cohort or 0
     )
-    _done(token, f"granted: token {token.id} for {token.holder}, until {when(token.expires_at_ms)}")
+    tell(token, f"granted: token {token.id} for {token.holder}, until {when(token.expires_at_ms)}")
 
 
 @access.command()
@@ -110,7 +110,7 @@ def grant(
 def deny(request_id: str, reason: str) -> None:
     """Deny REQUEST_ID. Operators of the publishing institution only."""
     request = invocation().client.access.deny(request_id, reason)
-    _done(request, f"denied: request {request.id}")
+    tell(request, f"denied: request {request.id}")
 
 
 @access.command()
@@ -119,14 +119,7 @@ def deny(request_id: str, reason: str) -> None:
 def revoke(token_id: str, reason: str) -> None:
     """Revoke TOKEN_ID: no computation uses it from now on."""
     token = invocation().client.access.revoke(token_id, reason)
-    _done(token, f"revoked: token {token.id}")
-
-
-def _done(message: AccessRequest | Token, text: str) -> None:
-    if invocation().json:
-        output.show_json(plain(message))
-    else:
-        output.show_text(printable(text) + "\n")
+    tell(token, f"revoked: token {token.id}")
 
 
 def _show_requests(requests: Sequence[AccessRequest]) -> None:
@@ -143,7 +136,8 @@ def _show_requests(requests: Sequence[AccessRequest]) -> None:
         )
         for one in requests
     ]
-    output.show(output.table(("Request", "Dataset", "By", "Status", "Token", "Operations", "Uses", "Purpose"), rows))
+    columns = ("Request", "Dataset", "By", "Status", "Token", "Operations", "Uses", "Purpose")
+    output.show(output.table(columns, rows, spare=("Operations", "Token", "Uses")))
 
 
 def _show_tokens(tokens: Sequence[Token]) -> None:
@@ -152,14 +146,14 @@ def _show_tokens(tokens: Sequence[Token]) -> None:
             short(one.id),
             one.dataset,
             one.holder,
-            " ".join(filter(None, (word(TokenStatus, one.status), one.status_reason))),
+            word(TokenStatus, one.status),
             f"{one.uses_left} of {one.uses_granted}",
             when(one.expires_at_ms),
-            "; ".join(one.purposes),
             one.decided_by,
+            "; ".join(one.purposes),
+            one.status_reason,
         )
         for one in tokens
     ]
-    output.show(
-        output.table(("Token", "Dataset", "Holder", "Status", "Uses left", "Until", "Purpose", "Decided by"), rows)
-    )
+    columns = ("Token", "Dataset", "Holder", "Status", "Uses left", "Until", "Decided by", "Purpose", "Reason")
+    output.show(output.table(columns, rows, spare=("Decided by", "Purpose")))

@@ -11,17 +11,18 @@ from typing import Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from koinon.cli import layout
 from koinon.display import printable
 
 HELP_WIDTH = 100  # of help texts, where the terminal is not narrower
 _PIPE_WIDTH = 1_000  # where there is no terminal, lines are not folded
 _GAP = 3  # between columns
-_LONG_WORD = 24  # characters of the longest that is never broken while anything else can give way
-_SHORT_LINE = 12  # characters of a line that can still be read
+_INDENT = 2  # between a name and its value
+_ZONE = " UTC"
 _PATIENCE_S = 1.0  # work that takes longer shows that it goes on
 
 
@@ -89,56 +90,87 @@ def show_finding(weight: str, text: str, hint: str) -> None:
         console.print(Text.assemble(("hint:", "bold"), f" {printable(hint)}"), soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> RenderableType:
-    """A table of texts from anywhere; columns named in ``right`` are aligned there."""
-    return _Table(columns, [[printable(value) for value in row] for row in rows], right)
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = (), spare: Sequence[str] = ()
+) -> RenderableType:
+    """A table of texts from anywhere; columns named in ``right`` are aligned there.
+
+    Where the terminal is too narrow for names to stay whole, those named in ``spare`` are left out, one after the
+    other; if that is not enough, each row is shown as ``facts``.
+    """
+    return _Table(columns, [[printable(value) for value in row] for row in rows], right, spare)
 
 
 class _Table:
-    """Fits its columns to the width there is; names and ids are broken only where nothing else helps."""
-
-    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:
-        self._columns = columns
-        self._rows = rows
+    def __init__(
+        self, names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], spare: Sequence[str]
+    ) -> None:
+        self._columns = list(zip(names, *rows, strict=True))
         self._right = right
+        self._spare = spare
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        cells = [[name, *column] for name, *column in zip(self._columns, *self._rows, strict=True)]
+        widths = layout.natural(self._columns)
+        if sum(widths) <= options.max_width - _GAP * (len(widths) - 1):
+            yield self._lines(self._columns, widths)
+            return
+        for columns, whole in [(columns, whole) for whole in (True, False) for columns in self._narrower()]:
+            fitting = layout.fit(columns, options.max_width - _GAP * (len(columns) - 1), whole=whole)
+            if fitting is not None:
+                yield self._lines(columns, fitting)
+                return
+        for row in zip(*(column[1:] for column in self._columns), strict=True):
+            yield facts(zip((column[0] for column in self._columns), row, strict=True))
+            yield ""
+
+    def _narrower(self) -> Iterator[Sequence[Sequence[str]]]:
+        """The columns that say something, with time zones in the heading; and without those that can be spared."""
+        named = {column[0]: column for column in self._columns}
+        kept = {name: _zone_above(column) for name, column in named.items() if any(column[1:])} or named
+        yield list(kept.values())
+        for name in self._spare:
+            kept.pop(name, None)
+            yield list(kept.values())
+
+    def _lines(self, columns: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
         result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for name, width in zip(self._columns, fit(cells, options.max_width - _GAP * (len(cells) - 1)), strict=True):
-            result.add_column(name, justify="right" if name in self._right else "left", overflow="fold", width=width)
-        for row in self._rows:
-            result.add_row(*(Text(value) for value in row))
-        yield result
+        for (name, *_), width in zip(columns, widths, strict=True):
+            justify: JustifyMethod = "right" if name in self._right else "left"
+            result.add_column(Text(_folded(name, width)), justify=justify, width=width)
+        for row in zip(*(column[1:] for column in columns), strict=True):
+            result.add_row(*(Text(_folded(cell, width)) for cell, width in zip(row, widths, strict=True)))
+        return result
 
 
-def fit(columns: Sequence[Sequence[str]], available: int) -> list[int]:
-    """Widths of columns of texts, so that together they are at most ``available`` where that is possible.
-
-    The widest column gives way first, down to its longest word as far as that is no monster; the last column, which
-    is free text as a rule, breaks words sooner. If that is not enough, all do.
-    """
-    widths = [max(map(cell_len, column)) for column in columns]
-    words = [max(cell_len(word) for text in column for word in (text.split() or ["-"])) for column in columns]
-    gentle = [*(min(word, _LONG_WORD) for word in words[:-1]), min(words[-1], _SHORT_LINE)]
-    for floors in (gentle, [1] * len(columns)):
-        while sum(widths) > available:
-            spare = [width if width > floor else 0 for width, floor in zip(widths, floors, strict=True)]
-            if not any(spare):
-                break
-            widths[spare.index(max(spare))] -= 1
-    return widths
+def _zone_above(column: Sequence[str]) -> Sequence[str]:
+    """A column of times, with what they have in common in its heading."""
+    name, *cells = column
+    if not any(cells) or not all(cell.endswith(_ZONE) for cell in cells if cell):
+        return column
+    return [f"{name} ({_ZONE.strip()})", *(cell.removesuffix(_ZONE) for cell in cells)]
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+def _folded(text: str, width: int) -> str:
+    return "\n".join(layout.fold(text, width))
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> RenderableType:
     """Names and values below one another; empty values are left out."""
-    result = Table.grid(padding=(0, 2))
-    result.add_column(style="bold", no_wrap=True)
-    result.add_column(overflow="fold")
-    for name, value in pairs:
-        if value:
-            result.add_row(name, Text(printable(value)))
-    return result
+    return _Facts([(name, printable(value)) for name, value in pairs if value])
+
+
+class _Facts:
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._pairs = pairs
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        names = max((cell_len(name) for name, _ in self._pairs), default=0)
+        result = Table.grid(padding=(0, _INDENT))
+        result.add_column(style="bold", no_wrap=True)
+        result.add_column(overflow="fold")
+        for name, value in self._pairs:
+            result.add_row(name, Text(_folded(value, options.max_width - names - _INDENT)))
+        yield result
 
 
 class Working:

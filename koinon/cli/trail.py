@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from koinon import trail
 from koinon.cli import output, proofs
 from koinon.cli.app import invocation
 from koinon.cli.arguments import moment
-from koinon.display import plain, printable, short, when
+from koinon.display import plain, printable, shortened, when
 from koinon.errors import InvalidInput
 from koinon.trail import Words
 from koinon.v1.audit_pb2 import AuditRecord
@@ -21,7 +20,6 @@ from koinon.v1.audit_pb2 import AuditRecord
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 COLUMNS = ("Index", "Time (UTC)", "Kind", "Actor", "Subject", "Change", "Detail")
-_ID = re.compile(r"\b[0-9a-f]{32,}\b")
 _KINDS = ("dataset", "person", "institution", "task", "token", "request", "proposal")
 
 
@@ -106,7 +104,8 @@ def show_records(records: list[AuditRecord]) -> None:
     if invocation().json:
         output.show_json([plain(record) for record in records])
         return
-    output.show(output.table(COLUMNS, (cells(record) for record in records), right=("Index",)))
+    rows = (cells(record) for record in records)
+    output.show(output.table(COLUMNS, rows, right=("Index",), spare=("Change",)))
 
 
 def cells(record: AuditRecord) -> tuple[str, ...]:
@@ -116,9 +115,9 @@ def cells(record: AuditRecord) -> tuple[str, ...]:
         when(record.time_ms).removesuffix(" UTC"),
         record.kind,
         record.actor,
-        _ID.sub(lambda found: short(found[0]), record.subject).removeprefix("dataset:"),
+        shortened(record.subject).removeprefix("dataset:"),
         proofs.change(record),
-        _ID.sub(lambda found: short(found[0]), record.detail),
+        shortened(record.detail),
     )
 
 
