@@ -11,7 +11,7 @@ import click
 
 from koinon import genesis as genesis_file
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.display import duration, when
 from koinon.errors import InvalidFile, InvalidInput
 from koinon.v1.identity_pb2 import Genesis
@@ -76,10 +76,7 @@ def export(home: Path, out: Path) -> None:
     with _opened(home) as store:
         _all_kept(store)
         height = archive.write(out, genesis, replay.stored(store))
-    if invocation().json:
-        output.show_json({"file": str(out), "height": height})
-    else:
-        output.show_text(f"{out}\n")
+    tell({"file": str(out), "height": height}, str(out))
     output.say(f"blocks 1 to {height}; verify it anywhere: koinon ledger verify {out}")
 
 

@@ -17,9 +17,11 @@ from importlib import metadata
 from typing import Any, NoReturn
 
 import click
+from google.protobuf.message import Message
 
 from koinon.cli import output
 from koinon.client import Client, connect
+from koinon.display import plain, printable
 from koinon.errors import InvalidInput, KoinonError, Unavailable
 from koinon.profile import ENVIRONMENT
 
@@ -34,6 +36,7 @@ EXTENDED = {"key": "node"}
 """Own groups to which an extra adds commands, and its entry point."""
 
 _INTERRUPTED = 130
+_SENTENCE = 200  # characters
 _TRACEBACK = "KOINON_TRACEBACK"
 
 
@@ -59,6 +62,16 @@ def invocation() -> Invocation:
     return click.get_current_context().ensure_object(Invocation)
 
 
+def tell(data: Message | dict[str, Any], text: str, then: str = "") -> None:
+    """What a command says that did one thing: JSON, or one line for a person, and what comes next beside it."""
+    if invocation().json:
+        output.show_json(plain(data) if isinstance(data, Message) else data)
+        return
+    output.show_text(f"{printable(text)}\n")
+    if then:
+        output.say(then)
+
+
 def _ask_passphrase(prompt: str) -> str:
     answer: str = click.prompt(prompt, hide_input=True, err=True)
     return answer
@@ -75,7 +88,11 @@ def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def with_common_options(command: click.Command) -> click.Command:
-    """The command, and all below it, understanding ``--profile`` and ``--json`` where they do not already."""
+    """The command, and all below it, understanding ``--profile`` and ``--json`` where they do not already.
+
+    Lists of commands show the whole first sentence of each: click would cut it off where the line ends.
+    """
+    command.short_help = command.get_short_help_str(_SENTENCE)
     taken = {name for parameter in command.params for name in parameter.opts}
     if "--profile" not in taken:
         help_text = f"Who asks, of which node: a file, or the name of one.  [env: {ENVIRONMENT}]"

@@ -8,7 +8,7 @@ import click
 
 from koinon import did, genesis
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.member import member
 from koinon.display import plain, when
 from koinon.errors import NotFound
@@ -43,10 +43,7 @@ def apply(descriptor: Path, motivation: str) -> None:
 def withdraw_application(institution: str, reason: str) -> None:
     """Withdraw the open application of INSTITUTION, which yours sponsors."""
     ended = invocation().client.governance.withdraw_application(institution, reason)
-    if invocation().json:
-        output.show_json(plain(ended))
-    else:
-        output.show_text(f"withdrawn: the application of {institution}\n")
+    tell(ended, f"withdrawn: the application of {institution}")
 
 
 @member.command()

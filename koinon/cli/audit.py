@@ -9,7 +9,7 @@ import click
 from koinon import receipt
 from koinon.aio.audit import PATIENCE_S
 from koinon.cli import case, output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import limit_option
 from koinon.cli.trail import (
     check_dimension,
@@ -18,7 +18,7 @@ from koinon.cli.trail import (
     show_line,
     show_records,
 )
-from koinon.display import plain, printable, when
+from koinon.display import plain, when
 from koinon.errors import InvalidInput, Unavailable
 from koinon.trail import Words
 from koinon.v1.audit_pb2 import AuditRecord
@@ -167,10 +167,7 @@ def receipt_(of: str, out: Path | None, purpose: str) -> None:
         output.show_text(receipt.render(found))
         return
     receipt.save(out, found)
-    if invocation().json:
-        output.show_json({"of": of, "file": str(out)})
-    else:
-        output.show_text(f"{printable(str(out))}\n")
+    tell({"of": of, "file": str(out)}, str(out))
     output.say(f"verify it offline: koinon audit verify {out} --genesis genesis.json")
 
 

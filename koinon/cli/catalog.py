@@ -11,7 +11,7 @@ import click
 from koinon import descriptor as descriptors
 from koinon import parameters, prices
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import comma_list, limit_option, max_fee_option, moment, operations_option
 from koinon.descriptor import ALL_OPERATIONS, DAY_MS, Descriptor, Terms
 from koinon.display import duration, plain, printable, when
@@ -96,7 +96,7 @@ def search(
         for dataset in found
     ]
     headings = ("Dataset", "Title", "Rows", "Access", "Status", "Released", *(("Price",) if priced else ()))
-    output.show(output.table(headings, rows, right=("Rows",)))
+    output.show(output.table(headings, rows, right=("Rows",), spare=("Released", "Status")))
     output.say(f"{len(found)} dataset{'' if len(found) == 1 else 's'}")
 
 
@@ -233,10 +233,7 @@ def publish(
         click.confirm("Publish this metadata to all members?", abort=True, err=True)
     with output.working("waiting for the ledger"):
         dataset = client.catalog.publish_staged(name, staged, wanted, terms, max_fee=max_fee)
-    if invocation().json:
-        output.show_json(plain(dataset))
-    else:
-        output.show_text(f"published {dataset.published.name}, version {dataset.version}\n")
+    tell(dataset, f"published {dataset.published.name}, version {dataset.version}")
 
 
 @catalog.command()
@@ -248,10 +245,7 @@ def withdraw(name: str, reason: str, yes: bool) -> None:
     if not yes and sys.stdin.isatty():
         click.confirm(f"Withdraw {printable(name)}?", abort=True, err=True)
     dataset = invocation().client.catalog.withdraw(name, reason)
-    if invocation().json:
-        output.show_json(plain(dataset))
-    else:
-        output.show_text(f"withdrawn {dataset.published.name}\n")
+    tell(dataset, f"withdrawn {dataset.published.name}")
 
 
 def _read_descriptor(path: Path | None) -> Descriptor:

@@ -8,7 +8,7 @@ import click
 
 from koinon import croissant, dcat
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import limit_option
 from koinon.cli.catalog import catalog
 from koinon.display import plain, when
@@ -50,7 +50,7 @@ def themes() -> None:
         output.show_json(plain(taxonomy))
         return
     rows = [(theme.code, theme.label, theme.parent, theme.uri) for theme in taxonomy.themes]
-    output.show(output.table(("Code", "Label", "Below", "Same as"), rows))
+    output.show(output.table(("Code", "Label", "Below", "Same as"), rows, spare=("Same as",)))
     output.say(f"{taxonomy.title}, version {taxonomy.version}")
 
 
@@ -72,7 +72,7 @@ def verify(name: str, outcome: str, method: str, evidence: Path, version: int | 
     dataset = invocation().client.catalog.verify(
         name, outcome=outcome, method=method, evidence=evidence, version=version or 0
     )
-    _done(dataset, f"{outcome}: {dataset.published.name}, version {dataset.version}")
+    tell(dataset, f"{outcome}: {dataset.published.name}, version {dataset.version}")
 
 
 @catalog.command()
@@ -82,7 +82,7 @@ def verify(name: str, outcome: str, method: str, evidence: Path, version: int | 
 def unverify(name: str, reason: str, version: int | None) -> None:
     """Take back what your institution stated about dataset NAME. Operators only."""
     dataset = invocation().client.catalog.withdraw_verification(name, reason, version=version or 0)
-    _done(dataset, f"taken back: {dataset.published.name}, version {dataset.version}")
+    tell(dataset, f"taken back: {dataset.published.name}, version {dataset.version}")
 
 
 @catalog.command()
@@ -111,13 +111,6 @@ def export(format_: str, name: str) -> None:
     titles = {member.descriptor.id: member.descriptor.title for member in institutions}
     for dataset in dcat.published(found):
         output.show_json_line(croissant.dataset(chain_id, dataset, titles.get(dataset.publisher) or dataset.publisher))
-
-
-def _done(dataset: Dataset, text: str) -> None:
-    if invocation().json:
-        output.show_json(plain(dataset))
-    else:
-        output.show_text(f"{text}\n")
 
 
 def _verdicts(dataset: Dataset) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import comma_list, limit_option
 from koinon.display import plain, short, when
 from koinon.v1.demand_pb2 import Demand, DemandStatus
@@ -46,11 +46,11 @@ def post(title: str, purpose: str, columns: tuple[str, ...], themes: tuple[str, 
     made = invocation().client.demand.post(
         title, purpose=purpose, columns=columns, themes=themes, budget=budget, days=days
     )
-    if invocation().json:
-        output.show_json(plain(made))
-    else:
-        output.show_text(f"posted: demand {made.id}, until {when(made.expires_at_ms)}\n")
-        output.say("koinon catalog search finds what is there already")
+    tell(
+        made,
+        f"posted: demand {made.id}, until {when(made.expires_at_ms)}",
+        "koinon catalog search finds what is there already",
+    )
 
 
 @demand.command("list")
@@ -84,7 +84,7 @@ def list_(mine: bool, matched: bool, only_open: bool, limit: int) -> None:
         for one in found
     ]
     columns = ("Demand", "Title", "By", "Status", "Wanted", "Budget", "Matches", "Until")
-    output.show(output.table(columns, rows, right=("Budget", "Matches")))
+    output.show(output.table(columns, rows, right=("Budget", "Matches"), spare=("Until", "Budget")))
 
 
 @demand.command()
@@ -126,10 +126,7 @@ def show(demand_id: str) -> None:
 def withdraw(demand_id: str, reason: str) -> None:
     """End DEMAND_ID: found, or given up."""
     found = invocation().client.demand.withdraw(demand_id, reason)
-    if invocation().json:
-        output.show_json(plain(found))
-    else:
-        output.show_text(f"withdrawn: demand {found.id}\n")
+    tell(found, f"withdrawn: demand {found.id}")
 
 
 def _wanted(found: Demand) -> str:

@@ -9,7 +9,7 @@ import click
 
 from koinon import proposals
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import comma_list, limit_option
 from koinon.display import plain, short, when
 from koinon.v1.dispute_pb2 import Dispute, DisputeStatus, Remedy
@@ -50,7 +50,7 @@ def open_(token: str, task: str, against: str, claim: str, seek: tuple[str, ...]
         made = invocation().client.disputes.open(
             token=token, task=task, respondent=against, claim=claim, remedies=seek, evidence=evidence
         )
-    _done(made, f"opened: dispute {made.id}; {made.opened.respondent} may answer until {when(made.deadline_ms)}")
+    tell(made, f"opened: dispute {made.id}; {made.opened.respondent} may answer until {when(made.deadline_ms)}")
 
 
 @dispute.command()
@@ -61,7 +61,7 @@ def open_(token: str, task: str, against: str, claim: str, seek: tuple[str, ...]
 def answer(dispute_id: str, statement: str, evidence: tuple[Path, ...], concede: bool) -> None:
     """Answer DISPUTE_ID, once, for the institution that it is against."""
     found = invocation().client.disputes.answer(dispute_id, statement, evidence=evidence, concede=concede)
-    _done(found, f"{'conceded' if concede else 'answered'}: dispute {found.id}")
+    tell(found, f"{'conceded' if concede else 'answered'}: dispute {found.id}")
 
 
 @dispute.command()
@@ -71,7 +71,7 @@ def answer(dispute_id: str, statement: str, evidence: tuple[Path, ...], concede:
 def rule(dispute_id: str, order: tuple[str, ...], reason: str) -> None:
     """Rule on DISPUTE_ID, as an operator of an arbiter; replaceable until it is decided."""
     found = invocation().client.disputes.rule(dispute_id, order, reason)
-    _done(found, f"ruled: dispute {found.id} is in {word(DisputeStatus, found.status)}")
+    tell(found, f"ruled: dispute {found.id} is in {word(DisputeStatus, found.status)}")
 
 
 @dispute.command()
@@ -80,7 +80,7 @@ def rule(dispute_id: str, order: tuple[str, ...], reason: str) -> None:
 def withdraw(dispute_id: str, reason: str) -> None:
     """Let your own DISPUTE_ID rest."""
     found = invocation().client.disputes.withdraw(dispute_id, reason)
-    _done(found, f"withdrawn: dispute {found.id}")
+    tell(found, f"withdrawn: dispute {found.id}")
 
 
 @dispute.command("list")
@@ -108,7 +108,9 @@ def list_(mine: bool, only_open: bool, limit: int) -> None:
         )
         for one in found
     ]
-    output.show(output.table(("Dispute", "About", "By", "Against", "Status", "Outcome", "Until / since"), rows))
+    output.show(
+        output.table(("Dispute", "About", "By", "Against", "Status", "Outcome", "Until / since"), rows, spare=("By",))
+    )
 
 
 @dispute.command()
@@ -147,13 +149,6 @@ def show(dispute_id: str) -> None:
         for ruling in found.rulings
     ]
     output.show(output.table(("Arbiter", "Orders", "Reason", "When"), rows))
-
-
-def _done(found: Dispute, text: str) -> None:
-    if invocation().json:
-        output.show_json(plain(found))
-    else:
-        output.show_text(f"{text}\n")
 
 
 def _about(found: Dispute) -> str:

@@ -9,7 +9,7 @@ import click
 
 from koinon import proposals
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import limit_option
 from koinon.cli.proposing import action_options, actions
 from koinon.display import duration, plain, short, when
@@ -79,11 +79,7 @@ def _propose(proposal: Propose, *, dry_run: bool, anyway: bool) -> None:
         return
     with output.working("waiting for the ledger"):
         made = client.governance.propose(proposal)
-    if invocation().json:
-        output.show_json(plain(made))
-    else:
-        output.show_text(f"proposed: {made.id}\n")
-        output.say(f"cast your institution's ballot: koinon gov ballot yes {short(made.id)}")
+    tell(made, f"proposed: {made.id}", f"cast your institution's ballot: koinon gov ballot yes {short(made.id)}")
 
 
 @gov.command()
@@ -97,10 +93,7 @@ def ballot(choice: str, proposal_id: str, reason: str) -> None:
     """
     with output.working("waiting for the ledger"):
         proposal = invocation().client.governance.ballot(proposal_id, choice, reason)
-    if invocation().json:
-        output.show_json(plain(proposal))
-    else:
-        output.show_text(f"{choice} on {proposal.id}; the proposal is {word(ProposalStatus, proposal.status)}\n")
+    tell(proposal, f"{choice} on {proposal.id}; the proposal is {word(ProposalStatus, proposal.status)}")
 
 
 @gov.command("list")
@@ -173,10 +166,7 @@ def show(proposal_id: str) -> None:
 def withdraw(proposal_id: str, reason: str) -> None:
     """Withdraw an open proposal of your institution."""
     proposal = invocation().client.governance.withdraw(proposal_id, reason)
-    if invocation().json:
-        output.show_json(plain(proposal))
-    else:
-        output.show_text(f"withdrawn: {proposal.id}\n")
+    tell(proposal, f"withdrawn: {proposal.id}")
 
 
 @gov.command()

@@ -8,9 +8,8 @@ import click
 
 from koinon import credential, did
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.member import member
-from koinon.display import printable
 from koinon.errors import NotFound
 from koinon.files import write_new
 
@@ -27,10 +26,7 @@ def did_(who: str) -> None:
     if who not in keys:
         raise NotFound(f"there is no {who}", hint="koinon member list shows everyone")
     identifier = did.of_key(keys[who])
-    if invocation().json:
-        output.show_json({"id": who, "did": identifier, "public_key": keys[who].hex()})
-    else:
-        output.show_text(identifier + "\n")
+    tell({"id": who, "did": identifier, "public_key": keys[who].hex()}, identifier)
 
 
 @member.command("credential")
@@ -47,7 +43,4 @@ def credential_(person: str, out: Path | None) -> None:
         output.show_text(text)
         return
     write_new(out, text, "credential")
-    if invocation().json:
-        output.show_json({"person": person, "file": str(out)})
-    else:
-        output.show_text(f"{printable(str(out))}\n")
+    tell({"person": person, "file": str(out)}, str(out))

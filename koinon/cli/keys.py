@@ -14,7 +14,7 @@ import click
 from koinon import key_files
 from koinon import profile as profiles
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.display import plain
 from koinon.errors import InvalidFile, InvalidInput
 from koinon.keys import SigningKey
@@ -39,10 +39,7 @@ def make(file: Path, no_passphrase: bool) -> None:
     if not file.exists():
         key_files.save(file, SigningKey.generate(), None if no_passphrase else new_passphrase())
     public_key = key_files.public_key(file, "ed25519").hex()
-    if invocation().json:
-        output.show_json({"file": str(file), "public_key": public_key})
-    else:
-        output.show_text(public_key + "\n")
+    tell({"file": str(file), "public_key": public_key}, public_key)
 
 
 @key.command("list")
@@ -98,10 +95,7 @@ def rotate_own() -> None:
 
 def show_rotated(kind: str, key_hex: str) -> None:
     """Say which key counts from now on."""
-    if invocation().json:
-        output.show_json({"purpose": kind, "key": key_hex})
-    else:
-        output.show_text(f"{kind} key {key_hex}\n")
+    tell({"purpose": kind, "key": key_hex}, f"{kind} key {key_hex}")
 
 
 def new_passphrase(what: str = "the new key") -> str:

@@ -7,9 +7,9 @@ import sys
 import click
 
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import comma_list
-from koinon.display import plain, printable
+from koinon.display import plain
 from koinon.errors import InvalidInput
 from koinon.keys import PUBLIC_KEY_BYTES
 from koinon.limits import MAX_NOTICE_BLOCKS, MIN_NOTICE_BLOCKS
@@ -155,11 +155,11 @@ def leave(blocks: int, reason: str, dry_run: bool, yes: bool) -> None:
         click.confirm(f"Leave the consortium at height {preview.height}?", abort=True, err=True)
     with output.working("waiting for the ledger"):
         left = members.leave(preview.height, reason)
-    if invocation().json:
-        output.show_json(plain(left))
-    else:
-        output.show_text(f"{left.descriptor.id} leaves at height {left.notice.height}\n")
-        output.say("hint: keep its node running until then; koinon member stay takes the notice back")
+    tell(
+        left,
+        f"{left.descriptor.id} leaves at height {left.notice.height}",
+        "hint: keep its node running until then; koinon member stay takes the notice back",
+    )
 
 
 @member.command()
@@ -167,10 +167,7 @@ def leave(blocks: int, reason: str, dry_run: bool, yes: bool) -> None:
 def stay(reason: str) -> None:
     """Take your institution's notice back: it stays. Operators only."""
     kept = invocation().client.members.stay(reason)
-    if invocation().json:
-        output.show_json(plain(kept))
-    else:
-        output.show_text(f"{kept.descriptor.id} stays\n")
+    tell(kept, f"{kept.descriptor.id} stays")
 
 
 def _cells(person: Person) -> tuple[str, ...]:
@@ -179,7 +176,4 @@ def _cells(person: Person) -> tuple[str, ...]:
 
 
 def _show(person: Person) -> None:
-    if invocation().json:
-        output.show_json(plain(person))
-    else:
-        output.show_text(printable("  ".join(_cells(person))) + "\n")
+    tell(person, "  ".join(_cells(person)))

@@ -7,7 +7,7 @@ import click
 from koinon import prices
 from koinon.cli import output
 from koinon.cli.access import access
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import comma_list, operations_option
 from koinon.display import duration, plain, printable, when
 from koinon.v1.access_pb2 import AccessRequest, AccessTerms, RequestStatus
@@ -72,10 +72,7 @@ def counter(
 def accept(request_id: str, offer: int | None) -> None:
     """Take the publisher's offer on your REQUEST_ID."""
     token = invocation().client.access.accept(request_id, offer or 0)
-    if invocation().json:
-        output.show_json(plain(token))
-    else:
-        output.show_text(f"accepted: token {token.id}, until {when(token.expires_at_ms)}\n")
+    tell(token, f"accepted: token {token.id}, until {when(token.expires_at_ms)}")
 
 
 @access.command()
@@ -84,10 +81,7 @@ def accept(request_id: str, offer: int | None) -> None:
 def withdraw(request_id: str, reason: str) -> None:
     """End your own open REQUEST_ID."""
     request = invocation().client.access.withdraw(request_id, reason)
-    if invocation().json:
-        output.show_json(plain(request))
-    else:
-        output.show_text(f"withdrawn: request {request.id}\n")
+    tell(request, f"withdrawn: request {request.id}")
 
 
 def _show(request: AccessRequest) -> None:

@@ -6,9 +6,9 @@ import click
 
 from koinon import prices
 from koinon.cli import output
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import limit_option
-from koinon.display import plain, when
+from koinon.display import plain, shortened, when
 from koinon.errors import InvalidInput
 from koinon.v1.points_pb2 import DataUnion, EscrowStatus, Shares, Weighting
 from koinon.v1.services_pb2 import ExplainTaskResponse
@@ -29,10 +29,7 @@ def points() -> None:
 def balance(account: str) -> None:
     """Print what ACCOUNT can spend now; your own without it."""
     found = invocation().client.points.balance(account)
-    if invocation().json:
-        output.show_json({"points": found})
-    else:
-        output.show_text(f"{found}\n")
+    tell({"points": found}, str(found))
 
 
 @points.command()
@@ -62,10 +59,7 @@ def transfer(target: str, number: int, reason: str, source: str) -> None:
       koinon points transfer um/analyst 500 --from um --reason "budget of the ERCP study"
     """
     left = invocation().client.points.transfer(target, number, reason=reason, source=source)
-    if invocation().json:
-        output.show_json({"points": left})
-    else:
-        output.show_text(f"{left}\n")
+    tell({"points": left}, str(left))
 
 
 @points.command()
@@ -85,12 +79,12 @@ def statement(account: str, limit: int) -> None:
             f"{line.change:+}",
             str(line.balance),
             line.reason,
-            ", ".join(line.related),
+            ", ".join(map(shortened, line.related)),
         )
         for line in lines
     ]
     headings = ("Record", "Time", "Kind", "Change", "Balance", "Reason", "Others")
-    output.show(output.table(headings, rows, right=("Record", "Change", "Balance")))
+    output.show(output.table(headings, rows, right=("Record", "Change", "Balance"), spare=("Others",)))
 
 
 @points.command()
@@ -181,10 +175,7 @@ def set_(name: str, members: tuple[str, ...]) -> None:
 def claim(name: str, account: str) -> None:
     """Move what you earned in data union NAME to your own account; print its balance."""
     left = invocation().client.points.claim(name, account=account)
-    if invocation().json:
-        output.show_json({"points": left})
-    else:
-        output.show_text(f"{left}\n")
+    tell({"points": left}, str(left))
 
 
 _WEIGHTINGS = {

@@ -237,3 +237,9 @@ def test_an_error_s_text_is_one_harmless_line(ask: Run, node: FakeNode) -> None:
     result = ask("status")
     assert len(result.stderr.splitlines()) == 2
     assert "\x1b" not in result.stderr
+
+
+def test_lists_of_commands_show_whole_sentences(run: Run) -> None:
+    shown = " ".join(run("--help").stdout.split())
+    assert "Say why nothing is decided, and what to do; or that all is well." in shown
+    assert "..." not in run("catalog", "--help").stdout.replace("[ARGS]...", "")
