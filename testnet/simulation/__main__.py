@@ -101,6 +101,13 @@ COUNTED = {
     "left_dead": "nodes that stayed dead when the others healed",
     "equivocations": "equivocations",
     "accused": "of them on the ledger",
+    "admitted": "institutions admitted",
+    "excluded": "suspended, removed or gone",
+    "empowered": "times power was taken up or changed",
+    "restored": "ledgers made from snapshots",
+    "paid": "escrows settled",
+    "refunded": "escrows refunded",
+    "disputes": "disputes decided",
 }
 
 

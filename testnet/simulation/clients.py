@@ -37,7 +37,9 @@ from koinon.v1.governance_pb2 import (
 )
 from koinon.v1.governance_pb2 import Action as GovernanceAction
 from koinon.v1.identity_pb2 import (
+    KEY_PURPOSE_NODE,
     KEY_PURPOSE_VALIDATOR,
+    MEMBER_STATUS_ACTIVE,
     ROLE_ANALYST,
     ROLE_OPERATOR,
     RegisterPerson,
@@ -48,8 +50,18 @@ from koinon.v1.points_pb2 import PRICE_UNIT_PERIOD, PRICE_UNIT_ROW, PRICE_UNIT_U
 from koinon.v1.task_pb2 import AcceptTask, CancelTask, CompleteTask, FailTask, ReceiveResult, SubmitTask, TaskSource
 from koinon.v1.transaction_pb2 import Operation
 from node.application import Application
+from testnet.simulation import market
 from testnet.simulation.checkers import Checkers
-from testnet.simulation.consortium import ANALYST, OPERATOR, VALIDATOR_KEYS, key, person, validator_key
+from testnet.simulation.consortium import (
+    ANALYST,
+    NODE_KEYS,
+    OPERATOR,
+    VALIDATOR_KEYS,
+    key,
+    node_key_name,
+    person,
+    validator_key,
+)
 from testnet.simulation.nodes import Network, SimNode
 from testnet.simulation.world import World
 
@@ -60,7 +72,8 @@ Action = Callable[[Application, Random, Sequence[str]], Signed | None]
 """From a node's ledger, chance and the members' names to a transaction; None where there is nothing to do."""
 
 _GOVERNING = 0.15  # of what clients do is about how the members decide
-_LATELY = 60  # records that a client looks through
+_BY_MEMBERS = 0.9  # else by the suspended and removed, too
+_CHANGING = 0.6  # where they change who belongs
 _PLAN_HASH = bytes(range(32))
 _OPERATIONS = (TASK_OPERATION_COUNT, TASK_OPERATION_SUM)
 _PRICES = (
@@ -91,8 +104,11 @@ def _revoke_person(app: Application, rng: Random, members: Sequence[str]) -> Sig
 
 
 def _rotate(app: Application, rng: Random, members: Sequence[str]) -> Signed:
-    """Another validator key: who votes changes two heights later. One that was used is refused."""
+    """Another validator key: who votes changes two heights later; or node key. One that was used is refused."""
     home = rng.choice(members)
+    if rng.random() < 0.3:
+        new = key(node_key_name(home, rng.randrange(NODE_KEYS))).public_key
+        return f"{home}/{OPERATOR}", RotateKey(purpose=KEY_PURPOSE_NODE, key=new)
     new = validator_key(home, rng.randrange(VALIDATOR_KEYS)).public_key
     return f"{home}/{OPERATOR}", RotateKey(purpose=KEY_PURPOSE_VALIDATOR, key=new)
 
@@ -116,6 +132,7 @@ def _publish(app: Application, rng: Random, members: Sequence[str]) -> Signed:
         ),
         commitment=hashlib.sha256(name.encode()).digest(),
         price=rng.choice(_PRICES),
+        payee=rng.choice(("", "", f"union:{home}-union")),
     )
 
 
@@ -166,20 +183,8 @@ def _revoke_token(app: Application, rng: Random, members: Sequence[str]) -> Sign
 def _submit_task(app: Application, rng: Random, members: Sequence[str]) -> Signed | None:
     if len(members) < 3:
         return None
-    asker = f"{rng.choice(members)}/{ANALYST}"
-    sources: list[TaskSource] = []
-    for dataset in app.datasets():
-        tokens = app.active_tokens(PersonId.parse(asker), dataset.published.name)
-        if tokens and len(sources) < 2:
-            sources.append(
-                TaskSource(
-                    dataset=dataset.published.name,
-                    version=dataset.version,
-                    token_id=tokens[0].id,
-                    columns=["age"],
-                    operations=[TASK_OPERATION_COUNT],
-                )
-            )
+    askers = [f"{name}/{ANALYST}" for name in rng.sample(list(members), len(members))]
+    asker, sources = next(((asker, found) for asker in askers if (found := _sources(app, asker))), ("", []))
     if not sources:
         return None
     owners = {source.dataset.partition(".")[0] for source in sources}
@@ -195,6 +200,24 @@ def _submit_task(app: Application, rng: Random, members: Sequence[str]) -> Signe
         purpose="to learn",
         max_price=1_000,
     )
+
+
+def _sources(app: Application, asker: str) -> list[TaskSource]:
+    """Up to two, of those that this person has tokens for."""
+    sources: list[TaskSource] = []
+    for dataset in app.datasets():
+        tokens = app.active_tokens(PersonId.parse(asker), dataset.published.name)
+        if tokens and len(sources) < 2:
+            sources.append(
+                TaskSource(
+                    dataset=dataset.published.name,
+                    version=dataset.version,
+                    token_id=tokens[0].id,
+                    columns=["age"],
+                    operations=[TASK_OPERATION_COUNT],
+                )
+            )
+    return sources
 
 
 def _work_on_task(app: Application, rng: Random, members: Sequence[str]) -> Signed | None:
@@ -219,31 +242,35 @@ def _work_on_task(app: Application, rng: Random, members: Sequence[str]) -> Sign
 
 def _receive_result(app: Application, rng: Random, members: Sequence[str]) -> Signed | None:
     """An asker says that it opened a result of late; at times again."""
-    size = app.audit_log.size
-    lately = (app.record(index) for index in range(max(0, size - _LATELY), size))
-    completed = [record.subject for record in lately if record is not None and record.kind == "task.completed"]
+    completed = market.lately(app, "task.completed")
     if not completed:
         return None
-    task = app.task(rng.choice(completed).partition(":")[2])
+    task = app.task(rng.choice(completed))
     digests = [party.output_digest for party in task.parties]
     return task.asker, ReceiveResult(task_id=task.id, output_digests=digests[rng.randrange(4) == 0 :])
 
 
-ACTIONS: list[tuple[int, Action]] = [
-    (10, _register),
-    (2, _revoke_person),
-    (6, _publish),
-    (1, _withdraw),
-    (8, _request),
-    (4, _decide_request),
-    (1, _revoke_token),
-    (6, _submit_task),
-    (16, _work_on_task),
-    (2, _receive_result),
-    (2, _rotate),
-    (4, _transfer),
+ACTIONS: list[tuple[int, int, Action]] = [
+    (10, 1, _register),
+    (2, 1, _revoke_person),
+    (6, 8, _publish),
+    (1, 1, _withdraw),
+    (8, 20, _request),
+    (4, 4, _decide_request),
+    (1, 2, _revoke_token),
+    (6, 30, _submit_task),
+    (16, 120, _work_on_task),
+    (2, 2, _receive_result),
+    (2, 1, _rotate),
+    (4, 4, _transfer),
+    (1, 6, market.define_union),
+    (1, 6, market.set_union_members),
+    (1, 6, market.claim_earnings),
+    (1, 12, market.quarrel),
 ]
-"""What clients do, and how often."""
+"""What clients do; how often, and how often where there is a market."""
+
+_ATTEMPTS = 4  # to find something that can be done, before somebody is registered
 
 
 class Clients:
@@ -258,6 +285,9 @@ class Clients:
         self._nonce = 0
         self._sent: list[tuple[bytes, bytes]] = []  # id and envelope, newest last
         self.reliable: dict[str, int] = {}  # with the power they began with
+        self.trading = False  # is most of what they do about tasks that cost something?
+        self.membership: Callable[[Application, Random, Sequence[str]], Signed] | None = None
+        """How who belongs is changed, where it changes."""
 
     def envelope(self, sender: str, message: Any, *, expires_in_ms: int = 60_000, chain_id: str = "") -> bytes:
         """A transaction signed with the key of this name; expiry counts from now."""
@@ -281,20 +311,40 @@ class Clients:
 
     def _act(self, node: SimNode) -> None:
         rng = self._rng
-        members = [item.descriptor.id for item in node.app.institutions()]
-        (action,) = rng.choices([action for _, action in ACTIONS], [weight for weight, _ in ACTIONS])
-        signed = self._govern(node.app, members) if self.reliable and rng.random() < _GOVERNING else None
-        signed = signed or action(node.app, rng, members) or _register(node.app, rng, members)
-        self.submit(node, self.envelope(*signed, expires_in_ms=rng.choice((500, 5_000, 60_000, 60_000))))
+        known = node.app.institutions()
+        active = [item.descriptor.id for item in known if item.status == MEMBER_STATUS_ACTIVE]
+        members = active if rng.random() < _BY_MEMBERS else [item.descriptor.id for item in known]
+        weights = [often if self.trading else usual for usual, often, _ in ACTIONS]
+        governing = _CHANGING if self.membership is not None else _GOVERNING
+        signed = self._govern(node.app, members) if self.reliable and rng.random() < governing else None
+        for _, _, action in rng.choices(ACTIONS, weights, k=_ATTEMPTS):
+            signed = signed or action(node.app, rng, members)
+        sender, message = signed or _register(node.app, rng, members)
+        if "/" not in sender:
+            sender = self.node_key_name(node.app, sender)
+        self.submit(node, self.envelope(sender, message, expires_in_ms=rng.choice((500, 5_000, 60_000, 60_000))))
+
+    def node_key_name(self, app: Application, institution: str) -> str:
+        """Of the node key that the ledger names for a member now."""
+        in_force = app.institution(institution).descriptor.node_key
+        names = [node_key_name(institution, number) for number in range(NODE_KEYS)]
+        return next((name for name in names if key(name).public_key == in_force), institution)
 
     def _govern(self, app: Application, members: Sequence[str]) -> Signed:
         """A ballot on what is open, or a proposal: of another power for a member, or of a parameter."""
         rng = self._rng
-        pending = [proposal.id for proposal in app.proposals() if proposal.status == PROPOSAL_STATUS_OPEN]
+        pending = [proposal for proposal in app.proposals() if proposal.status == PROPOSAL_STATUS_OPEN]
         sender = f"{rng.choice(members)}/{OPERATOR}"
         if pending and rng.random() < 0.9:
             choice = rng.choice((CHOICE_YES, CHOICE_YES, CHOICE_YES, CHOICE_NO))
-            return sender, CastBallot(proposal_id=rng.choice(pending), choice=choice)
+            chosen = rng.choice(pending)
+            cast = {ballot.institution for ballot in chosen.ballots}
+            waiting = [name for name in members if name not in cast]
+            if waiting and rng.random() < 0.8:
+                sender = f"{rng.choice(waiting)}/{OPERATOR}"
+            return sender, CastBallot(proposal_id=chosen.id, choice=choice)
+        if self.membership is not None and rng.random() < 0.8:
+            return self.membership(app, rng, members)
         name, power = rng.choice(sorted(self.reliable.items()))
         action = rng.choice(
             (

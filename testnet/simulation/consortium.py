@@ -14,6 +14,8 @@ from testnet.simulation.world import START_MS
 
 OPERATOR, ANALYST = "operator", "analyst"
 VALIDATOR_KEYS = 4  # of each institution
+NODE_KEYS = 3
+FUND_BP, TASK_FEE = 500, 3
 
 
 @cache
@@ -25,6 +27,11 @@ def key(name: str) -> SigningKey:
 def validator_key(institution: str, number: int) -> SigningKey:
     """The key that it begins with (0), or one of those that it may rotate to; a node holds them all."""
     return key(f"{institution} validator" + (f" {number}" if number else ""))
+
+
+def node_key_name(institution: str, number: int) -> str:
+    """The name of the key that its node begins with (0), or of one that it may rotate to."""
+    return institution + (f" node {number}" if number else "")
 
 
 def person(name: str, *roles: Role.ValueType, key_name: str = "") -> Person:
@@ -49,7 +56,8 @@ def descriptor(name: str, number: int, power: int, people: Sequence[Person]) -> 
 
 
 @cache
-def _member(number: int, power: int) -> InstitutionDescriptor:
+def member(number: int, power: int) -> InstitutionDescriptor:
+    """Of member v0, v1, …, with an operator and an analyst."""
     name = f"v{number}"
     people = [person(f"{name}/{OPERATOR}", ROLE_OPERATOR), person(f"{name}/{ANALYST}", ROLE_ANALYST)]
     return descriptor(name, number, power, people)
@@ -62,9 +70,9 @@ def genesis(powers: Sequence[int]) -> Genesis:
     chosen.accept_window_ms = 2_000
     chosen.run_window_ms = 4_000
     chosen.heartbeat_ms = 3_000
-    members = [_member(number, power) for number, power in enumerate(powers)]
-    chosen.computing_share_bp, chosen.coordinator_share_bp, chosen.fund_share_bp = 1_001, 333, 500
+    members = [member(number, power) for number, power in enumerate(powers)]
+    chosen.computing_share_bp, chosen.coordinator_share_bp, chosen.fund_share_bp = 1_001, 333, FUND_BP
     chosen.settlement_delay_ms = 1_000
-    chosen.task_fee, chosen.request_fee = 3, 1
+    chosen.task_fee, chosen.request_fee = TASK_FEE, 1
     budgets = {f"person:{member.id}/{ANALYST}": 1_000 for member in members}
     return genesis_file.join("sim", START_MS, members, chosen, budgets)

@@ -43,7 +43,12 @@ class Faults:
         trapping = twins and rng.random() < 0.7
         processes: list[tuple[float, Callable[[], None], int, int]] = [
             # probability, what, and between how many milliseconds
-            (1.0, self._client, 20, rng.choice((100, 400, 1_500))),
+            (
+                1.0,
+                self._client,
+                20,
+                rng.choice((60, 100, 200) if clients.trading or clients.membership else (100, 400, 1_500)),
+            ),
             (0.9, self._change_weather, 1_000, 4_000),
             (0.0 if trapping else 0.7, self._partition, 800, 4_000),
             (0.7, self._crash_one, 300, rng.choice((1_000, 4_000))),
@@ -174,7 +179,7 @@ class Faults:
     def _restart(self) -> None:
         """Whoever keeps services running does so for ever."""
         for node in self._nodes:
-            if not node.up and node.name not in self._restarting and node not in self._dead:
+            if not node.up and node.invited and node.name not in self._restarting and node not in self._dead:
                 self._restarting.add(node.name)
                 self._world.schedule(self._rng.choice((10, 200, 1_500)), self._starter(node))
         self._world.schedule(self._rng.randint(100, 300), self._restart)

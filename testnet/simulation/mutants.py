@@ -17,15 +17,18 @@ from unittest.mock import patch
 
 import click
 
+from governance import sharing
 from koinon.errors import Corrupt
+from koinon.v1.consensus_pb2 import Validator
 from koinon.validators import ValidatorSet
 from node import engine as engine_module
-from node import gossip
+from node import gossip, snapshot
 from node.application import Application
 from node.catch_up import CatchUp
 from node.consensus.core import Core
 from node.consensus.messages import NO_ROUND, VoteType
 from node.consensus.votes import VoteKeeper
+from node.contracts import accounts, membership, tables
 from node.engine import Engine
 from node.intake import Intake
 from node.journal import Journal
@@ -179,6 +182,53 @@ def _believed(before: Callable[..., Any]) -> Callable[..., Any]:
     return verify
 
 
+def _whatever_its_status(before: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda state: ValidatorSet.of(
+        Validator(institution=item.descriptor.id, public_key=item.descriptor.validator_key, power=item.descriptor.power)
+        for item in tables.INSTITUTIONS.scan(state)
+        if item.descriptor.power and item.descriptor.validator_key
+    )
+
+
+def _with_its_power(before: Callable[..., None]) -> Callable[..., None]:
+    def readmit(context: Any, institution: str) -> None:
+        power = tables.INSTITUTIONS.get(context.state, institution).descriptor.power
+        before(context, institution)
+        member = tables.INSTITUTIONS.get(context.state, institution)
+        member.descriptor.power = power
+        tables.INSTITUTIONS.put(context.state, institution, member)
+
+    return readmit
+
+
+def _at_once(before: Callable[..., None]) -> Callable[..., None]:
+    def admit(context: Any, descriptor: Any, power: int) -> None:
+        before(context, descriptor, power)
+        member = tables.INSTITUTIONS.get(context.state, descriptor.id)
+        member.descriptor.power = power
+        tables.INSTITUTIONS.put(context.state, descriptor.id, member)
+
+    return admit
+
+
+def _twice(before: Callable[..., None]) -> Callable[..., None]:
+    def end(context: Any, escrow: Any, *arguments: Any) -> None:
+        status = escrow.status
+        before(context, escrow, *arguments)
+        escrow.status = status
+        before(context, escrow, *arguments)
+
+    return end
+
+
+def _paid_anyway(before: Callable[..., None]) -> Callable[..., None]:
+    return lambda context, escrow_id: accounts.settle(context, escrow_id, [(accounts.FUND, 1)])
+
+
+def _without_fund(before: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda shares: [(account, points) for account, points in before(shares) if account != accounts.FUND]
+
+
 MUTANTS: Sequence[Mutant] = (
     Mutant(
         "a quorum of two thirds, not more",
@@ -212,6 +262,13 @@ MUTANTS: Sequence[Mutant] = (
     Mutant("records are logged last first", AuditLog, "append", _last_first),
     Mutant("one liar is believed to be ahead", CatchUp, "is_behind", _believes_anyone, slow=True),
     Mutant("what was lost is not sent again", gossip, "missing", constant([])),
+    Mutant("a snapshot is not held against the header", snapshot, "compare", constant(None)),
+    Mutant("the suspended go on voting", membership, "validators", _whatever_its_status),
+    Mutant("the readmitted vote at once", membership, "readmit", _with_its_power, slow=True),
+    Mutant("the admitted vote at once", membership, "admit", _at_once, slow=True),
+    Mutant("an escrow is settled twice", accounts, "_end", _twice, slow=True),
+    Mutant("what failed is paid for", accounts, "refund", _paid_anyway, slow=True),
+    Mutant("the fund is forgotten", sharing, "payouts", _without_fund, slow=True),
 )
 
 

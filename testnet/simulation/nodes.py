@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -20,10 +21,13 @@ from node.engine import Engine, EngineConfig
 from node.journal import Journal
 from node.ledger.blocks import ParsedBlock
 from node.ports import Wake
+from node.store.memory import MemoryStore
 from node.store.validator_history import ValidatorHistory
 from testnet.simulation.checkers import Checkers, Violation
 from testnet.simulation.consortium import VALIDATOR_KEYS, validator_key
 from testnet.simulation.disk import Disk
+from testnet.simulation.snapshots import MESSAGES as SNAPSHOT_MESSAGES
+from testnet.simulation.snapshots import SimSnapshots
 from testnet.simulation.world import World
 
 if TYPE_CHECKING:
@@ -56,10 +60,14 @@ class SimNode:
         self.key = key
         self.attacker = attacker
         self.crashes = 0
+        self.restorations = 0  # ledgers made from snapshots
         self.repairs = 0  # what an operator removed, as an error's hint said
         self.clock_skew_ms = 0
         self.busy_until_ms = 0  # paused, or waiting for its disk
         self.committed: list[bytes] = []  # block hashes announced by this node, by height
+        self.restored_height = 0  # of the snapshot that its ledger began with
+        self.invited = True  # does the ledger let it in? Until then it is not started
+        self.snapshots: SimSnapshots | None = None
         self.engine: Engine | None = None
         self.disk = Disk(self.world.random(f"disk of {name}"), self.operation)
         self.config = EngineConfig(
@@ -75,7 +83,7 @@ class SimNode:
         self.pool: dict[bytes, tuple[bytes, int]] = {}  # by transaction id: envelope and expiry
         self.lives = 0
         self._genesis = genesis
-        self._checkers = checkers
+        self.checkers = checkers
         self._operations_left: int | None = None  # before the next crash
         Journal.create(self.disk.wal, key.public_key)
 
@@ -121,7 +129,10 @@ class SimNode:
             self.engine = engine
             if self.attacker is not None:
                 self.attacker.arm(self)
-            self._checkers.on_start(self)
+            self.checkers.on_start(self)
+            if self.network.snapshots:
+                self.snapshots = SimSnapshots(self, self._genesis, _Log(self))
+                engine.wait_for_snapshot(engine.chain.height == 0)
             engine.start()
 
         self.enter(make)
@@ -188,14 +199,13 @@ class SimNode:
         if "write-ahead log" in error.message and self.disk.wal_is_damaged:
             self.disk.lose_wal()
         elif self.disk.damaged:
-            self.disk.lose_store()
-            self.committed = []
+            self.lose_store()
         else:
             raise Violation(f"{self.name} finds damage where there is none: {error.message}") from error
         self.repairs += 1
 
     def _end(self) -> None:
-        self.engine = None
+        self.engine = self.snapshots = None
         self.lives += 1
         self._operations_left = None
 
@@ -217,7 +227,24 @@ class SimNode:
     def lose_store(self) -> None:
         """While it is down: the ledger is gone, the write-ahead log is there."""
         self.disk.lose_store()
-        self.committed = []
+        self.committed, self.restored_height = [], 0
+
+    def adopt_restored(self, store: MemoryStore, height: int) -> None:
+        """The ledger is replaced by one made from a snapshot of this height, and the process starts again."""
+        self.stop()
+        self.disk.files = (self.disk.files[0], store)
+        self.disk.damaged.clear()
+        if self.correct:
+            self.checkers.on_restored(self, height)
+        else:
+            self.committed = [b""] * height
+        self.restored_height = height
+        self.restorations += 1
+        self.start()
+
+    def knows(self, height: int) -> bool:
+        """Has a correct node announced the block at this height?"""
+        return height in self.checkers.chain.decided
 
     # --- ports: clock, transport, pool, listener
 
@@ -237,7 +264,7 @@ class SimNode:
                 for delay_ms, changed in self.attacker.outgoing(self, institution, message):
                     self.post(institution, changed, delay_ms)
             return
-        self._checkers.on_send(self, message)
+        self.checkers.on_send(self, message)
         data = message.SerializeToString()
         for institution in institutions:
             self.operation()
@@ -245,7 +272,7 @@ class SimNode:
 
     def post(self, institution: str, message: DeliverRequest, delay_ms: int = 0) -> None:
         """Send as it is: what attackers do."""
-        self._checkers.on_send(self, message)
+        self.checkers.on_send(self, message)
         self.network.send(self, institution, message.SerializeToString(), self.disk.spent_ms + delay_ms)
 
     def __len__(self) -> int:
@@ -260,9 +287,11 @@ class SimNode:
         for expired in [name for name, (_, expiry) in self.pool.items() if expiry <= block.header.time_ms]:
             del self.pool[expired]
         if self.attacker is None:
-            self._checkers.on_committed(self, height, finalized)
+            self.checkers.on_committed(self, height, finalized)
         else:
             self.committed.append(block.value.block_hash)
+        if self.snapshots is not None:
+            self.snapshots.on_committed(height)
 
     # --- inputs
 
@@ -279,9 +308,13 @@ class SimNode:
             self.enter(lambda: self._admit(message.transactions.envelopes))
             return
 
+        if self.snapshots is not None and message.WhichOneof("message") in SNAPSHOT_MESSAGES:
+            self.enter(partial(self.snapshots.received, sender, message))
+            return
+
         def receive() -> None:
             engine.on_message(sender, message)
-            self._checkers.on_delivery(self, message)
+            self.checkers.on_delivery(self, message)
 
         self.enter(receive)
 
@@ -318,6 +351,7 @@ class Network:
         self.world = world
         self.nodes: dict[str, SimNode] = {}
         self.institutions: list[str] = []
+        self.snapshots = False  # do nodes cut and fetch them?
         self.overheard: list[bytes] = []  # what a faulty member could replay or deform
 
     def add(self, node: SimNode) -> None:

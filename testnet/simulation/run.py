@@ -14,6 +14,7 @@ from testnet.simulation.checkers import Checkers, Violation
 from testnet.simulation.clients import Clients
 from testnet.simulation.consortium import genesis, key
 from testnet.simulation.faults import Faults
+from testnet.simulation.membership import Membership
 from testnet.simulation.nodes import Network, SimNode
 from testnet.simulation.signatures import remembered
 from testnet.simulation.world import World
@@ -52,6 +53,13 @@ class Report:
     equivocations: int  # that were sent
     accused: int  # offences on the ledger
     regained: int  # nodes that lost their signing state and vote again
+    admitted: int
+    excluded: int  # suspended, removed or left
+    empowered: int  # that took up power, or were given another
+    restored: int  # ledgers made from snapshots
+    paid: int  # escrows settled
+    refunded: int
+    disputes: int  # decided
 
 
 def consortium(
@@ -102,11 +110,16 @@ def _run(seed: int) -> Report:
     for node in nodes:
         world.schedule(rng.randint(0, 300), node.start)
 
+    theme = rng.random()
+    network.snapshots = "snapshot forger" in attackers.values() or rng.random() < (0.7 if theme > 0.65 else 0.2)
+    clients.trading = theme < 0.25
+    newcomers = [_newcomer(world, network, clients, powers, expendable)] if theme > 0.65 else []
     world.run(400)
     faults = Faults(world, network, checkers, clients, victim)
     world.run(rng.randint(*_SAFETY_MS))
     faults.heal(dead)
-    core = [node for node in correct if node not in dead]
+    members = checkers.contents.members
+    core = [node for node in (*correct, *newcomers) if node not in dead and members.follows(node.institution)]
     _demand_progress(world, clients, core, checkers)
     regained = _demand_votes(world, victim) if victim is not None else 0
     checkers.finish([node for node in core if node.up])
@@ -132,7 +145,30 @@ def _run(seed: int) -> Report:
         equivocations=len(checkers.conduct.equivocations),
         accused=len(checkers.contents.accused),
         regained=regained,
+        admitted=members.counted["institution.joined"],
+        excluded=sum(members.counted[f"institution.{how}"] for how in ("suspended", "removed", "left")),
+        empowered=members.counted["institution.empowered"],
+        restored=sum(node.restorations for node in network.nodes.values()),
+        paid=members.counted["escrow.settled"],
+        refunded=members.counted["escrow.refunded"],
+        disputes=members.counted["dispute.decided"],
     )
+
+
+def _newcomer(
+    world: World, network: Network, clients: Clients, powers: Sequence[int], expendable: Sequence[int]
+) -> SimNode:
+    """A node that its members may let in. They may also exclude some: whose power the correct ones can spare."""
+    index, rng = len(powers), world.random("newcomer")
+    name, some = f"v{index}", network.nodes[next(iter(network.nodes))]
+    node = SimNode(network, name, name, key(f"{name} validator"), genesis(tuple(powers)), some.checkers)
+    network.add(node)
+    faulty = sum(powers[each] for each in expendable)
+    others = [each for each in range(index) if each not in expendable and 3 * faulty < sum(powers) - powers[each]]
+    excludable = [*expendable, *rng.sample(others, min(1, len(others)))]
+    changing = Membership(world, network, clients, node, index, [f"v{each}" for each in excludable])
+    clients.membership = changing.propose
+    return node
 
 
 def _expendable(powers: Sequence[int], order: Sequence[int]) -> list[int]:
@@ -147,8 +183,8 @@ def _expendable(powers: Sequence[int], order: Sequence[int]) -> list[int]:
 def _demand_progress(world: World, clients: Clients, core: Sequence[SimNode], checkers: Checkers) -> None:
     """Everyone of the core decides new blocks, one with a transaction that a client repeats; offenders are accused."""
     goal = max(checkers.chain.decided, default=0) + HEIGHTS_AFTER_HEALING
-    rng = world.random("progress")
-    wanted = clients.registration(rng.choice(core).institution)
+    rng, members = world.random("progress"), checkers.contents.members
+    wanted = clients.registration(rng.choice([node for node in core if members.belongs(node.institution)]).institution)
     name = identify(wanted)
 
     def reached() -> bool:

@@ -7,23 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from koinon.v1.governance_pb2 import CHOICE_YES, CastBallot, Propose, SuspendInstitution
+from koinon.v1.governance_pb2 import Action as GovernanceAction
+from koinon.v1.identity_pb2 import BeginVoting
 from testnet.simulation.attackers.attacker import Attacker
 from testnet.simulation.attackers.false_polka import FalsePolka
+from testnet.simulation.attackers.snapshot_forger import SnapshotForger
 from testnet.simulation.attackers.twin import Twin
 from testnet.simulation.checkers import Checkers, Violation
 from testnet.simulation.clients import Clients
 from testnet.simulation.nodes import Network, SimNode
 from testnet.simulation.run import consortium
 from testnet.simulation.signatures import remembered
+from testnet.simulation.snapshots import EVERY_BLOCKS
 from testnet.simulation.world import Weather, World
 
 _EXACT = Weather(min_delay_ms=1, mean_delay_ms=0)
 _BOUND_MS = 60_000
+_STATE_FORGED = 4  # a seed by which the forger makes up another state
 
 
-def _four(attackers: dict[int, type[Attacker]]) -> tuple[World, Network, Checkers, Clients]:
+def _four(attackers: dict[int, type[Attacker]], seed: int = 0) -> tuple[World, Network, Checkers, Clients]:
     """Four members on a calm day."""
-    world = World(0)
+    world = World(seed)
     world.weather = _EXACT
     network, checkers, clients = consortium(world, (1, 1, 1, 1), attackers)
     for node in network.nodes.values():
@@ -104,11 +110,60 @@ def _locked_and_the_proposer_dies() -> None:
     _peace(world, network, checkers, [first, second, unaware])
 
 
+def _joins_by_snapshot(forger: bool) -> None:
+    """v0 lost its ledger, and hears v3 first, alone: by a snapshot of whatever v3 says, it must become what all are."""
+    world, network, checkers, clients = _four({3: SnapshotForger} if forger else {}, _STATE_FORGED)
+    network.snapshots = True
+    joiner, *others = network.nodes.values()
+    for node in others:
+        node.stop()
+        node.start()
+    for _ in range(3 * EVERY_BLOCKS):
+        clients.submit(others[0], clients.registration("v1"))
+        world.run(200)
+    joiner.stop()
+    joiner.lose_store()
+    world.severed.update((node.name, joiner.name) for node in others[:2])
+    joiner.start()
+    world.run(6_000)  # it waits for the others' offers as long as it may
+    _peace(world, network, checkers, [joiner, *others[:2]])
+    if not forger and not joiner.restorations:
+        raise Violation("nobody joined by a snapshot")
+
+
+def _suspended_it_does_not_vote() -> None:
+    """v3 is suspended by ballots; what its node, and its operator, go on saying does not make it a voter again."""
+    world, network, checkers, clients = _four({})
+    action = GovernanceAction(suspend=SuspendInstitution(institution="v3", reason="a scenario"))
+    propose = Propose(title="Suspend v3", reason="a scenario", actions=[action])
+    name = clients.submit(network.nodes["v0"], clients.envelope("v0/operator", propose))
+    world.run(1_000)
+    info = network.nodes["v0"].app.transaction(name)
+    if info is None or not info.created:
+        raise Violation("nobody can propose")
+    for voter in ("v0", "v1", "v2"):
+        clients.submit(
+            network.nodes[voter],
+            clients.envelope(f"{voter}/operator", CastBallot(proposal_id=info.created[0], choice=CHOICE_YES)),
+        )
+        world.run(500)
+    for node in network.nodes.values():
+        begin = clients.envelope("v3", BeginVoting(height=len(node.committed)))
+        clients.submit(node, begin)
+        world.run(500)
+    _peace(world, network, checkers, list(network.nodes.values()))
+    if "v3" in checkers.chain.voters[max(checkers.chain.voters)]:
+        raise Violation("v3 is suspended and votes")
+
+
 SCENARIOS: dict[str, Callable[[], None]] = {
     "decided and cut off": lambda: _decided_and_cut_off(Twin),
     "decided and cut off, with lies about a polka": lambda: _decided_and_cut_off(FalsePolka),
     "decided and cut off, and a ledger is lost": lambda: _decided_and_cut_off(Twin, loses_ledger=True),
     "locked, and the proposer dies": _locked_and_the_proposer_dies,
+    "joining by a snapshot": lambda: _joins_by_snapshot(forger=False),
+    "joining by a snapshot that is forged": lambda: _joins_by_snapshot(forger=True),
+    "suspended, and it goes on": _suspended_it_does_not_vote,
 }
 
 

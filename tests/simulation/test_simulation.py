@@ -28,7 +28,10 @@ def test_nothing_that_must_not_happen_happens(reports: list[Report]) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    ["later_rounds", "crashes", "partitions", "lost_disks", "regained", "equivocations", "accused", "set_changes"],
+    [
+        *("later_rounds", "crashes", "partitions", "lost_disks", "regained", "equivocations", "accused", "set_changes"),
+        *("admitted", "empowered", "excluded", "restored", "paid", "refunded"),
+    ],
 )
 def test_the_faults_were_really_there(reports: list[Report], fault: str) -> None:
     assert sum(getattr(report, fault) for report in reports) > 0

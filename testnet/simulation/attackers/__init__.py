@@ -13,6 +13,7 @@ from testnet.simulation.attackers.foul_proposer import FoulProposer
 from testnet.simulation.attackers.garbage import Garbage
 from testnet.simulation.attackers.late import Late
 from testnet.simulation.attackers.silent import Silent
+from testnet.simulation.attackers.snapshot_forger import SnapshotForger
 from testnet.simulation.attackers.twin import Twin
 from testnet.simulation.attackers.withholder import Withholder
 from testnet.simulation.attackers.wrong_height import WrongHeight
@@ -30,6 +31,7 @@ ATTACKERS: dict[str, type[Attacker]] = {
     "garbage": Garbage,
     "late": Late,
     "silent": Silent,
+    "snapshot forger": SnapshotForger,
     "twin": Twin,
     "withholder": Withholder,
     "wrong height": WrongHeight,

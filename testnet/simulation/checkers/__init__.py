@@ -5,6 +5,8 @@ Nothing of the production arithmetic is imported: a mistake there must not hide 
 - ``chain``: agreement, one chain, certificates of the right validators, durability
 - ``contents``: transactions, audit log, state
 - ``points``: balances and escrow, from the audit log alone
+- ``settlement``: what tasks cost, from the audit log alone
+- ``members``: who votes, from the audit log alone
 - ``conduct``: what nodes say in their own names
 """
 
@@ -18,8 +20,11 @@ from koinon.v1.peer_pb2 import DeliverRequest
 from node.abci import AppHashes, Finalized
 from testnet.simulation.checkers.chain import Chain
 from testnet.simulation.checkers.conduct import Conduct
-from testnet.simulation.checkers.contents import Contents
+from testnet.simulation.checkers.contents import Contents, state_commitment
+from testnet.simulation.checkers.members import Members
+from testnet.simulation.checkers.settlement import Settlement
 from testnet.simulation.checkers.violation import Violation
+from testnet.simulation.consortium import FUND_BP, TASK_FEE
 
 if TYPE_CHECKING:
     from testnet.simulation.nodes import SimNode
@@ -33,7 +38,7 @@ class Checkers:
     def __init__(self, chain_id: str, validators: Sequence[pb.Validator], faulty: Collection[str] = ()) -> None:
         """``faulty``: the institutions that attack; of them nothing is demanded."""
         self.chain = Chain(chain_id, validators)
-        self.contents = Contents(faulty)
+        self.contents = Contents(faulty, Members(validators), Settlement(FUND_BP, TASK_FEE))
         self.conduct = Conduct(chain_id, self.chain, faulty)
         self.on_first_decision: Callable[[SimNode], None] | None = None  # an adversary watches too
 
@@ -52,6 +57,7 @@ class Checkers:
             self._check(node, height, hashes, node.validators.at(height + 2).to_proto())
         if info.height > announced:
             self._check(node, info.height, info.hashes, info.validators)
+        self.chain.check_state(node, info)
 
     def on_committed(self, node: SimNode, height: int, finalized: Finalized) -> None:
         if not node.correct:
@@ -74,6 +80,13 @@ class Checkers:
         node.committed.append(self.chain.decided[height])
         if first:
             self.contents.check(node, height, block, hashes)
+            self.contents.members.compare(height, self.chain.voters[height + 2].values())
+
+    def on_restored(self, node: SimNode, height: int) -> None:
+        """The node's ledger is now made from a snapshot of this height, which others announced."""
+        if state_commitment(node) != self.chain.state_commitment(height):
+            raise Violation(f"{node.name} restored another state than that after block {height}")
+        node.committed = [self.chain.decided[number] for number in range(1, height + 1)]
 
     def on_send(self, node: SimNode, message: DeliverRequest) -> None:
         self.conduct.on_send(node, message)

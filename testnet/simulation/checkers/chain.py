@@ -11,7 +11,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from koinon.v1 import consensus_pb2 as pb
-from node.abci import AppHashes
+from node.abci import AppHashes, AppInfo
 from testnet.simulation.checkers.violation import Violation
 
 if TYPE_CHECKING:
@@ -58,6 +58,19 @@ class Chain:
         self._check_header(height, pb.Header.FromString(block.header))
         self.rounds[height] = commit.round
         return True
+
+    def check_state(self, node: SimNode, info: AppInfo) -> None:
+        """What a process begins with, wherever it has it from, is what the block at its height made."""
+        known = self._hashes.get(info.height, info.hashes)
+        if info.hashes != known:
+            raise Violation(f"{node.name} begins with another state, log or results than block {info.height} left")
+        voters = {validator.institution: validator for validator in info.validators}
+        if self.voters.get(info.height + 2, voters) != voters:
+            raise Violation(f"{node.name} begins with other validators than block {info.height} left")
+
+    def state_commitment(self, height: int) -> bytes:
+        """Of the state after the block at this height, as all say."""
+        return self._hashes[height].state_commitment
 
     def _check_certificate(self, node: SimNode, height: int, block_hash: bytes, commit: pb.Commit) -> None:
         if (commit.height, commit.block_hash) != (height, block_hash):

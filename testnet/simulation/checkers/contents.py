@@ -13,7 +13,9 @@ from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.points_pb2 import Account, Supply
 from koinon.v1.transaction_pb2 import Envelope
 from node.abci import AppHashes
+from testnet.simulation.checkers.members import Members
 from testnet.simulation.checkers.points import Points
+from testnet.simulation.checkers.settlement import Settlement
 from testnet.simulation.checkers.violation import Violation
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ _LANES = 1024
 class Contents:
     """Transactions, audit records and state of the one chain."""
 
-    def __init__(self, faulty: Collection[str]) -> None:
+    def __init__(self, faulty: Collection[str], members: Members, settlement: Settlement) -> None:
         self.made: set[bytes] = set()  # envelopes that somebody signed
         self.included: dict[bytes, int] = {}  # transaction id: height
         self.told: dict[bytes, tuple[int, bytes]] = {}  # transaction id: what a node told its client
@@ -34,6 +36,8 @@ class Contents:
         self._leaves: list[bytes] = []  # hashes of all audit records
         self._height = 0
         self._points = Points()
+        self._settlement = settlement
+        self.members = members
 
     def check(self, node: SimNode, height: int, block: pb.Block, hashes: AppHashes) -> None:
         """The block at ``height``, when the first node has executed it."""
@@ -72,6 +76,8 @@ class Contents:
                 raise Violation(f"audit record {index} of block {height} says {record.index} and {record.height}")
             self._leaves.append(hashlib.sha256(b"\0" + data).digest())
             self._points.check(record)
+            self._settlement.check(record)
+            self.members.check(record)
         if hashes.audit_root != tree_root(self._leaves):
             raise Violation(f"the audit log of block {height} is not the old one and what was added")
         self._height = height
@@ -85,7 +91,10 @@ class Contents:
         for node in nodes:
             info = node.app.info()
             for name, answer in self.told.items():
-                if info.height >= answer[0] and node.app.result(name) != answer:
+                if info.height < answer[0]:
+                    continue
+                unknown = (None,) if answer[0] <= node.restored_height else ()  # results are in no snapshot
+                if node.app.result(name) not in (answer, *unknown):
                     raise Violation(f"{node.name} has lost transaction {name.hex()}, which was told to be in a block")
             for index, leaf in enumerate(self._leaves[: info.hashes.audit_size]):
                 data = node.app.audit_log.record(index)
