@@ -24,6 +24,7 @@ from governance import taxonomy
 from koinon import prices, trail
 from koinon.errors import Exhausted, InvalidInput, KoinonError, NotFound, Unavailable
 from koinon.trail import Dimension
+from koinon.v1 import governance_pb2
 from koinon.v1.access_pb2 import AccessRequest, Token
 from koinon.v1.audit_pb2 import AuditRecord, RecordFilter
 from koinon.v1.catalog_pb2 import (
@@ -34,6 +35,7 @@ from koinon.v1.catalog_pb2 import (
 )
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
+from koinon.v1.governance_pb2 import GovernanceProposal
 from koinon.v1.task_pb2 import Task
 from node import audit_index
 from node import read_schema as schema
@@ -183,6 +185,14 @@ class ReadModel:
                     rows[schema.INSERT_TOKEN].append((record.index, name, token.holder, token.dataset, token.status))
                 else:
                     rows[schema.UPDATE_TOKEN].append((token.status, name))
+            case "proposal":
+                proposal = self._ledger.proposal(name)
+                if new:
+                    rows[schema.INSERT_PROPOSAL].append((record.index, name, proposal.status))
+                else:
+                    rows[schema.UPDATE_PROPOSAL].append((proposal.status, name))
+            case "application":
+                rows[schema.PUT_APPLICATION].append((name, self._ledger.application(name).status))
             case "task":
                 task = self._ledger.task(name)
                 if new:
@@ -390,6 +400,27 @@ class ReadModel:
         if institution:
             where.add("seq IN (SELECT seq FROM involved WHERE institution = ?)", institution)
         return self._newest("SELECT seq, id FROM disputes", where, page_size, page_token, self._ledger.dispute)
+
+    def proposals(
+        self, *, status: int = 0, id_prefix: str = "", page_size: int, page_token: str = ""
+    ) -> tuple[list[GovernanceProposal], str]:
+        """Proposals, newest first, and the token of the next page."""
+        where = Where()
+        where.equal(status=status)
+        where.begins(id_prefix)
+        return self._newest("SELECT seq, id FROM proposals", where, page_size, page_token, self._ledger.proposal)
+
+    def applications(
+        self, *, status: int = 0, institution: str = "", page_size: int, page_token: str = ""
+    ) -> tuple[list[governance_pb2.Application], str]:
+        """Applications for membership, ascending by institution, and the token of the next page: where it goes on."""
+        where = Where()
+        where.equal(status=status, id=institution)
+        if page_token:
+            where.add("id > ?", page_token)
+        rows = self._select("SELECT id FROM applications", where, "ORDER BY id LIMIT ?", page_size + 1)
+        page = [self._ledger.application(name) for (name,) in rows[:page_size]]
+        return page, page[-1].descriptor.id if len(rows) > page_size else ""
 
     def tasks(
         self, *, asker: str = "", institution: str = "", status: int = 0, page_size: int, page_token: str = ""

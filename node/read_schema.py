@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from node import audit_index
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # What a crash loses is read from the ledger again, and damage is noticed: no need to wait for the disk.
 PRAGMA = "PRAGMA synchronous = OFF"
@@ -43,6 +43,10 @@ CREATE TABLE matches (institution TEXT, seq INTEGER, PRIMARY KEY (institution, s
 CREATE TABLE disputes (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, about TEXT NOT NULL, status INTEGER NOT NULL);
 CREATE INDEX disputes_by_subject ON disputes (about);
 CREATE TABLE involved (institution TEXT, seq INTEGER, PRIMARY KEY (institution, seq)) WITHOUT ROWID;
+CREATE TABLE proposals (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, status INTEGER NOT NULL);
+CREATE INDEX proposals_by_status ON proposals (status);
+CREATE TABLE applications (id TEXT PRIMARY KEY, status INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX applications_by_status ON applications (status);
 CREATE TABLE tasks (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, asker TEXT NOT NULL, status INTEGER NOT NULL);
 CREATE INDEX tasks_by_asker ON tasks (asker);
 CREATE TABLE postings (account TEXT, idx INTEGER, PRIMARY KEY (account, idx)) WITHOUT ROWID;
@@ -68,6 +72,9 @@ INSERT_MATCH = "INSERT OR IGNORE INTO matches SELECT ?, seq FROM demands WHERE i
 INSERT_DISPUTE = "INSERT INTO disputes VALUES (?, ?, ?, ?)"
 UPDATE_DISPUTE = "UPDATE disputes SET status = ? WHERE id = ?"
 INSERT_INVOLVED = "INSERT INTO involved VALUES (?, ?)"
+INSERT_PROPOSAL = "INSERT INTO proposals VALUES (?, ?, ?)"
+UPDATE_PROPOSAL = "UPDATE proposals SET status = ? WHERE id = ?"
+PUT_APPLICATION = "INSERT OR REPLACE INTO applications VALUES (?, ?)"
 INSERT_TASK = "INSERT INTO tasks VALUES (?, ?, ?, ?)"
 UPDATE_TASK = "UPDATE tasks SET status = ? WHERE id = ?"
 INSERT_POSTING = "INSERT INTO postings VALUES (?, ?)"
@@ -93,6 +100,9 @@ STATEMENTS = (
     INSERT_DISPUTE,
     UPDATE_DISPUTE,
     INSERT_INVOLVED,
+    INSERT_PROPOSAL,
+    UPDATE_PROPOSAL,
+    PUT_APPLICATION,
     INSERT_TASK,
     UPDATE_TASK,
     INSERT_PARTY,

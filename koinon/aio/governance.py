@@ -89,11 +89,16 @@ class Governance:
         connection = self._session.connection
         return await connection.call(connection.governance.GetConstitution, GetConstitutionRequest())
 
-    async def applications(self, *, status: str = "") -> list[Application]:
-        """Applications for membership in a state (empty: any), ascending by institution."""
+    async def applications(
+        self, *, status: str = "", institution: str = "", limit: int = DEFAULT_LIMIT
+    ) -> list[Application]:
+        """Applications for membership in a state, or of one institution (empty: any), ascending by institution."""
         connection = self._session.connection
-        request = ListApplicationsRequest(status=number(ApplicationStatus, status, "status of an application"))
-        return list((await connection.call(connection.governance.ListApplications, request)).applications)
+        wanted = number(ApplicationStatus, status, "status of an application")
+        request = ListApplicationsRequest(status=wanted, institution=institution)
+        return await self._session.pages(
+            connection.governance.ListApplications, request, lambda page: page.applications, limit
+        )
 
     async def apply(self, descriptor: InstitutionDescriptor, motivation: str) -> Application:
         """Hand in a would-be member's descriptor, as its sponsor. Operators only. Raises as ``propose``."""
@@ -108,9 +113,8 @@ class Governance:
         return await self._application(institution)
 
     async def _application(self, institution: str) -> Application:
-        for application in await self.applications():
-            if application.descriptor.id == institution:
-                return application
+        for application in await self.applications(institution=institution):
+            return application
         raise NotFound(f"{institution} has not applied", hint="koinon member applications lists who has")
 
     async def _complete(self, proposal: Propose) -> Propose:

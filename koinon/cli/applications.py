@@ -9,6 +9,7 @@ import click
 from koinon import did, genesis
 from koinon.cli import output
 from koinon.cli.app import invocation, tell
+from koinon.cli.arguments import limit_option
 from koinon.cli.member import member
 from koinon.display import plain, when
 from koinon.errors import NotFound
@@ -48,9 +49,10 @@ def withdraw_application(institution: str, reason: str) -> None:
 
 @member.command()
 @click.option("--status", type=click.Choice(words(ApplicationStatus)), default=None, help="Only those in this state.")
-def applications(status: str | None) -> None:
+@limit_option(50)
+def applications(status: str | None, limit: int) -> None:
     """List applications for membership."""
-    found = invocation().client.governance.applications(status=status or "")
+    found = invocation().client.governance.applications(status=status or "", limit=limit)
     if invocation().json:
         output.show_json([plain(one) for one in found])
         return
@@ -74,7 +76,7 @@ def show(institution: str) -> None:
     """Show one institution: its keys, power and ballot; or its application."""
     client = invocation().client
     found = next((each for each in client.members.institutions() if each.descriptor.id == institution), None)
-    asked = next((each for each in client.governance.applications() if each.descriptor.id == institution), None)
+    asked = next(iter(client.governance.applications(institution=institution)), None)
     if found is None and asked is None:
         raise NotFound(f"{institution} is no member and has not applied", hint="koinon member list shows who is")
     if invocation().json:

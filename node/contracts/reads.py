@@ -193,14 +193,14 @@ class Reads:
         """The version of the protocol that the next block follows, and what is scheduled."""
         return upgrades.protocol(self._state)
 
-    def proposals(self) -> list[GovernanceProposal]:
-        """Every proposal ever made, newest first."""
-        return sorted(tables.PROPOSALS.scan(self._state), key=lambda each: (-each.proposed_at_ms, each.id))
+    def pending_proposals(self) -> list[GovernanceProposal]:
+        """Open ones, and accepted ones that are not executed yet."""
+        return [tables.PROPOSALS.get(self._state, name) for name in tables.PENDING_PROPOSALS.under(self._state)]
 
     def proposal(self, proposal_id: str) -> GovernanceProposal:
         """Raises NotFound."""
         return tables.PROPOSALS.get(self._state, proposal_id)
 
-    def applications(self) -> list[Application]:
-        """Ascending by institution."""
-        return list(tables.APPLICATIONS.scan(self._state))
+    def application(self, institution: str) -> Application:
+        """The last one of a would-be member. Raises NotFound."""
+        return tables.APPLICATIONS.get(self._state, institution)

@@ -7,34 +7,32 @@ from typing import Any
 from grpc import aio
 
 from governance import constitution
-from koinon.errors import InvalidInput
-from koinon.v1 import governance_pb2, services_pb2, services_pb2_grpc
+from koinon.v1 import services_pb2, services_pb2_grpc
 from node.application import Application
+from node.read_model import ReadModel
 from node.rpc.bounds import page_size
 
 Context = aio.ServicerContext[Any, Any]
 
 
 class GovernanceService(services_pb2_grpc.GovernanceServiceServicer):
-    """Answers from the ledger itself; deciding is done by transactions."""
+    """Lists from the read model, all else from the ledger itself; deciding is done by transactions."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, read_model: ReadModel) -> None:
         self._application = application
+        self._read_model = read_model
 
     async def ListProposals(
         self, request: services_pb2.ListProposalsRequest, context: Context
     ) -> services_pb2.ListProposalsResponse:
-        found = [
-            proposal
-            for proposal in self._application.proposals()
-            if request.status in (0, proposal.status) and proposal.id.startswith(request.id_prefix)
-        ]
-        start, size = _start(found, request.page_token), page_size(request.page_size)
-        page = found[start : start + size]
+        proposals, next_page_token = self._read_model.proposals(
+            status=request.status,
+            id_prefix=request.id_prefix,
+            page_size=page_size(request.page_size),
+            page_token=request.page_token,
+        )
         return services_pb2.ListProposalsResponse(
-            proposals=page,
-            next_page_token=page[-1].id if start + size < len(found) else "",
-            members=self._members(),
+            proposals=proposals, next_page_token=next_page_token, members=self._members()
         )
 
     async def PreviewProposal(
@@ -66,23 +64,16 @@ class GovernanceService(services_pb2_grpc.GovernanceServiceServicer):
     async def ListApplications(
         self, request: services_pb2.ListApplicationsRequest, context: Context
     ) -> services_pb2.ListApplicationsResponse:
-        found = self._application.applications()
-        return services_pb2.ListApplicationsResponse(
-            applications=[each for each in found if request.status in (0, each.status)]
+        applications, next_page_token = self._read_model.applications(
+            status=request.status,
+            institution=request.institution,
+            page_size=page_size(request.page_size),
+            page_token=request.page_token,
         )
+        return services_pb2.ListApplicationsResponse(applications=applications, next_page_token=next_page_token)
 
     def _members(self) -> list[services_pb2.MemberStanding]:
         return [
             services_pb2.MemberStanding(institution=institution, weight=weight)
             for institution, weight in self._application.ballot_weights().items()
         ]
-
-
-def _start(found: list[governance_pb2.GovernanceProposal], page_token: str) -> int:
-    """Where a page begins: after the proposal that ended the one before. Raises InvalidInput."""
-    if not page_token:
-        return 0
-    for index, proposal in enumerate(found):
-        if proposal.id == page_token:
-            return index + 1
-    raise InvalidInput("the page token is not one this node gave out", hint="start again from the first page")

@@ -51,7 +51,7 @@ def services(
         "AccessService": AccessService(read_model),
         "DemandService": DemandService(read_model),
         "DisputeService": DisputeService(read_model),
-        "GovernanceService": GovernanceService(application),
+        "GovernanceService": GovernanceService(application, read_model),
         "QueryService": QueryService(application, read_model, institution, peers),
         "TaskService": TaskService(application, read_model, institution, peers, sealed_output, changes),
         "PointsService": PointsService(application, read_model),

@@ -333,7 +333,7 @@ class Clients:
     def _govern(self, app: Application, members: Sequence[str]) -> Signed:
         """A ballot on what is open, or a proposal: of another power for a member, or of a parameter."""
         rng = self._rng
-        pending = [proposal for proposal in app.proposals() if proposal.status == PROPOSAL_STATUS_OPEN]
+        pending = [proposal for proposal in app.pending_proposals() if proposal.status == PROPOSAL_STATUS_OPEN]
         sender = f"{rng.choice(members)}/{OPERATOR}"
         if pending and rng.random() < 0.9:
             choice = rng.choice((CHOICE_YES, CHOICE_YES, CHOICE_YES, CHOICE_NO))

@@ -282,6 +282,6 @@ def test_whom_it_sponsors_may_be_handed_in_by_another() -> None:
     consortium.do("iu/operator", apply)
     assert consortium.refused("um/operator", apply) == "wrong-state"
     decree(consortium, suspend("iu"))
-    assert consortium.app.applications()[0].status == APPLICATION_STATUS_WITHDRAWN
+    assert consortium.app.application("osu").status == APPLICATION_STATUS_WITHDRAWN
     consortium.do("um/operator", apply)
-    assert consortium.app.applications()[0].status == APPLICATION_STATUS_OPEN
+    assert consortium.app.application("osu").status == APPLICATION_STATUS_OPEN

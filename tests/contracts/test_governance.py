@@ -137,7 +137,7 @@ def test_an_application_does_not_wait_for_a_sponsor_who_left(consortium: Consort
     assert consortium.refused("um/operator", again) == "wrong-state"
     decide(consortium, remove("iu"))
     consortium.do("um/operator", again)
-    [application] = consortium.app.applications()
+    application = consortium.app.application("osu")
     assert (application.sponsor, application.descriptor) == ("um/operator", descriptor("osu", 6))
     former = Person(id="uk/second", public_key=descriptor("osu", 5).node_key, roles=[ROLE_OPERATOR])
     consortium.do("uk/operator", RegisterPerson(person=former))
@@ -373,7 +373,7 @@ def test_from_application_to_validator(consortium: Consortium) -> None:
     admission = Action(admit=AdmitInstitution(institution="osu", descriptor=applied, power=1))
     decided = decide(consortium, admission)
     assert decided.status == PROPOSAL_STATUS_EXECUTED, decided.ended_because
-    assert consortium.app.applications()[0].status == APPLICATION_STATUS_ADMITTED
+    assert consortium.app.application("osu").status == APPLICATION_STATUS_ADMITTED
     assert consortium.app.ballot_weights()["osu"] == 1
     observer = consortium.app.institution("osu")
     assert (observer.status, observer.descriptor.power, observer.approved_power) == (MEMBER_STATUS_ACTIVE, 0, 1)
@@ -456,7 +456,7 @@ def test_applications_are_sponsored_and_withdrawn(consortium: Consortium) -> Non
     withdraw = WithdrawApplication(institution="osu", reason="not now")
     assert consortium.refused("uk/operator", withdraw) == "permission"
     consortium.do("um/operator", withdraw)
-    assert consortium.app.applications()[0].status == APPLICATION_STATUS_WITHDRAWN
+    assert consortium.app.application("osu").status == APPLICATION_STATUS_WITHDRAWN
     assert consortium.do("uk/operator", apply) == "osu"
 
 

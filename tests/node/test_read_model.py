@@ -27,6 +27,13 @@ from koinon.v1.catalog_pb2 import (
 )
 from koinon.v1.demand_pb2 import DEMAND_STATUS_OPEN, WithdrawDemand
 from koinon.v1.dispute_pb2 import DISPUTE_STATUS_OPEN, REMEDY_REVOCATION, WithdrawDispute
+from koinon.v1.governance_pb2 import (
+    APPLICATION_STATUS_OPEN,
+    PROPOSAL_STATUS_WITHDRAWN,
+    ApplyForMembership,
+    WithdrawApplication,
+    WithdrawProposal,
+)
 from koinon.v1.points_pb2 import PRICE_UNIT_ROW, Price
 from koinon.v1.task_pb2 import TASK_STATUS_COMPLETED, TASK_STATUS_SUBMITTED
 from node.read_model import ReadModel
@@ -39,6 +46,8 @@ from tests.contracts.consortium import (
     publication,
     wanted,
 )
+from tests.contracts.decree import descriptor
+from tests.contracts.test_roles import set_floor
 
 INDO = ("case.ercp.indo_rct", "iu.ercp.indo_rct", "um.ercp.indo_rct")
 
@@ -143,6 +152,38 @@ def test_requests_and_tokens_by_state(consortium: Consortium, model: ReadModel) 
     assert tokens(dataset=INDO[1], status=TOKEN_STATUS_REVOKED) == [lost]
 
 
+def test_proposals_by_state_newest_first_page_by_page(consortium: Consortium, model: ReadModel) -> None:
+    made = [consortium.do("um/operator", set_floor(value)) for value in range(6, 11)]
+    consortium.do("um/operator", WithdrawProposal(proposal_id=made[1], reason="no longer"))
+    model.follow()
+    first, token = model.proposals(page_size=2)
+    made.append(consortium.do("um/operator", set_floor(11)))  # while somebody reads
+    consortium.do("um/operator", WithdrawProposal(proposal_id=made[0], reason="no longer"))
+    model.follow()
+    second, token = model.proposals(page_size=2, page_token=token)
+    third, end = model.proposals(page_size=2, page_token=token)
+    assert [item.id for item in (*first, *second, *third)] == made[4::-1]
+    assert end == ""
+    withdrawn, _ = model.proposals(status=PROPOSAL_STATUS_WITHDRAWN, page_size=9)
+    assert [item.id for item in withdrawn] == [made[1], made[0]]
+    assert [item.id for item in model.proposals(id_prefix=made[2][:8], page_size=9)[0]] == [made[2]]
+
+
+def test_applications_by_state_page_by_page(consortium: Consortium, model: ReadModel) -> None:
+    for number, name in enumerate(("wsu", "osu", "psu")):
+        apply = ApplyForMembership(descriptor=descriptor(name, number), motivation="to learn")
+        consortium.do("um/operator", apply)
+    consortium.do("um/operator", WithdrawApplication(institution="psu", reason="not now"))
+    model.follow()
+    first, token = model.applications(page_size=2)
+    second, end = model.applications(page_size=2, page_token=token)
+    assert [item.descriptor.id for item in (*first, *second)] == ["osu", "psu", "wsu"]
+    assert end == ""
+    waiting, end = model.applications(status=APPLICATION_STATUS_OPEN, page_size=2)
+    assert ([item.descriptor.id for item in waiting], end) == (["osu", "wsu"], "")
+    assert [item.descriptor.id for item in model.applications(institution="psu", page_size=2)[0]] == ["psu"]
+
+
 def test_tasks_by_party_state_and_prefix(consortium: Consortium, model: ReadModel) -> None:
     token = consortium.token(INDO[2])
     done = consortium.do("um/analyst", consortium.submission({INDO[2]: token}))
@@ -237,7 +278,7 @@ def test_rebuilding_changes_no_answer(consortium: Consortium, model: ReadModel) 
 
 @pytest.mark.parametrize("token", ["x", "-1", "1.5", "²", "9" * 30])
 def test_a_page_token_of_someone_else_is_refused(model: ReadModel, token: str) -> None:
-    for question in (model.tasks, model.tokens, model.requests, model.search_datasets):
+    for question in (model.tasks, model.tokens, model.requests, model.proposals, model.search_datasets):
         with pytest.raises(InvalidInput):
             question(page_size=5, page_token=token)
 
