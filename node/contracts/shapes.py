@@ -108,6 +108,7 @@ def purposes(values: Sequence[str]) -> None:
         raise InvalidInput(f"{len(values)} purposes are named", hint=f"say what for, in 1 to {MAX_PURPOSES} ways")
     for value in values[:]:
         text("a purpose", value, MAX_TEXT)
+    between("the length of all purposes together", sum(map(len, values)), 1, MAX_TEXT)
     ascending("purposes", values)
 
 

@@ -122,6 +122,7 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], str]] = {
     "no purpose": ({"purposes": []}, "invalid-input"),
     "an empty purpose": ({"purposes": [""]}, "invalid-input"),
     "a long purpose": ({"purposes": ["x" * 2001]}, "invalid-input"),
+    "purposes too long together": ({"purposes": ["a" * 1001, "b" * 1000]}, "invalid-input"),
     "purposes out of order": ({"purposes": ["to teach", "to learn"]}, "invalid-input"),
     "a purpose twice": ({"purposes": ["to learn", "to learn"]}, "invalid-input"),
     "too many purposes": ({"purposes": [f"purpose {n}" for n in range(9)]}, "invalid-input"),
