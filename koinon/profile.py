@@ -58,7 +58,8 @@ def locate(profile: str | os.PathLike[str] | None = None) -> Path:
         raise NotFound(
             "no profile was given",
             rule="unknown-profile",
-            hint=f"pass --profile FILE (in Python: koinon.connect(FILE)), or set {ENVIRONMENT}",
+            hint=f"pass --profile FILE (in Python: koinon.connect(FILE)), or set {ENVIRONMENT}; "
+            "koinon init and koinon testnet up make profiles",
         )
     path = Path(wanted).expanduser()
     if path.is_file():

@@ -169,6 +169,9 @@ class App(click.Group):
         except KoinonError as error:
             output.say_error(error.message, error.rule, error.hint)
             return error.exit_code
+        except click.exceptions.NoArgsIsHelpError as error:  # whose message is the help, of many lines
+            sys.stderr.write(f"{error.format_message()}\n")
+            return InvalidInput.exit_code
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "koinon"
             output.say_error(error.format_message(), InvalidInput.default_rule, f"{where} --help")

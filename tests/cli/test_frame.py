@@ -243,3 +243,11 @@ def test_lists_of_commands_show_whole_sentences(run: Run) -> None:
     shown = " ".join(run("--help").stdout.split())
     assert "Say why nothing is decided, and what to do; or that all is well." in shown
     assert "..." not in run("catalog", "--help").stdout.replace("[ARGS]...", "")
+
+
+@pytest.mark.parametrize("group", [[], ["catalog"], ["points", "union"]])
+def test_a_group_alone_shows_its_help(run: Run, group: list[str]) -> None:
+    result = run(*group)
+    assert result.exit_code == 2
+    assert result.stderr == run(*group, "--help").stdout
+    assert not result.stdout
