@@ -25,6 +25,7 @@ from koinon.limits import (
 )
 from koinon.names import UNPRINTABLE, PersonId, check_id, check_institution
 from koinon.parameters import PARAMETERS
+from koinon.v1.dispute_pb2 import REMEDY_SUSPENSION
 from koinon.v1.governance_pb2 import (
     Action,
     AdmitInstitution,
@@ -50,8 +51,11 @@ def kinds_of(proposal: Propose) -> list[str]:
 
 
 def effective(proposal: Propose) -> list[str]:
-    """Names of those that change something."""
-    return [kind for kind in kinds_of(proposal) if not kind.startswith(_PRECONDITION)]
+    """Names of those that change something; ``suspend``, too, where a dispute is resolved so: it takes as much."""
+    kinds = [kind for kind in kinds_of(proposal) if not kind.startswith(_PRECONDITION)]
+    if any(REMEDY_SUSPENSION in action.resolve_dispute.remedies for action in proposal.actions):
+        kinds.append("suspend")
+    return kinds
 
 
 def check(action: Action) -> None:

@@ -10,6 +10,7 @@ from governance import constitution
 from governance.actions import ACTIONS, DECIDED
 from koinon.errors import InvalidInput
 from koinon.v1.constitution_pb2 import ActionPolicy, ArbitrationPolicy, Constitution, DecisionPolicy, Fraction
+from koinon.v1.dispute_pb2 import REMEDY_REFUND, REMEDY_SUSPENSION
 from koinon.v1.governance_pb2 import (
     Action,
     AdmitInstitution,
@@ -266,6 +267,18 @@ def test_conditions_ask_for_nothing() -> None:
     assert constitution.policy_for(rules, proposal(condition, REMOVAL)) == constitution.policy_for(
         rules, proposal(REMOVAL)
     )
+
+
+def test_who_is_suspended_for_a_dispute_is_suspended_by_no_fewer() -> None:
+    """Else one quarrel would be enough to shut a member out by half of the ballots."""
+    rules = constitution.founding()
+    resolved, suspended = (
+        Action(resolve_dispute=ResolveDispute(dispute_id="0" * 32, reason="r", remedies=[remedy]))
+        for remedy in (REMEDY_REFUND, REMEDY_SUSPENSION)
+    )
+    suspension = Action(suspend=SuspendInstitution(institution="um", reason="r"))
+    assert constitution.policy_for(rules, proposal(resolved)) == rules.usual
+    assert constitution.policy_for(rules, proposal(suspended)) == constitution.policy_for(rules, proposal(suspension))
 
 
 def test_a_proposal_loses_its_meaning_when_its_own_policy_changes() -> None:
