@@ -3,7 +3,8 @@
 Nobody decides on it, so nobody can keep a member. Only where those who stay could not decide without it (rule
 ``no-live-quorum``), because some of their nodes are down, say, the notice is refused; and where that is so at its
 height, the member stays for ``limits.KEPT_BLOCKS`` more, as often as it takes. One leaves per block, so that several
-may name the same height. Until then the member is one like all others, and may think again.
+may name the same height, and where others' powers change in that block, it leaves with the next. Until then the member
+is one like all others, and may think again.
 
 Leaving is no way out of anything. What ends with a removal ends. Points in escrow stay there, frozen if disputed, and
 disputes go on by their deadlines. Evidence is recorded as before. A suspension, or removal, by the members ends the
@@ -83,7 +84,8 @@ def end_block(context: Context) -> None:
         refused = membership.attempt(context, partial(membership.leave, context, name))
         if refused is not None:
             member = tables.INSTITUTIONS.get(state, name)
-            member.notice.height = context.height + KEPT_BLOCKS
+            again = 1 if refused.rule == "set-change" else KEPT_BLOCKS  # others' changes of a moment keep nobody
+            member.notice.height = context.height + again
             detail = f"until height {member.notice.height}: {refused.message}"[:MAX_TEXT]
             context.move(INSTITUTION, name, member, "institution.kept", detail=detail)
             tables.INSTITUTIONS.put(state, name, member)

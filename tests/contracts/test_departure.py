@@ -155,6 +155,17 @@ def test_the_last_two_cannot_both_leave(consortium: Consortium) -> None:
     assert kinds(consortium, "institution:iu")[-1] == "institution.kept"
 
 
+def test_a_change_of_power_in_the_same_block_keeps_it_for_one_block(consortium: Consortium) -> None:
+    """Else whoever wants to keep it changes something, every hundred blocks."""
+    consortium.do("iu/operator", notice(consortium))
+    pass_blocks(consortium, MIN_NOTICE_BLOCKS - 1)
+    assert decree(consortium, set_power("um", 0)) == ""  # at its height
+    assert status(consortium, "iu") == MEMBER_STATUS_ACTIVE
+    assert kinds(consortium, "institution:iu")[-1] == "institution.kept"
+    consortium.wait(1)
+    assert powers(consortium) == {"case": 1, "uk": 1}
+
+
 def test_an_observer_leaves_whoever_is_down(consortium: Consortium) -> None:
     decree(consortium, admit("osu", power=0))
     one_is_down(consortium, "uk")
