@@ -322,7 +322,7 @@ def _bench(context: Context, dispute: Dispute) -> tuple[list[Remedies], Bench]:
     arbiters = [name for name in dispute.arbiters if name in active]
     others = active.keys() & {*arbiters, *owners, user.partition("/")[0]} - {dispute.opened.respondent}
     claimant = dispute.claimant.partition("/")[0] in active
-    rulings = [ruling.remedies for ruling in dispute.rulings if ruling.institution in active]
+    rulings: list[Remedies] = [ruling.remedies for ruling in dispute.rulings if ruling.institution in active]
     return rulings, Bench(len(arbiters), len(others), claimant=claimant)
 
 
