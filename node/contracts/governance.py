@@ -124,7 +124,7 @@ def end_block(context: Context) -> None:
             proposal = tables.PROPOSALS.get(context.state, proposal_id.decode())
             if proposal.status == PROPOSAL_STATUS_OPEN:
                 _resolve(context, proposal, weights.of_all(context.state), closed=True)
-            elif proposal.status == PROPOSAL_STATUS_ACCEPTED:
+            elif proposal.status == PROPOSAL_STATUS_ACCEPTED and proposal.executes_at_ms <= context.time_ms:
                 _execute(context, proposal)
     upgrades.activate_due(context)
 

@@ -557,6 +557,27 @@ def test_a_delay_lies_between_acceptance_and_execution(consortium: Consortium) -
     assert status(consortium, decided.id) == PROPOSAL_STATUS_EXECUTED
 
 
+def test_who_is_gone_shortens_no_delay(consortium: Consortium) -> None:
+    """A removal is executed in the block that closes another proposal, which is accepted by it: its delay begins."""
+    rules = other(delay_ms=60_000)
+    next(entry for entry in rules.policies if entry.action == "remove").policy.delay_ms = 60_000
+    decide(consortium, amend(rules))
+    change = propose(consortium, set_parameter("min_cohort_floor", 7))
+    ballot(consortium, change, CHOICE_YES, "um", "uk")
+    closes_at_ms = consortium.app.proposal(change).closes_at_ms
+    removal = propose(consortium, remove("iu"))
+    ballot(consortium, removal, CHOICE_YES, "um", "uk")
+    consortium.wait(closes_at_ms - 60_000 - consortium.time_ms - 2_000)
+    ballot(consortium, removal, CHOICE_YES, "case")
+    assert consortium.app.proposal(removal).executes_at_ms < closes_at_ms
+    consortium.wait(closes_at_ms - consortium.time_ms)
+    assert status(consortium, removal) == PROPOSAL_STATUS_EXECUTED
+    accepted = consortium.app.proposal(change)
+    assert (accepted.status, accepted.executes_at_ms) == (PROPOSAL_STATUS_ACCEPTED, consortium.time_ms + 60_000)
+    consortium.wait(60_000)
+    assert consortium.app.parameters().min_cohort_floor == 7
+
+
 def test_what_is_accepted_keeps_its_acceptance_but_for_another_constitution(consortium: Consortium) -> None:
     delayed = constitution.founding()
     delayed.usual.delay_ms = 60_000
