@@ -3,8 +3,8 @@
 A run has two phases. In the *safety* phase everything goes wrong that the seed says: messages are delayed, reordered,
 dropped, duplicated, paths clogged, the network partitioned (both ways or one way); nodes crash at any operation on
 their disk or network, pause, lose what was not synced; disks tear records, rot, fill up, are slow or gone; clocks are
-off; and up to a third of the power attacks. Meanwhile clients sign transactions, and evidence and ballots change who votes. Then
-a core of the world *heals*, and progress is demanded of it within a bound, attackers and all.
+off; and up to a third of the power attacks. Meanwhile clients sign transactions, and evidence and ballots change who
+votes. Then a core of the world *heals*, and progress is demanded of it within a bound, attackers and all.
 
 - ``world``: virtual time, network, and the record of everything that happened
 - ``disk``: what survives a process, and what does not

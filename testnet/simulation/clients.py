@@ -132,7 +132,7 @@ def _publish(app: Application, rng: Random, members: Sequence[str]) -> Signed:
         ),
         commitment=hashlib.sha256(name.encode()).digest(),
         price=rng.choice(_PRICES),
-        payee=rng.choice(("", "", f"union:{home}-union")),
+        payee=rng.choice(("", *(f"union:{name}" for name in market.unions(app) if name.startswith(home)))),
     )
 
 
@@ -250,26 +250,30 @@ def _receive_result(app: Application, rng: Random, members: Sequence[str]) -> Si
     return task.asker, ReceiveResult(task_id=task.id, output_digests=digests[rng.randrange(4) == 0 :])
 
 
-ACTIONS: list[tuple[int, int, Action]] = [
-    (10, 1, _register),
-    (2, 1, _revoke_person),
-    (6, 8, _publish),
-    (1, 1, _withdraw),
-    (8, 20, _request),
-    (4, 4, _decide_request),
-    (1, 2, _revoke_token),
-    (6, 30, _submit_task),
-    (16, 120, _work_on_task),
-    (2, 2, _receive_result),
-    (2, 1, _rotate),
-    (4, 4, _transfer),
-    (1, 6, market.define_union),
-    (1, 6, market.set_union_members),
-    (1, 6, market.claim_earnings),
-    (1, 12, market.quarrel),
+ACTIONS: list[tuple[int, Action]] = [
+    (10, _register),
+    (2, _revoke_person),
+    (6, _publish),
+    (1, _withdraw),
+    (8, _request),
+    (4, _decide_request),
+    (1, _revoke_token),
+    (6, _submit_task),
+    (16, _work_on_task),
+    (2, _receive_result),
+    (2, _rotate),
+    (4, _transfer),
+    (2, market.define_union),
+    (2, market.set_union_members),
+    (2, market.claim_earnings),
+    (4, market.quarrel),
 ]
-"""What clients do; how often, and how often where there is a market."""
+"""What clients do, and how often."""
 
+_SUPPLY: tuple[Action, ...] = (_request, _request, _decide_request, _publish)
+"""What there must be before tasks; whoever trades first goes on with those that there are."""
+
+_TRADING = 0.6  # of what clients do, where there is a market
 _ATTEMPTS = 4  # to find something that can be done, before somebody is registered
 
 
@@ -314,10 +318,12 @@ class Clients:
         known = node.app.institutions()
         active = [item.descriptor.id for item in known if item.status == MEMBER_STATUS_ACTIVE]
         members = active if rng.random() < _BY_MEMBERS else [item.descriptor.id for item in known]
-        weights = [often if self.trading else usual for usual, often, _ in ACTIONS]
+        chosen = rng.choices([action for _, action in ACTIONS], [weight for weight, _ in ACTIONS], k=_ATTEMPTS)
+        if self.trading and rng.random() < _TRADING:
+            chosen = [_work_on_task, _submit_task, *rng.sample(_SUPPLY, len(_SUPPLY))]
         governing = _CHANGING if self.membership is not None else _GOVERNING
         signed = self._govern(node.app, members) if self.reliable and rng.random() < governing else None
-        for _, _, action in rng.choices(ACTIONS, weights, k=_ATTEMPTS):
+        for action in chosen:
             signed = signed or action(node.app, rng, members)
         sender, message = signed or _register(node.app, rng, members)
         if "/" not in sender:

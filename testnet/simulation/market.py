@@ -21,6 +21,7 @@ from node.application import Application
 from testnet.simulation.consortium import ANALYST, OPERATOR
 
 _LATELY = 60  # records that a client looks through
+_MANY = 100  # of unions: all
 _REMEDIES = ([REMEDY_REFUND], [REMEDY_PAYOUT], [REMEDY_REFUND, REMEDY_REVOCATION], [REMEDY_REVOCATION])
 
 
@@ -31,23 +32,33 @@ def lately(app: Application, kind: str) -> list[str]:
     return [record.subject.partition(":")[2] for record in records if record is not None and record.kind == kind]
 
 
+def unions(app: Application) -> list[str]:
+    """The names of all data unions."""
+    return [union.name for union in app.unions(at_most=_MANY)]
+
+
 def define_union(app: Application, rng: Random, members: Sequence[str]) -> tuple[str, DefineUnion]:
     """One data union for each institution, with its analyst as administrator."""
     home = rng.choice(members)
     return f"{home}/{OPERATOR}", DefineUnion(name=f"{home}-union", title="Patients", administrator=f"{home}/{ANALYST}")
 
 
-def set_union_members(app: Application, rng: Random, members: Sequence[str]) -> tuple[str, SetUnionMembers]:
+def set_union_members(app: Application, rng: Random, members: Sequence[str]) -> tuple[str, SetUnionMembers] | None:
     """Weights for some; 0 lets go."""
-    home = rng.choice(members)
+    known = unions(app)
+    if not known:
+        return None
+    union = rng.choice(known)
     accounts = sorted(f"person:{name}/{ANALYST}" for name in rng.sample(list(members), min(2, len(members))))
     weighed = [UnionMember(account=account, weight=rng.randint(0, 3)) for account in accounts]
-    return f"{home}/{ANALYST}", SetUnionMembers(union=f"{home}-union", members=weighed)
+    return f"{union.partition('-')[0]}/{ANALYST}", SetUnionMembers(union=union, members=weighed)
 
 
-def claim_earnings(app: Application, rng: Random, members: Sequence[str]) -> tuple[str, ClaimEarnings]:
+def claim_earnings(app: Application, rng: Random, members: Sequence[str]) -> tuple[str, ClaimEarnings] | None:
+    """Somebody, of whom the union may or may not have heard."""
+    known = unions(app)
     person = f"{rng.choice(members)}/{ANALYST}"
-    return person, ClaimEarnings(union=f"{rng.choice(members)}-union", account=f"person:{person}")
+    return (person, ClaimEarnings(union=rng.choice(known), account=f"person:{person}")) if known else None
 
 
 def quarrel(

@@ -26,10 +26,7 @@ class SnapshotForger(Attacker):
 
     def outgoing(self, node: SimNode, institution: str, message: DeliverRequest) -> Outgoing:
         if message.snapshot_offer.manifest:
-            height = int(SnapshotManifest.FromString(message.snapshot_offer.manifest).height)
-            if height not in self._offers:
-                self._offers[height] = self._forge(node, message.snapshot_offer)
-            return [(0, DeliverRequest(snapshot_offer=self._offers[height]))]
+            return [(0, self._offer(node, message.snapshot_offer))]
         if message.HasField("chunk_response"):
             return [(0, DeliverRequest(chunk_response=self._chunk(message.chunk_response)))]
         return [(0, message)]
@@ -38,8 +35,15 @@ class SnapshotForger(Attacker):
         """Offers come before anyone asks: a joiner hears each member once."""
         if node.snapshots is not None and node.engine is not None:
             offer = node.snapshots.offer()
-            if offer.manifest:
-                node.broadcast(DeliverRequest(snapshot_offer=offer))
+            for institution in node.network.institutions if offer.manifest else ():
+                if institution != node.institution:
+                    node.post(institution, self._offer(node, offer))
+
+    def _offer(self, node: SimNode, true: SnapshotOffer) -> DeliverRequest:
+        height = int(SnapshotManifest.FromString(true.manifest).height)
+        if height not in self._offers:
+            self._offers[height] = self._forge(node, true)
+        return DeliverRequest(snapshot_offer=self._offers[height])
 
     def _forge(self, node: SimNode, true: SnapshotOffer) -> SnapshotOffer:
         forged, manifest = SnapshotOffer(), SnapshotManifest.FromString(true.manifest)

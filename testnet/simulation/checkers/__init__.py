@@ -57,7 +57,8 @@ class Checkers:
             self._check(node, height, hashes, node.validators.at(height + 2).to_proto())
         if info.height > announced:
             self._check(node, info.height, info.hashes, info.validators)
-        self.chain.check_state(node, info)
+        elif node.restored_height == info.height:
+            self.chain.check_state(node, info)
 
     def on_committed(self, node: SimNode, height: int, finalized: Finalized) -> None:
         if not node.correct:

@@ -60,7 +60,7 @@ class Chain:
         return True
 
     def check_state(self, node: SimNode, info: AppInfo) -> None:
-        """What a process begins with, wherever it has it from, is what the block at its height made."""
+        """What a process begins with that has it from a snapshot is what the block at its height made."""
         known = self._hashes.get(info.height, info.hashes)
         if info.hashes != known:
             raise Violation(f"{node.name} begins with another state, log or results than block {info.height} left")
