@@ -181,7 +181,10 @@ def _expendable(powers: Sequence[int], order: Sequence[int]) -> list[int]:
 
 
 def _demand_progress(world: World, clients: Clients, core: Sequence[SimNode], checkers: Checkers) -> None:
-    """Everyone of the core decides new blocks, one with a transaction that a client repeats; offenders are accused."""
+    """Everyone of the core decides new blocks, one with a transaction that a client repeats; offenders are accused.
+
+    Who was admitted with power votes.
+    """
     goal = max(checkers.chain.decided, default=0) + HEIGHTS_AFTER_HEALING
     rng, members = world.random("progress"), checkers.contents.members
     wanted = clients.registration(rng.choice([node for node in core if members.belongs(node.institution)]).institution)
@@ -192,6 +195,7 @@ def _demand_progress(world: World, clients: Clients, core: Sequence[SimNode], ch
             name in checkers.contents.included
             and all(len(node.committed) >= goal for node in core)
             and not checkers.conduct.unpunished(checkers.contents.accused)
+            and not any(members.waits(node.institution) for node in core)
         )
 
     end_ms = world.now_ms + BOUND_MS

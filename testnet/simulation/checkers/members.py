@@ -10,7 +10,7 @@ from koinon.v1 import consensus_pb2 as pb
 from koinon.v1.audit_pb2 import AuditRecord
 from testnet.simulation.checkers.violation import Violation
 
-_SUBJECT, _KEY = "institution:", "validator key "
+_SUBJECT, _KEY, _APPROVED = "institution:", "validator key ", "may vote with power "
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class _Member:
     key: bytes
     belongs: bool = True  # and is not suspended
     gone: bool = False
+    approved: int = 0  # power that it may take up
 
 
 class Members:
@@ -38,13 +39,14 @@ class Members:
         name, detail = record.subject.removeprefix(_SUBJECT), record.detail
         match record.kind:
             case "institution.joined":
-                self._members[name] = _Member(0, _key(detail))
+                approved = int(detail.split(_APPROVED)[1].split(";")[0]) if _APPROVED in detail else 0
+                self._members[name] = _Member(0, _key(detail), approved=approved)
             case "institution.empowered":
                 member = self._members[name]
                 _, before, _, after, *_ = detail.replace(",", " ").split()  # from 0 to 2, at height 9
                 if not member.belongs or int(before) != member.power:
                     raise Violation(f"record {record.index} empowers {name}, which has {member}")
-                member.power = int(after)
+                member.power, member.approved = int(after), 0
             case "institution.readmitted":
                 self._members[name].belongs, self._members[name].power = True, 0
             case "institution.suspended":
@@ -72,6 +74,10 @@ class Members:
     def belongs(self, name: str) -> bool:
         """Is this an active member, as far as the log goes?"""
         return name in self._members and self._members[name].belongs
+
+    def waits(self, name: str) -> bool:
+        """Has it not taken up yet what was approved when it joined?"""
+        return self.belongs(name) and self._members[name].approved > 0
 
     def follows(self, name: str) -> bool:
         """Is it let in, if only to look on?"""
