@@ -13,7 +13,7 @@ blocks:
 
 Who concedes or stays silent decides about itself alone: of points that others have earned too, a refund gives back only
 the parts of the two sides, now or when the task ends; about the rest arbiters decide, or the members. A dispute over a
-token is about its two sides, too: of a task that was completed, arbiters leave to others what they earned.
+token is about its two sides, too: of a task that used it, arbiters leave to others what they earn.
 
 While a dispute is open, what is in escrow for the task is frozen; or for the token's subscription, and for every task
 that used the token and is not settled yet, ``limits.MAX_ESCROWS_PER_DISPUTE`` at most. Once by each claimant, so that
@@ -203,21 +203,30 @@ def resolve(context: Context, dispute_id: str, remedies: Remedies, reason: str) 
 
 
 def expire_due(context: Context) -> None:
-    """Let the disputes go on whose deadline block time has reached."""
-    for dispute_id in tables.DISPUTE_DEADLINES.pop_due(context.state, context.time_ms, at_most=MAX_DUE_PER_BLOCK):
-        dispute = tables.DISPUTES.get(context.state, dispute_id.decode())
-        if dispute.status == DISPUTE_STATUS_OPEN:
-            detail = f"{dispute.opened.respondent} did not answer in time"
-            related = _related(dispute)
-            context.move(DISPUTE, dispute.id, dispute, "dispute.unanswered", related=related, detail=detail)
-            _wait(context, dispute, dispute.policy.ruling_period_ms)
-            continue
-        ordered = arbitration.at_deadline(*_bench(context, dispute), dispute.policy)
-        if ordered is not None:
-            _decide(context, dispute, ordered, "arbiters")
+    """Let the disputes go on whose deadline block time has reached, and as many of them as a block has time for."""
+    state, left = context.state, MAX_DUE_PER_BLOCK  # disputes, and escrows that they froze
+    for dispute_id in tables.DISPUTE_DEADLINES.pop_due(state, context.time_ms, at_most=MAX_DUE_PER_BLOCK):
+        dispute = tables.DISPUTES.get(state, dispute_id.decode())
+        if left > 0:
+            left -= 1 + len(dispute.escrows)
+            _go_on(context, dispute)
         else:
-            silent = not dispute.HasField("answer")
-            _decide(context, dispute, _without_suspension(dispute.opened.remedies) if silent else [], "deadline")
+            tables.DISPUTE_DEADLINES.add(state, dispute.deadline_ms, dispute_id)
+
+
+def _go_on(context: Context, dispute: Dispute) -> None:
+    """Without those who did not speak in time."""
+    if dispute.status == DISPUTE_STATUS_OPEN:
+        detail = f"{dispute.opened.respondent} did not answer in time"
+        context.move(DISPUTE, dispute.id, dispute, "dispute.unanswered", related=_related(dispute), detail=detail)
+        _wait(context, dispute, dispute.policy.ruling_period_ms)
+        return
+    ordered = arbitration.at_deadline(*_bench(context, dispute), dispute.policy)
+    if ordered is not None:
+        _decide(context, dispute, ordered, "arbiters")
+    else:
+        silent = not dispute.HasField("answer")
+        _decide(context, dispute, _without_suspension(dispute.opened.remedies) if silent else [], "deadline")
 
 
 def _decide(context: Context, dispute: Dispute, remedies: Remedies, by: str, reason: str = "") -> None:
@@ -255,8 +264,8 @@ def _release(context: Context, dispute: Dispute) -> None:
         if not accounts.is_frozen(state, escrow_id):
             continue  # another dispute, or the end of the task, has decided on it
         planned = [(payout.account, payout.points) for payout in tables.ESCROWS.get(state, escrow_id).planned]
-        theirs = _is_between_two(dispute, delivered=bool(planned))
-        kept = _of_others(context, dispute, planned or _expected(state, escrow_id)) if theirs else []
+        due = planned or _expected(state, escrow_id)
+        kept = _of_others(context, dispute, due) if _is_between_two(dispute, delivers=bool(due)) else []
         if REMEDY_REFUND in dispute.remedies and not kept:
             accounts.refund(context, escrow_id)
         elif REMEDY_REFUND in dispute.remedies and planned:
@@ -271,13 +280,13 @@ def _release(context: Context, dispute: Dispute) -> None:
                 accounts.thaw(context, escrow_id)
 
 
-def _is_between_two(dispute: Dispute, *, delivered: bool) -> bool:
+def _is_between_two(dispute: Dispute, *, delivers: bool) -> bool:
     """Does a refund concern the two sides alone? Where the respondent alone decided; and where a token is disputed,
-    and what it was used for was delivered: others of whom nobody complains have earned their part, too.
+    and what it is used for was delivered, or may be: others of whom nobody complains earn their part.
     """
     if dispute.decided_by in ("concession", "deadline"):
         return True
-    return dispute.decided_by == "arbiters" and delivered and dispute.opened.WhichOneof("subject") == "token_id"
+    return dispute.decided_by == "arbiters" and delivers and dispute.opened.WhichOneof("subject") == "token_id"
 
 
 def _of_others(context: Context, dispute: Dispute, payouts: Payouts) -> Payouts:

@@ -267,6 +267,25 @@ def test_arbiters_over_a_token_leave_to_others_what_they_delivered(
     assert tables.ACCOUNTS.get(consortium.app._new_state(), f"person:{ASKER}").points == 100 - sum(p for _, p in paid)
 
 
+def test_arbiters_over_a_token_leave_to_others_what_they_are_about_to_deliver(consortium: Consortium) -> None:
+    """The task goes on, and nobody tells them that they would work for nothing."""
+    consortium.do("case/operator", publication("case.a.t", price=Price(unit=PRICE_UNIT_USE, points=7)))
+    token = consortium.token(DATA)
+    submission = consortium.submission({DATA: token, "case.a.t": consortium.token("case.a.t")}, COMMITTEE)
+    submission.max_price = 17
+    task = consortium.do(ASKER, submission)
+    consortium.accept_all(task)
+    dispute = consortium.do(ASKER, claim(token, "iu", REMEDY_REFUND))
+    answered(consortium, dispute)
+    for arbiter in ("au", "uk", "ut"):
+        rule(consortium, dispute, REMEDY_REFUND, by=arbiter)
+    assert consortium.app.dispute(dispute).decided_by == "arbiters"
+    assert escrow(consortium, task).status == ESCROW_STATUS_HELD
+    consortium.complete_all(task)
+    consortium.wait(DELAY_MS)
+    assert [(paid.account, paid.points) for paid in escrow(consortium, task).paid] == [("institution:case", 7)]
+
+
 def test_a_settled_task_can_be_disputed_but_its_points_stay_paid(consortium: Consortium) -> None:
     task = run_task(consortium, consortium.token(DATA))
     consortium.complete_all(task)
@@ -308,6 +327,24 @@ def test_a_quorum_decides_at_the_deadline(consortium: Consortium) -> None:
     consortium.wait(RULING_MS)
     decided = consortium.app.dispute(dispute)
     assert (decided.decided_by, list(decided.remedies)) == ("arbiters", [REMEDY_REVOCATION])
+
+
+def test_one_block_ends_as_many_disputes_as_their_escrows_allow(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may settle a hundred: those of a whole consortium in one block would hold it up for minutes."""
+    tokens = [consortium.token(DATA) for _ in range(3)]
+    tasks = [run_task(consortium, token) for token in tokens for _ in range(2)]
+    for task in tasks:
+        consortium.complete_all(task)
+    for token in tokens:
+        consortium.do(ASKER, claim(token, "iu", REMEDY_REFUND))
+    consortium.wait(ANSWER_MS)
+    monkeypatch.setattr(disputes, "MAX_DUE_PER_BLOCK", 3)
+    blocks = [consortium.wait(after_ms) for after_ms in (RULING_MS, 1, 1, 1)]
+    decided = [sum(record.kind == "dispute.decided" for record in block.records) for block in blocks]
+    assert decided == [1, 1, 1, 0]
+    assert {escrow(consortium, task).status for task in tasks} == {ESCROW_STATUS_REFUNDED}
 
 
 def test_arbiters_may_suspend_where_the_others_can_go_on(consortium: Consortium) -> None:
