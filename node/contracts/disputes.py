@@ -327,9 +327,9 @@ def _wait(context: Context, dispute: Dispute, period_ms: int) -> None:
 
 def _bench(context: Context, dispute: Dispute) -> tuple[list[Remedies], Bench]:
     """What the arbiters want, and how many decide: whoever left or was excluded since counts in neither."""
-    active, (user, owners) = weights.of_all(context.state), _sides(context, dispute.opened)
-    arbiters = [name for name in dispute.arbiters if name in active]
-    others = active.keys() & {*arbiters, *owners, user.partition("/")[0]} - {dispute.opened.respondent}
+    active = weights.of_all(context.state).keys()
+    arbiters = active & set(dispute.arbiters)
+    others = active - {dispute.opened.respondent}
     claimant = dispute.claimant.partition("/")[0] in active
     rulings: list[Remedies] = [ruling.remedies for ruling in dispute.rulings if ruling.institution in active]
     return rulings, Bench(len(arbiters), len(others), claimant=claimant)

@@ -43,7 +43,7 @@ from koinon.v1.points_pb2 import (
 from node.contracts import actions, disputes, tables
 from node.contracts.context import Context
 from tests.contracts.consortium import BLOCK_MS, Consortium, claim, genesis, publication
-from tests.contracts.decree import decree, remove, suspend
+from tests.contracts.decree import admit, decree, remove, suspend
 
 DATA, ASKER, HOLDER = "iu.a.t", "um/analyst", "um"
 ANSWER_MS, RULING_MS, DELAY_MS = 60_000, 80_000, 500_000
@@ -390,6 +390,19 @@ def test_without_its_claimant_a_suspension_takes_one_more(consortium: Consortium
         rule(consortium, dispute, REMEDY_SUSPENSION, by=arbiter)
     assert consortium.app.institution("iu").status == MEMBER_STATUS_ACTIVE
     rule(consortium, dispute, REMEDY_SUSPENSION, by="uk")
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_SUSPENDED
+
+
+def test_who_came_since_is_no_arbiter_but_is_asked_for_by_a_suspension(consortium: Consortium) -> None:
+    """Four of five were enough; of seven they are not: a ballot would ask all of them, too."""
+    dispute = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_SUSPENSION))
+    answered(consortium, dispute)
+    decree(consortium, admit("osu", 8), admit("koi", 9))
+    assert consortium.refused("osu/operator", RuleDispute(dispute_id=dispute, reason="new here")) == "permission"
+    for arbiter in ("au", "case", "uk"):
+        rule(consortium, dispute, REMEDY_SUSPENSION, by=arbiter)
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_ACTIVE
+    rule(consortium, dispute, REMEDY_SUSPENSION, by="ut")
     assert consortium.app.institution("iu").status == MEMBER_STATUS_SUSPENDED
 
 
