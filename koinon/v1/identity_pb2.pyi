@@ -282,6 +282,7 @@ class Exclusion(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    BY_NOTICE_FIELD_NUMBER: _builtins.int
     institution: _builtins.str
     removed: _builtins.bool
     """for good: its data are withdrawn and its people revoked, too"""
@@ -294,6 +295,8 @@ class Exclusion(_message.Message):
     """of node.contracts.exclusion.STAGES"""
     after: _builtins.bytes
     """how far that stage is: the key looked at last"""
+    by_notice: _builtins.bool
+    """its own: so its people give up what they hold"""
     def __init__(
         self,
         *,
@@ -304,10 +307,11 @@ class Exclusion(_message.Message):
         cause: _builtins.str = ...,
         stage: _builtins.int = ...,
         after: _builtins.bytes = ...,
+        by_notice: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "cause", b"cause", "institution", b"institution", "reason", b"reason", "removed", b"removed", "rule", b"rule", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "by_notice", b"by_notice", "cause", b"cause", "institution", b"institution", "reason", b"reason", "removed", b"removed", "rule", b"rule", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,8 +83,10 @@ def _access(context: Context, exclusion: Exclusion, dataset: Dataset, most: int)
     for request_id in requests:
         access.end_request(context, tables.REQUESTS.get(state, request_id), "access.denied", exclusion.reason)
     held = list(islice(tables.ACTIVE_TOKENS.under(state, name, beginning=whose), most - len(requests)))
+    given_up = exclusion.by_notice and not own
     for token_id in held:
-        tokens.end(context, tables.TOKENS.get(state, token_id), "token.revoked", detail=exclusion.reason)
+        token = tables.TOKENS.get(state, token_id)
+        tokens.end(context, token, "token.revoked", detail=exclusion.reason, given_up=given_up)
     if own and exclusion.removed and dataset.status == DATASET_STATUS_PUBLISHED:
         related = [f"institution:{institution}"]
         context.move(DATASET, name, dataset, "dataset.withdrawn", related=related, detail=exclusion.reason)

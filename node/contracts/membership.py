@@ -341,6 +341,7 @@ def _exclude(context: Context, institution: str, kind: str, reason: str) -> None
         rule="member-removed" if member.status == MEMBER_STATUS_REMOVED else "member-suspended",
         reason=f"{institution} {_HAPPENED[kind]}: {reason}"[:MAX_TEXT],
         cause=context.cause,
+        by_notice=kind == "institution.left",
     )
     tables.EXCLUSIONS.put(state, institution, exclusion)
 

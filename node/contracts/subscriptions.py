@@ -3,7 +3,7 @@
 A period is bought, whatever becomes of the tasks: one that fails does not end it. Its points stay in escrow
 until it is over, and then go to the publisher and the fund. The period ends with its token at the latest. Of a
 token that is taken back the publisher has earned what has passed, and the rest returns to the holder; a holder
-that gives its token up, or uses it up, has had what it paid for.
+that gives its token up, or uses it up, or whose institution leaves, has had what it paid for.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def begin(context: Context, source: SourceTerms, token: Token, shares: Shares) -
     tables.TOKENS.put(context.state, token.id, token)
 
 
-def end(context: Context, token: Token) -> None:
+def end(context: Context, token: Token, *, given_up: bool) -> None:
     """A token has just ended: settle the period under way, if there is one."""
     state, held = context.state, escrow_id(token)
     if token.paid_until_ms <= context.time_ms or not accounts.is_open(state, held):
         return
     escrow = tables.ESCROWS.get(state, held)
     planned = [(payout.account, payout.points) for payout in escrow.planned]
-    if token.status == TOKEN_STATUS_REVOKED and context.sender.id != token.holder:
+    if token.status == TOKEN_STATUS_REVOKED and not given_up:
         left_ms = token.paid_until_ms - context.time_ms
         earned, _ = sharing.divide(escrow.points, [token.price.period_ms - left_ms, left_ms])
         parts = sharing.divide(earned, [points for _, points in planned])

@@ -171,17 +171,17 @@ def spend(context: Context, token_id: str, task_id: str) -> None:
         end(context, token, "token.used_up", detail="its last use")
 
 
-def end(context: Context, token: Token, kind: str, *, detail: str) -> None:
+def end(context: Context, token: Token, kind: str, *, detail: str, given_up: bool = False) -> None:
     """Let an active token end as ``token.used_up``, ``token.expired`` or ``token.revoked``.
 
-    Tasks that hold a use of it are the caller's concern. Raises Refused with rule ``wrong-state``.
+    ``given_up``: by its holder's institution. Tasks that hold a use of it are the caller's concern. Raises Refused with rule ``wrong-state``.
     """
     context.move(TOKEN, token.id, token, kind, related=_related(token), detail=detail)
     token.status_reason = detail
     tables.TOKENS.put(context.state, token.id, token)
     tables.ACTIVE_TOKENS.remove(context.state, token.dataset, token.holder, token.id)
     tables.TOKEN_EXPIRIES.remove(context.state, token.expires_at_ms, token.id.encode())
-    subscriptions.end(context, token)
+    subscriptions.end(context, token, given_up=given_up or context.sender.id == token.holder)
 
 
 def _related(token: Token, *further: str) -> list[str]:

@@ -13,6 +13,7 @@ from koinon.errors import Corrupt, Refused
 from koinon.limits import MAX_POINTS, MAX_PRICE
 from koinon.v1.access_pb2 import RevokeToken
 from koinon.v1.catalog_pb2 import WithdrawDataset
+from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED, GiveNotice
 from koinon.v1.points_pb2 import (
     PRICE_UNIT_PERIOD,
     PRICE_UNIT_ROW,
@@ -31,6 +32,7 @@ from koinon.v1.task_pb2 import CancelTask, FailTask
 from node.contracts import accounts, tables
 from node.contracts.context import Context
 from tests.contracts.consortium import MEMBERS, Consortium, genesis, publication
+from tests.contracts.decree import decree, remove
 
 ANALYST = "person:um/analyst"
 PER_USE = Price(unit=PRICE_UNIT_USE, points=101)
@@ -270,6 +272,23 @@ def test_whoever_gives_a_token_up_has_had_what_it_paid_for() -> None:
     consortium.do("um/analyst", RevokeToken(token_id=token, reason="enough"))
     assert balance(consortium, "institution:iu") == 100
     conserved(consortium)
+
+
+def test_whoever_leaves_gives_its_tokens_up_and_whoever_is_removed_does_not() -> None:
+    for leaves, earned in ((True, 100), (False, 100 * 20 // 50)):
+        consortium = start()
+        consortium.wait(1)
+        submitted(consortium, PER_PERIOD)
+        if leaves:
+            consortium.do("um/operator", GiveNotice(height=consortium.app.info().height + 11, reason="enough"))
+            for _ in range(10):
+                consortium.wait(1)
+        else:
+            consortium.wait(19_000)
+            assert decree(consortium, remove("um")) == ""
+        assert consortium.app.institution("um").status == MEMBER_STATUS_REMOVED
+        assert balance(consortium, "institution:iu") == earned
+        conserved(consortium)
 
 
 def test_a_period_ends_with_its_token() -> None:
