@@ -174,7 +174,9 @@ def spend(context: Context, token_id: str, task_id: str) -> None:
 def end(context: Context, token: Token, kind: str, *, detail: str, given_up: bool = False) -> None:
     """Let an active token end as ``token.used_up``, ``token.expired`` or ``token.revoked``.
 
-    ``given_up``: by its holder's institution. Tasks that hold a use of it are the caller's concern. Raises Refused with rule ``wrong-state``.
+    ``given_up``: by its holder's institution. Tasks that hold a use of it are the caller's concern.
+
+    Raises Refused with rule ``wrong-state``.
     """
     context.move(TOKEN, token.id, token, kind, related=_related(token), detail=detail)
     token.status_reason = detail
