@@ -291,15 +291,17 @@ class Run:
             raise Violation(f"the node of {', '.join(ended)} ended by itself")
 
     async def _recovered(self) -> None:
-        """Wait until every node is connected to all, and has what any had when this began. Raises Violation."""
-        target = 0
+        """Wait until every node is connected to all, and has what any had when this began, and a client is answered:
+        what this fault costs is not the next one's. Raises Violation.
+        """
+        target, begun = 0, time.monotonic()
         for institution in self._network.institutions:
             with suppress(Unavailable):
                 target = max(target, await self._height(institution, patience_s=0.0))
         try:
             states = await asyncio.to_thread(self._network.wait_ready)
             give_up = time.monotonic() + READY_S
-            while min(state.height for state in states) < target:
+            while min(state.height for state in states) < target or max(self._commits, default=0.0) <= begun:
                 if time.monotonic() > give_up:
                     raise Violation(f"not caught up to height {target}: {states}")
                 await asyncio.sleep(_POLL_S)
