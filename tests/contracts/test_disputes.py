@@ -73,6 +73,16 @@ def run_task(consortium: Consortium, token: str) -> str:
     return task
 
 
+def run_with_another(consortium: Consortium, token: str) -> str:
+    """A task over data of case, too, for 7 points more."""
+    consortium.do("case/operator", publication("case.a.t", price=Price(unit=PRICE_UNIT_USE, points=7)))
+    submission = consortium.submission({DATA: token, "case.a.t": consortium.token("case.a.t")}, COMMITTEE)
+    submission.max_price = 17
+    task = consortium.do(ASKER, submission)
+    consortium.accept_all(task)
+    return task
+
+
 def rule(consortium: Consortium, dispute: str, *remedies: Remedy.ValueType, by: str) -> None:
     consortium.do(f"{by}/operator", RuleDispute(dispute_id=dispute, remedies=remedies, reason="looked at it"))
 
@@ -152,12 +162,8 @@ def test_what_is_in_escrow_waits_for_the_decision(
 @pytest.mark.parametrize("over", ["task", "token"])
 def test_who_gives_in_gives_back_its_own_part_alone(consortium: Consortium, over: str, silent: bool) -> None:
     """Else an asker and a friend among those who are paid take back what the others earned."""
-    consortium.do("case/operator", publication("case.a.t", price=Price(unit=PRICE_UNIT_USE, points=7)))
     token = consortium.token(DATA)
-    submission = consortium.submission({DATA: token, "case.a.t": consortium.token("case.a.t")}, COMMITTEE)
-    submission.max_price = 17
-    task = consortium.do(ASKER, submission)
-    consortium.accept_all(task)
+    task = run_with_another(consortium, token)
     opened = claim(task, "iu", REMEDY_REFUND, task=True) if over == "task" else claim(token, "iu", REMEDY_REFUND)
     dispute = consortium.do(ASKER, opened)
     consortium.complete_all(task)
@@ -172,14 +178,10 @@ def test_who_gives_in_gives_back_its_own_part_alone(consortium: Consortium, over
 
 
 def test_who_gives_in_while_the_task_runs_leaves_to_others_what_they_will_earn(consortium: Consortium) -> None:
-    consortium.do("case/operator", publication("case.a.t", price=Price(unit=PRICE_UNIT_USE, points=7)))
-    submission = consortium.submission({name: consortium.token(name) for name in (DATA, "case.a.t")}, COMMITTEE)
-    submission.max_price = 17
-    task = consortium.do(ASKER, submission)
+    task = run_with_another(consortium, consortium.token(DATA))
     dispute = consortium.do(ASKER, claim(task, "iu", REMEDY_REFUND, task=True))
     consortium.do("iu/operator", AnswerDispute(dispute_id=dispute, statement="true", concede=True))
     assert escrow(consortium, task).status == ESCROW_STATUS_HELD
-    consortium.accept_all(task)
     consortium.complete_all(task)
     consortium.wait(DELAY_MS)
     assert [(paid.account, paid.points) for paid in escrow(consortium, task).paid] == [("institution:case", 7)]
@@ -249,12 +251,8 @@ def test_a_dispute_over_a_token_freezes_completed_tasks_that_wait_for_their_sett
 def test_arbiters_over_a_token_leave_to_others_what_they_delivered(
     consortium: Consortium, over: str, paid: list[tuple[str, int]]
 ) -> None:
-    consortium.do("case/operator", publication("case.a.t", price=Price(unit=PRICE_UNIT_USE, points=7)))
     token = consortium.token(DATA)
-    submission = consortium.submission({DATA: token, "case.a.t": consortium.token("case.a.t")}, COMMITTEE)
-    submission.max_price = 17
-    task = consortium.do(ASKER, submission)
-    consortium.accept_all(task)
+    task = run_with_another(consortium, token)
     consortium.complete_all(task)
     opened = claim(task, "iu", REMEDY_REFUND, task=True) if over == "task" else claim(token, "iu", REMEDY_REFUND)
     dispute = consortium.do(ASKER, opened)
@@ -269,12 +267,8 @@ def test_arbiters_over_a_token_leave_to_others_what_they_delivered(
 
 def test_arbiters_over_a_token_leave_to_others_what_they_are_about_to_deliver(consortium: Consortium) -> None:
     """The task goes on, and nobody tells them that they would work for nothing."""
-    consortium.do("case/operator", publication("case.a.t", price=Price(unit=PRICE_UNIT_USE, points=7)))
     token = consortium.token(DATA)
-    submission = consortium.submission({DATA: token, "case.a.t": consortium.token("case.a.t")}, COMMITTEE)
-    submission.max_price = 17
-    task = consortium.do(ASKER, submission)
-    consortium.accept_all(task)
+    task = run_with_another(consortium, token)
     dispute = consortium.do(ASKER, claim(token, "iu", REMEDY_REFUND))
     answered(consortium, dispute)
     for arbiter in ("au", "uk", "ut"):
