@@ -204,6 +204,8 @@ class Application(Reads):
             chain_id=self.chain_id,
         )
         membership.note_signs_of_life(context, (*block.signers, block.proposer))
+        for evidence in block.evidence:  # first, so that no change of members in a transaction is in its way
+            record_evidence(context, evidence)
         results: list[TransactionResult] = []
         leaves: list[bytes] = []
         decided: dict[bytes, int] = {}  # expiry by id
@@ -219,8 +221,6 @@ class Application(Reads):
         if decided:
             tables.SEEN.put(context.state, max(decided.values()), block.height, decided)
         context.transaction_id, context.sender = b"", THE_LEDGER
-        for evidence in block.evidence:
-            record_evidence(context, evidence)
         end_block(context)
         writes = self._settle(context, merkle.root(leaves))
         self._recent = context.first_index, context.records

@@ -268,6 +268,15 @@ def double_vote(institution: str, height: int) -> Evidence:
     return Evidence(duplicate_vote=DuplicateVote(first=votes[0], second=votes[1]))
 
 
+def test_no_friend_spares_an_equivocator_by_a_change_of_its_own_in_that_block(consortium: Consortium) -> None:
+    """Evidence comes once: what would be too much in one block is refused to the others."""
+    revocation = RevokeKey(purpose=KEY_PURPOSE_VALIDATOR, reason="to be in the way")
+    block = consortium.decide(consortium.envelope("uk/operator", revocation), evidence=(double_vote("um", 1),))
+    assert consortium.app.institution("um").status == MEMBER_STATUS_SUSPENDED
+    assert block.results[0].refusal.rule == "set-change"
+    assert powers(consortium) == {"case": 1, "iu": 1, "uk": 1}
+
+
 def test_evidence_suspends(consortium: Consortium) -> None:
     consortium.decide(evidence=(double_vote("um", 1),))
     assert consortium.app.institution("um").status == MEMBER_STATUS_SUSPENDED
