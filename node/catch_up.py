@@ -7,7 +7,8 @@ peers at once, so that the answers to come are on their way while one is being e
 - at most ``_WINDOW`` ranges are asked for or waiting to be executed, which bounds memory, and few of one peer;
 - a range that came short is completed by asking for its rest; ranges adapt to what fits into an answer;
 - a question unanswered for a whole interval is asked of another peer, and its addressee rests for a while: twice as
-  long each time, so that a peer that is slow, or withholds, costs little;
+  long each time, so that a peer that is slow, or withholds, costs little. An answer counts from when it is here, not
+  from when its signatures are verified;
 - an answer nobody asked for is not kept; a peer whose blocks do not hold is disbelieved, and rests for longest.
 """
 
@@ -21,7 +22,7 @@ from koinon.limits import MAX_SYNC_BLOCKS
 from koinon.v1.peer_pb2 import CommittedBlock
 from koinon.validators import ValidatorSet
 
-_WINDOW = 8  # ranges; each takes at most MAX_PEER_MESSAGE_BYTES
+_WINDOW = 4  # ranges; each takes at most MAX_BLOCK_BYTES: as many transactions as the application remembers verified
 _PER_PEER = 2  # questions to one peer per interval: it answers four
 _LONGEST_REST = 16  # intervals
 
@@ -43,6 +44,7 @@ class Ask:
 class _Asked:
     ask: Ask
     intervals: int = 0  # that ended without an answer
+    here: bool = False  # is the answer here, on its way to ``arrived``?
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class CatchUp:
         self._questions.clear()
         self._rest = {peer: left - 1 for peer, left in self._rest.items() if left > 1}
         for start, asked in list(self._asked.items()):
-            asked.intervals += 1
+            asked.intervals += not asked.here
             if asked.intervals > 1:
                 del self._asked[start]
                 self._failures[asked.ask.peer] += 1
@@ -161,6 +163,13 @@ class CatchUp:
         """Was this peer asked for blocks from this height on?"""
         asked = self._asked.get(from_height)
         return asked is not None and asked.ask.peer == peer
+
+    def takes(self, peer: str, from_height: int) -> bool:
+        """As ``expects``. The answer is here and will be given to ``arrived``: nobody else is asked meanwhile."""
+        expected = self.expects(peer, from_height)
+        if expected:
+            self._asked[from_height].here = True
+        return expected
 
     def arrived(self, answer: Answer) -> bool:
         """Keep an answer until ``take``; returns False where nobody asked for it."""

@@ -200,9 +200,9 @@ class Engine:
         if not self._busy:  # else the end of the height looks at the pool itself
             self._enter(self._start_height_for_transactions)
 
-    def expects(self, peer: str, response: peer_pb2.BlockResponse) -> bool:
-        """Did this node ask this peer for these blocks?"""
-        return self._neighbours.expects(peer, response)
+    def takes(self, peer: str, response: peer_pb2.BlockResponse) -> bool:
+        """Did this node ask this peer for these blocks? Then they count as here, and are to come as a message."""
+        return self._neighbours.takes(peer, response)
 
     def wait_for_snapshot(self, waiting: bool) -> None:
         """While waiting no blocks are asked for; those that come are followed."""

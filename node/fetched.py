@@ -1,14 +1,16 @@
-"""Blocks that were asked for, on their way to the engine: signatures of their transactions are verified on threads.
+"""Blocks that were asked for, on their way to the engine: signatures of their transactions are verified on a thread.
 
 libsodium, where nearly all of that time goes, releases the interpreter's lock, so that one core verifies what comes
-next while another executes. What is verified is not believed more: the engine judges blocks as ever, and the
-application only is spared the second verification.
+next while another executes. One thread, because it is quicker than execution, and because what is executed next comes
+first then. What is verified is not believed more: the engine judges blocks as ever, and the application only is spared
+the second verification.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from google.protobuf.message import DecodeError
 
@@ -18,11 +20,9 @@ from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
 
 Verified = list[tuple[bytes, SignedTransaction]]
 
-_IN_FLIGHT = 8  # answers: as many as a node asks for at a time (node.catch_up)
-
 
 class FetchedBlocks:
-    """At most ``_IN_FLIGHT`` at a time: a peer that sends what was asked for again and again fills no memory."""
+    """An answer is taken once: a peer that sends what was asked for again and again fills no memory."""
 
     def __init__(
         self,
@@ -33,23 +33,28 @@ class FetchedBlocks:
         self._chain_id = chain_id
         self._remember = remember
         self._hand_on = hand_on
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}  # by peer and first height
+        self._thread = ThreadPoolExecutor(1, "verify fetched")
 
     def put(self, peer: str, message: DeliverRequest) -> None:
-        """Take an answer that the engine expects from this peer; beyond the bound it is dropped, and asked for anew."""
-        if len(self._tasks) >= _IN_FLIGHT:
+        """Take an answer, not empty, that the engine asked this peer for."""
+        key = (peer, int(message.block_response.blocks[0].commit.height))
+        if key in self._tasks:
             return
         task = asyncio.create_task(self._take(peer, message), name=f"blocks from {peer}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(key))
 
     def close(self) -> None:
         """Forget what is under way."""
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _take(self, peer: str, message: DeliverRequest) -> None:
-        for envelope, transaction in await asyncio.to_thread(verified, self._chain_id, message.block_response):
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._thread, verified, self._chain_id, message.block_response)
+        for envelope, transaction in found:
             self._remember(envelope, transaction)
         self._hand_on(peer, message)
 

@@ -96,9 +96,9 @@ class Neighbours:
             request = peer_pb2.BlockRequest(from_height=ask.from_height, count=ask.count)
             self._transport.send(ask.peer, peer_pb2.DeliverRequest(block_request=request))
 
-    def expects(self, peer: str, response: peer_pb2.BlockResponse) -> bool:
-        """Were these blocks asked for?"""
-        return bool(response.blocks) and self._catch_up.expects(peer, response.blocks[0].commit.height)
+    def takes(self, peer: str, response: peer_pb2.BlockResponse) -> bool:
+        """Were these blocks asked for? Then they will be given to ``arrived``."""
+        return bool(response.blocks) and self._catch_up.takes(peer, response.blocks[0].commit.height)
 
     def arrived(self, answer: Answer) -> bool:
         """Keep an answer that was asked for until ``take``; False where it was not."""

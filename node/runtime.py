@@ -407,7 +407,7 @@ class Node:
         if kind in MESSAGES:
             self._drive(lambda: self._snapshots.received(institution, message))
             return
-        if kind == "block_response" and self._engine.expects(institution, message.block_response):
+        if kind == "block_response" and self._engine.takes(institution, message.block_response):
             self._fetched.put(institution, message)
             return
         if kind == "votes" and message.votes.votes and message.votes.votes[0].institution == institution:

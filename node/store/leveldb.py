@@ -19,7 +19,7 @@ from node.store.kv import end_of_prefix
 
 _WRITE_BUFFER_BYTES = 16 * 1024 * 1024  # several blocks per level-0 file
 _CACHE_BYTES = 32 * 1024 * 1024
-_HELD_BYTES = 8 * 1024 * 1024  # of unsynced writes; with more they are synced
+_HELD_BYTES = 1024 * 1024  # of unsynced writes; with more they are synced: to keep many in order costs more than that
 _BLOOM_BITS = 10  # 1 % false positives: most names that are looked up before they are published are not there
 _COMPRESSION = None  # tables would be compressed anew whenever they are merged: most of what merging costs
 

@@ -43,7 +43,8 @@ async def test_answers_are_handed_on_after_their_transactions_are_remembered() -
 
     blocks = FetchedBlocks(ledger.app.chain_id, remember, hand_on)
     blocks.put("um", DeliverRequest(block_response=response))
-    await asyncio.gather(*blocks._tasks)
+    await asyncio.gather(*blocks._tasks.values())
+    blocks.close()
     assert len(remembered) == 5
     assert handed == [("um", len(response.blocks))]
 
@@ -54,5 +55,6 @@ async def test_the_same_answer_again_and_again_is_dropped() -> None:
     blocks = FetchedBlocks(ledger.app.chain_id, lambda *_: None, lambda peer, _: handed.append(peer))
     for _ in range(100):
         blocks.put("um", DeliverRequest(block_response=response))
-    await asyncio.gather(*blocks._tasks)
-    assert len(handed) == 8
+    await asyncio.gather(*blocks._tasks.values())
+    blocks.close()
+    assert handed == ["um"]
