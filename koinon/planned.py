@@ -88,7 +88,7 @@ class PlannedQuery:
         steps = Table.grid(padding=(0, 2))
         for number, step in enumerate(plan.steps, 1):
             who = ", ".join(step.who)
-            learns = f"learns: {step.learns}" if step.learns else "learns nothing"
+            learns = f"learn{'s' if len(step.who) == 1 else ''}{f': {step.learns}' if step.learns else ' nothing'}"
             steps.add_row(str(number), word(PlanStepKind, step.kind), Text(printable(step.description)))
             steps.add_row("", "", Text(printable(f"{who} {learns}; {step.values} values"), style="dim"))
         paid = Table.grid(padding=(0, 2))
