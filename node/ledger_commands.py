@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -184,7 +184,7 @@ def _tell_replayed(found: Replayed, trusted: bool) -> None:
         "verified: every block follows from the genesis",
         {"by": "replay", "transactions": found.transactions},
         ("Transactions", str(found.transactions)),
-        () if trusted else (_OWN_GENESIS,),
+        [] if trusted else [_OWN_GENESIS],
     )
 
 
@@ -199,41 +199,34 @@ def _tell_examined(found: Examined, trusted: bool) -> None:
         "verified by signatures: state and audit log are those that validators signed",
         {"by": "signatures", "headers": found.headers, "first_block": first},
         ("Headers", f"{found.headers}, from the genesis on"),
-        (limits,) if trusted else (limits, _OWN_GENESIS),
+        [limits] if trusted else [limits, _OWN_GENESIS],
     )
 
 
 def _tell(
-    found: Replayed | Examined, verdict: str, how: dict[str, object], counted: tuple[str, str], warnings: Sequence[str]
+    found: Replayed | Examined, verdict: str, how: dict[str, object], counted: tuple[str, str], warnings: list[str]
 ) -> None:
     chain = found.chain
     state, audit = chain.hashes.state_commitment.hex(), chain.hashes.audit_root.hex()
-    if invocation().json:
-        output.show_json(
-            {
-                "verified": True,
-                **how,
-                "chain_id": chain.chain_id,
-                "height": chain.height,
-                "block_hash": chain.block_hash.hex(),
-                "state_commitment": state,
-                "audit_root": audit,
-                "records": found.records,
-            }
-        )
-        return
-    output.show_text(f"{verdict}\n")
-    output.show(
-        output.facts(
-            [
-                ("Chain", chain.chain_id),
-                ("Height", f"{chain.height}, {when(chain.time_ms)}"),
-                ("Block", chain.block_hash.hex()),
-                ("State", state),
-                ("Audit log", f"{found.records} records, root {audit}"),
-                counted,
-            ]
-        )
+    tell(
+        {
+            "verified": True,
+            **how,
+            "chain_id": chain.chain_id,
+            "height": chain.height,
+            "block_hash": chain.block_hash.hex(),
+            "state_commitment": state,
+            "audit_root": audit,
+            "records": found.records,
+        },
+        verdict,
+        *warnings,
+        facts=[
+            ("Chain", chain.chain_id),
+            ("Height", f"{chain.height}, {when(chain.time_ms)}"),
+            ("Block", chain.block_hash.hex()),
+            ("State", state),
+            ("Audit log", f"{found.records} records, root {audit}"),
+            counted,
+        ],
     )
-    for warning in warnings:
-        output.say(warning)

@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, NoReturn
@@ -62,14 +62,18 @@ def invocation() -> Invocation:
     return click.get_current_context().ensure_object(Invocation)
 
 
-def tell(data: Message | dict[str, Any], text: str, then: str = "") -> None:
-    """What a command says that did one thing: JSON, or one line for a person, and what comes next beside it."""
+def tell(
+    data: Message | dict[str, Any], text: str, *beside: str, facts: Iterable[tuple[str, str]] | None = None
+) -> None:
+    """What a command says that did one thing: JSON; or a line for a person, facts, and what else there is to say."""
     if invocation().json:
         output.show_json(plain(data) if isinstance(data, Message) else data)
         return
     output.show_text(f"{printable(text)}\n")
-    if then:
-        output.say(then)
+    if facts is not None:
+        output.show(output.facts(facts))
+    for line in beside:
+        output.say(line)
 
 
 def _ask_passphrase(prompt: str) -> str:

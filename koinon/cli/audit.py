@@ -180,20 +180,16 @@ def head(height: int | None) -> None:
     same ledger up to there.
     """
     found = invocation().client.audit.header(height or 0)
-    if invocation().json:
-        output.show_json({"block_hash": found.block_hash.hex(), "signers": found.signers, **plain(found.header)})
-        return
     header = found.header
-    output.show_text("verified: the consortium decided this block\n")
-    output.show(
-        output.facts(
-            [
-                ("Block", f"{header.height}, {when(header.time_ms)}"),
-                ("Hash", found.block_hash.hex()),
-                ("Chain", header.chain_id),
-                ("Signed by", ", ".join(found.signers)),
-                ("State", header.state_commitment.hex()),
-                ("Audit log", f"{header.audit_size} records, root {header.audit_root.hex()}"),
-            ]
-        )
+    tell(
+        {"block_hash": found.block_hash.hex(), "signers": found.signers, **plain(header)},
+        "verified: the consortium decided this block",
+        facts=[
+            ("Block", f"{header.height}, {when(header.time_ms)}"),
+            ("Hash", found.block_hash.hex()),
+            ("Chain", header.chain_id),
+            ("Signed by", ", ".join(found.signers)),
+            ("State", header.state_commitment.hex()),
+            ("Audit log", f"{header.audit_size} records, root {header.audit_root.hex()}"),
+        ],
     )

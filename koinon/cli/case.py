@@ -17,7 +17,7 @@ from koinon import credential, page, prov, receipt
 from koinon import genesis as genesis_file
 from koinon import profile as profiles
 from koinon.cli import output, proofs
-from koinon.cli.app import invocation
+from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import limit_option
 from koinon.cli.trail import filter_options, of_whom, purpose_option
 from koinon.display import csv_cell, plain, printable, when
@@ -177,11 +177,7 @@ def verify(file: Path, genesis: Path | None, compare: bool, purpose: str) -> Non
         _verify_credential(text, trusted)
         return
     proved = receipt.verify(receipt.parse(text), trusted)
-    if invocation().json:
-        output.show_json(proofs.as_json(proved))
-    else:
-        output.show_text("verified: the consortium recorded this\n")
-        output.show(output.facts(proofs.as_facts(proved)))
+    tell(proofs.as_json(proved), "verified: the consortium recorded this", facts=proofs.as_facts(proved))
 
 
 def _verify_case(text: str, trusted: Genesis, compare: bool, purpose: str) -> None:
@@ -194,64 +190,52 @@ def _verify_case(text: str, trusted: Genesis, compare: bool, purpose: str) -> No
             rule="invalid-receipt",
             hint=f"koinon audit receipt {missing[0].index} proves it; ask for the case anew",
         )
-    if invocation().json:
-        output.show_json(
-            {
-                "verified": True,
-                "kind": "case",
-                "subject": proved.subject,
-                "scope": list(proved.scope),
-                "records": [record.index for record in proved.records],
-                "compared": compare,
-                **proofs.proof_as_json(proved.proof, proved.tree_size),
-            }
-        )
-        return
-    output.show_text("verified: the consortium recorded every one of these, and no change of state is missing\n")
-    output.show(
-        output.facts(
-            [
-                ("Case of", proved.subject),
-                ("About", ", ".join(proved.scope)),
-                ("Records", f"{len(proved.records)} of the {proved.tree_size} that the log had"),
-                ("Compared", "the profile's node knows no other" if compare else ""),
-                *proofs.proof_as_facts(proved.proof),
-            ]
-        )
+    tell(
+        {
+            "verified": True,
+            "kind": "case",
+            "subject": proved.subject,
+            "scope": list(proved.scope),
+            "records": [record.index for record in proved.records],
+            "compared": compare,
+            **proofs.proof_as_json(proved.proof, proved.tree_size),
+        },
+        "verified: the consortium recorded every one of these, and no change of state is missing",
+        facts=[
+            ("Case of", proved.subject),
+            ("About", ", ".join(proved.scope)),
+            ("Records", f"{len(proved.records)} of the {proved.tree_size} that the log had"),
+            ("Compared", "the profile's node knows no other" if compare else ""),
+            *proofs.proof_as_facts(proved.proof),
+        ],
     )
 
 
 def _verify_credential(text: str, trusted: Genesis) -> None:
     proved = credential.verify(credential.parse(text), trusted)
-    if invocation().json:
-        output.show_json(
-            {
-                "verified": True,
-                "kind": "credential",
-                "person": proved.person,
-                "roles": list(proved.roles),
-                "subject": proved.subject,
-                "issuer": proved.issuer,
-                "operator": proved.operator,
-                "chain_id": proved.chain_id,
-                "registered_at_ms": proved.registered_at_ms,
-                "time_ms": proved.time_ms,
-            }
-        )
-        return
-    output.show_text("verified: the consortium recorded this membership\n")
-    output.show(
-        output.facts(
-            [
-                ("Person", proved.person),
-                ("Roles", ", ".join(proved.roles)),
-                ("Key", proved.subject),
-                ("Since", when(proved.registered_at_ms)),
-                ("Issued by", f"{proved.operator}, {proved.issuer}"),
-                ("Chain", proved.chain_id),
-                ("Known until", f"{when(proved.time_ms)}: whether it was changed or revoked later, no credential says"),
-            ]
-        )
+    tell(
+        {
+            "verified": True,
+            "kind": "credential",
+            "person": proved.person,
+            "roles": list(proved.roles),
+            "subject": proved.subject,
+            "issuer": proved.issuer,
+            "operator": proved.operator,
+            "chain_id": proved.chain_id,
+            "registered_at_ms": proved.registered_at_ms,
+            "time_ms": proved.time_ms,
+        },
+        "verified: the consortium recorded this membership",
+        facts=[
+            ("Person", proved.person),
+            ("Roles", ", ".join(proved.roles)),
+            ("Key", proved.subject),
+            ("Since", when(proved.registered_at_ms)),
+            ("Issued by", f"{proved.operator}, {proved.issuer}"),
+            ("Chain", proved.chain_id),
+            ("Known until", f"{when(proved.time_ms)}: whether it was changed or revoked later, no credential says"),
+        ],
     )
 
 
