@@ -19,7 +19,7 @@ from koinon.cli import layout
 from koinon.display import printable
 
 HELP_WIDTH = 100  # of help texts, where the terminal is not narrower
-_PIPE_WIDTH = 1_000  # where there is no terminal, lines are not folded
+_PIPE_WIDTH = 20_000  # where there is no terminal, lines are not folded
 _GAP = 3  # between columns
 _INDENT = 2  # between a name and its value
 _ZONE = " UTC"
