@@ -3,7 +3,8 @@
 Operators propose and cast their institution's ballot: one per member, replaceable while the proposal is open. What a
 proposal takes is fixed when it is made (``governance.constitution.policy_for``); a new constitution drops whatever was
 made under rules that it changes. Nothing is executed inside a transaction: proposals are executed at the end of a
-block, all actions or none, and what fails there ends the proposal with its refusal.
+block, all actions or none, and what fails there ends the proposal with its refusal; but where it is other changes of
+power in the same block that are in its way, it waits for the next.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from koinon.v1.governance_pb2 import (
     WithdrawProposal,
 )
 from koinon.v1.identity_pb2 import MemberStatus
-from node.contracts import actions, keys, shapes, tables, upgrades, weights
+from node.contracts import actions, keys, membership, shapes, tables, upgrades, weights
 from node.contracts.context import REFUSALS, Context
 from node.contracts.transitions import PROPOSAL
 from node.ledger.state import State
@@ -201,6 +202,9 @@ def _execute(context: Context, proposal: GovernanceProposal) -> None:
         state.rollback()
         del context.records[records:]
         context.parameters = tables.PARAMETERS.get(state, "")
+        if error.rule == "set-change" and membership.validators(state) != context.validators:
+            _postpone(context, proposal, error)
+            return
         proposal.rule = error.rule
         _end(context, proposal, "proposal.failed", f"{error.message} [{error.rule}]"[:MAX_TEXT])
         return
@@ -213,6 +217,15 @@ def _execute(context: Context, proposal: GovernanceProposal) -> None:
         _drop_others(context, before, actions.constitution(state))
     if weights.of_all(state) != members:
         recount(context)
+
+
+def _postpone(context: Context, proposal: GovernanceProposal, error: KoinonError) -> None:
+    """Others' powers change in this block: it is executed in the next one. Else any of them could stop a ballot."""
+    detail = f"to the next block: {error.message}"[:MAX_TEXT]
+    context.move(PROPOSAL, proposal.id, proposal, "proposal.postponed", related=_related(proposal), detail=detail)
+    proposal.executes_at_ms = context.time_ms + 1
+    tables.PROPOSALS.put(context.state, proposal.id, proposal)
+    tables.PROPOSAL_TIMES.add(context.state, proposal.executes_at_ms, proposal.id.encode())
 
 
 def _drop_others(context: Context, before: Constitution, after: Constitution) -> None:

@@ -254,6 +254,7 @@ PROPOSAL = Machine(
         "proposal.expired": {"open": "expired"},  # too few took part in time
         "proposal.withdrawn": {"open": "withdrawn"},
         "proposal.dropped": {"open": "dropped", "accepted": "dropped"},  # its rules changed, or its proposer is gone
+        "proposal.postponed": {"accepted": "accepted"},  # by a block, because others' powers change in this one
         "proposal.executed": {"accepted": "executed"},
         "proposal.failed": {"accepted": "failed"},  # an action was refused: none was applied
     },

@@ -58,6 +58,7 @@ from koinon.v1.governance_pb2 import (
     WithdrawProposal,
 )
 from koinon.v1.identity_pb2 import (
+    KEY_PURPOSE_VALIDATOR,
     MEMBER_STATUS_ACTIVE,
     MEMBER_STATUS_REMOVED,
     MEMBER_STATUS_SUSPENDED,
@@ -66,6 +67,7 @@ from koinon.v1.identity_pb2 import (
     BeginVoting,
     Person,
     RegisterPerson,
+    RevokeKey,
 )
 from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED
 from node.contracts import actions, upgrades
@@ -82,6 +84,10 @@ def set_parameter(name: str, value: int) -> Action:
 
 def remove(institution: str) -> Action:
     return Action(remove=RemoveInstitution(institution=institution, reason="left the study"))
+
+
+def suspend(institution: str) -> Action:
+    return Action(suspend=SuspendInstitution(institution=institution, reason="broke the rules"))
 
 
 def propose(consortium: Consortium, *actions: Action, who: str = "um", title: str = "a change") -> str:
@@ -513,6 +519,26 @@ def test_a_dispute_is_resolved_by_ballot(consortium: Consortium) -> None:
 def test_a_dispute_that_is_not_there_is_not_resolved(consortium: Consortium) -> None:
     missing = Action(resolve_dispute=ResolveDispute(dispute_id="0" * 32, reason="seen"))
     assert decide(consortium, missing).rule == "not-found"
+
+
+def test_no_friend_stops_a_suspension_by_a_change_of_its_own_in_that_block(consortium: Consortium) -> None:
+    """It would take another ballot, and the friend would do the same again."""
+    consortium.wait(1)
+    proposal = propose(consortium, suspend("iu"))
+    ballot(consortium, proposal, CHOICE_YES, "um", "uk")
+    last = consortium.envelope("case/operator", CastBallot(proposal_id=proposal, choice=CHOICE_YES))
+    revocation = RevokeKey(purpose=KEY_PURPOSE_VALIDATOR, reason="to be in the way")
+    block = consortium.decide(last, consortium.envelope("uk/operator", revocation))
+    assert [record.kind for record in block.records][-3:] == ["proposal.accepted", "key.revoked", "proposal.postponed"]
+    assert status(consortium, proposal) == PROPOSAL_STATUS_ACCEPTED
+    consortium.wait(1)
+    assert status(consortium, proposal) == PROPOSAL_STATUS_EXECUTED
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_SUSPENDED
+
+
+def test_what_is_too_much_by_itself_fails_at_once(consortium: Consortium) -> None:
+    consortium.wait(1)
+    assert decide(consortium, suspend("iu"), suspend("uk")).rule == "set-change"
 
 
 # --- the constitution

@@ -49,7 +49,7 @@ union: union.defined -open, union.defined open-open, union.members_set open-open
 proposal: proposal.made -open, ballot.cast open-open, ballot.replaced open-open, proposal.accepted open-accepted,
   proposal.rejected open-rejected, proposal.expired open-expired, proposal.withdrawn open-withdrawn,
   proposal.dropped open-dropped, proposal.dropped accepted-dropped, proposal.executed accepted-executed,
-  proposal.failed accepted-failed
+  proposal.failed accepted-failed, proposal.postponed accepted-accepted
 application: application.made -open, application.made withdrawn-open, application.made admitted-open,
   application.withdrawn open-withdrawn, application.admitted open-admitted
 upgrade: upgrade.scheduled -scheduled, upgrade.scheduled cancelled-scheduled, upgrade.cancelled scheduled-cancelled,
