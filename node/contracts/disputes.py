@@ -203,15 +203,17 @@ def resolve(context: Context, dispute_id: str, remedies: Remedies, reason: str) 
 
 
 def expire_due(context: Context) -> None:
-    """Let the disputes go on whose deadline block time has reached, and as many of them as a block has time for."""
+    """Let the disputes go on whose deadline block time has reached, and as many of them as a block has time for.
+
+    The others go on in the next, and so does one that suspends while others' powers change in this one.
+    """
     state, left = context.state, MAX_DUE_PER_BLOCK  # disputes, and escrows that they froze
     for dispute_id in tables.DISPUTE_DEADLINES.pop_due(state, context.time_ms, at_most=MAX_DUE_PER_BLOCK):
         dispute = tables.DISPUTES.get(state, dispute_id.decode())
-        if left > 0:
-            left -= 1 + len(dispute.escrows)
-            _go_on(context, dispute)
-        else:
-            tables.DISPUTE_DEADLINES.add(state, dispute.deadline_ms, dispute_id)
+        deadline_ms, has_time = dispute.deadline_ms, left > 0
+        left -= 1 + len(dispute.escrows)
+        if not has_time or membership.attempt(context, partial(_go_on, context, dispute)):
+            tables.DISPUTE_DEADLINES.add(state, deadline_ms, dispute_id)
 
 
 def _go_on(context: Context, dispute: Dispute) -> None:
@@ -309,8 +311,13 @@ def _expected(state: State, escrow_id: str) -> Payouts:
 
 
 def _suspend(context: Context, dispute: Dispute, why: str) -> None:
-    """Suspend the respondent, unless the others could not decide without it: then the ledger says so."""
+    """Suspend the respondent, unless the others could not decide without it: then the ledger says so.
+
+    Raises Refused with rule ``set-change`` where others' powers change in this block: it may be decided in the next.
+    """
     refused = membership.attempt(context, partial(membership.suspend, context, dispute.opened.respondent, why))
+    if refused is not None and refused.rule == "set-change":
+        raise refused
     if refused is not None:
         dispute.reason = f"the suspension was not possible: {refused.message}"[:MAX_TEXT]
         tables.DISPUTES.put(context.state, dispute.id, dispute)

@@ -29,7 +29,7 @@ from koinon.v1.dispute_pb2 import (
     WithdrawDispute,
 )
 from koinon.v1.governance_pb2 import Action, Propose, SetConstitution
-from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, MEMBER_STATUS_SUSPENDED
+from koinon.v1.identity_pb2 import KEY_PURPOSE_VALIDATOR, MEMBER_STATUS_ACTIVE, MEMBER_STATUS_SUSPENDED, RevokeKey
 from koinon.v1.points_pb2 import (
     ESCROW_STATUS_FROZEN,
     ESCROW_STATUS_HELD,
@@ -397,6 +397,38 @@ def test_who_came_since_is_no_arbiter_but_is_asked_for_by_a_suspension(consortiu
         rule(consortium, dispute, REMEDY_SUSPENSION, by=arbiter)
     assert consortium.app.institution("iu").status == MEMBER_STATUS_ACTIVE
     rule(consortium, dispute, REMEDY_SUSPENSION, by="ut")
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_SUSPENDED
+
+
+def test_no_friend_stops_a_suspension_by_a_change_of_its_own_in_that_block(consortium: Consortium) -> None:
+    """Neither when an arbiter rules, nor at the deadline."""
+    dispute = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_SUSPENSION))
+    answered(consortium, dispute)
+    for arbiter in ("au", "case"):
+        rule(consortium, dispute, REMEDY_SUSPENSION, by=arbiter)
+    revocation = RevokeKey(purpose=KEY_PURPOSE_VALIDATOR, reason="to be in the way")
+    in_the_way = consortium.envelope("ut/operator", revocation)
+    last = RuleDispute(dispute_id=dispute, remedies=[REMEDY_SUSPENSION], reason="looked at it")
+    block = consortium.decide(in_the_way, consortium.envelope("uk/operator", last))
+    assert block.results[1].refusal.rule == "set-change"
+    assert consortium.app.dispute(dispute).status == DISPUTE_STATUS_ARBITRATION
+    consortium.do("uk/operator", last)
+    assert consortium.app.institution("iu").status == MEMBER_STATUS_SUSPENDED
+
+
+def test_a_deadline_in_a_block_of_other_changes_comes_again_in_the_next(consortium: Consortium) -> None:
+    dispute = consortium.do(ASKER, claim(consortium.token(DATA), "iu", REMEDY_REVOCATION, REMEDY_SUSPENSION))
+    answered(consortium, dispute)
+    for arbiter in ("au", "case"):
+        rule(consortium, dispute, REMEDY_REVOCATION, REMEDY_SUSPENSION, by=arbiter)
+    rule(consortium, dispute, REMEDY_SUSPENSION, by="uk")  # so one more could dismiss the revocation
+    before = consortium.app.dispute(dispute)
+    revocation = RevokeKey(purpose=KEY_PURPOSE_VALIDATOR, reason="to be in the way")
+    in_the_way = consortium.envelope("um/operator", revocation, expires_in_ms=2 * RULING_MS)
+    consortium.decide(in_the_way, after_ms=before.deadline_ms - consortium.time_ms)
+    assert consortium.app.dispute(dispute) == before
+    consortium.wait(1)
+    assert list(consortium.app.dispute(dispute).remedies) == [REMEDY_REVOCATION, REMEDY_SUSPENSION]
     assert consortium.app.institution("iu").status == MEMBER_STATUS_SUSPENDED
 
 
