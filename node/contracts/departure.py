@@ -30,14 +30,8 @@ def give_notice(context: Context, operation: GiveNotice) -> str:
     shapes.text("reason", operation.reason, MAX_TEXT)
     state, name = context.state, context.sender.institution
     context.authorise(institution=name)
-    member = tables.INSTITUTIONS.get(state, name)
-    if member.HasField("notice"):
-        raise Refused(
-            f"{name} leaves at height {member.notice.height}",
-            rule="already-exists",
-            hint="nothing to do; or withdraw that notice first: koinon member stay",
-        )
     check_notice(context, name, operation.height)
+    member = tables.INSTITUTIONS.get(state, name)
     detail = f"at height {operation.height}: {operation.reason}"
     context.move(INSTITUTION, name, member, "institution.leaving", detail=detail)
     member.notice.CopyFrom(operation)
@@ -49,8 +43,16 @@ def give_notice(context: Context, operation: GiveNotice) -> str:
 def check_notice(context: Context, institution: str, height: int) -> None:
     """May this active member give notice for that height?
 
-    Raises NotFound, and Refused with rule ``notice``, ``no-live-quorum``, ``validator-set`` or ``constitution``.
+    Raises NotFound, and Refused with rule ``already-exists``, ``notice``, ``no-live-quorum``, ``validator-set`` or
+    ``constitution``.
     """
+    member = tables.INSTITUTIONS.get(context.state, institution)
+    if member.HasField("notice"):
+        raise Refused(
+            f"{institution} leaves at height {member.notice.height}",
+            rule="already-exists",
+            hint="nothing to do; or withdraw that notice first: koinon member stay",
+        )
     first, last = context.height + MIN_NOTICE_BLOCKS, context.height + MAX_NOTICE_BLOCKS
     if not first <= height <= last:
         raise Refused(

@@ -6,6 +6,7 @@ from typing import Any
 
 from grpc import aio
 
+from koinon.limits import MAX_NOTICE_BLOCKS
 from koinon.v1 import services_pb2, services_pb2_grpc
 from node.application import Application
 from node.report import Report
@@ -54,6 +55,7 @@ class MemberService(services_pb2_grpc.MemberServiceServicer):
     async def PreviewNotice(
         self, request: services_pb2.PreviewNoticeRequest, context: Context
     ) -> services_pb2.PreviewNoticeResponse:
-        height = self._application.info().height + request.blocks
+        blocks = min(request.blocks, MAX_NOTICE_BLOCKS + 1)  # further ahead is refused alike
+        height = self._application.info().height + blocks
         effects, refusal = self._application.preview_notice(request.institution, height)
         return services_pb2.PreviewNoticeResponse(effects=effects, refusal=refusal, height=height)

@@ -102,6 +102,19 @@ def test_the_height_is_near_and_not_too_near(consortium: Consortium, blocks: int
     assert consortium.refused("iu/operator", notice(consortium, blocks)) == "notice"
 
 
+def test_a_preview_says_what_would_refuse_a_notice(consortium: Consortium) -> None:
+    height = notice(consortium).height
+
+    def refused_by(height: int) -> str:
+        _, refusal = consortium.app.preview_notice("iu", height)
+        return refusal.rule if refusal else ""
+
+    assert [refused_by(at) for at in (height, height - MIN_NOTICE_BLOCKS, 2**64)] == ["", "notice", "notice"]
+    assert consortium.app.preview_notice("iu", height)[0][0] == f"member iu: active -> removed, at height {height}"
+    consortium.do("iu/operator", notice(consortium))
+    assert refused_by(height + 1) == "already-exists"
+
+
 # --- decisions go on
 
 
