@@ -137,7 +137,7 @@ PERMISSIONS: dict[str, tuple[Permission, ...]] = {
     ),  # whose account it is, or for the institution's and its devices'
     "define_union": (_OPERATOR,),
     "set_union_members": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # its administrator, or the founding institution
-    "claim_earnings": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # the member
+    "claim_earnings": (_CONCERNED, _OPERATOR_CONCERNED, _OPERATOR),  # the member; a device's operators
     "record_reading": (Permission(ROLE_REGULATOR, Relation.MEMBER),),
     "give_notice": (_OPERATOR,),  # each for its own
     "withdraw_notice": (_OPERATOR,),

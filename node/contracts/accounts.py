@@ -93,22 +93,29 @@ def institution_of(state: State, account: str) -> str:
     return ""
 
 
+def authorise(context: Context, account: AccountName) -> None:
+    """Is it the sender's account, its institution's, or that of a device of its institution?
+
+    Raises PermissionRefused.
+    """
+    match account.kind:
+        case "person":
+            owner = tables.PEOPLE.find(context.state, account.owner)
+            device = owner is not None and is_device(owner.roles)
+            context.authorise(person=account.owner, institution=account.owner.partition("/")[0] if device else "")
+        case "institution":
+            context.authorise(institution=account.owner)
+        case _:  # the fund's points move by a ballot, a union's by its members' claims
+            context.authorise()
+
+
 # --- operations
 
 
 def transfer_points(context: Context, operation: TransferPoints) -> str:
     """A person spends from its own account, an operator from its institution's and those of its devices."""
     shapes.text("reason", operation.reason, MAX_TEXT)
-    name = AccountName.parse(operation.source)
-    match name.kind:
-        case "person":
-            owner = tables.PEOPLE.find(context.state, name.owner)
-            device = owner is not None and is_device(owner.roles)
-            context.authorise(person=name.owner, institution=name.owner.partition("/")[0] if device else "")
-        case "institution":
-            context.authorise(institution=name.owner)
-        case _:  # the fund's points move by a ballot, a union's by its members' claims
-            context.authorise()
+    authorise(context, AccountName.parse(operation.source))
     transfer(context, operation.source, operation.target, operation.points, operation.reason)
     return ""
 

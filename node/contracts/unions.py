@@ -105,13 +105,9 @@ def set_members(context: Context, operation: SetUnionMembers) -> str:
 
 
 def claim(context: Context, operation: ClaimEarnings) -> str:
-    """A person, or an operator for its institution, has its earnings moved to its own account."""
-    name = AccountName.parse(operation.account)
+    """A person, or an operator for its institution or a device of it, has earnings moved to the member's account."""
+    accounts.authorise(context, AccountName.parse(operation.account))
     state = context.state
-    if name.kind == "person":
-        context.authorise(person=name.owner)
-    else:
-        context.authorise(institution=name.owner)
     union = tables.UNIONS.get(state, check_institution(operation.union))
     member = membership(state, union.name, operation.account)
     _divide(state, union)

@@ -20,7 +20,16 @@ from koinon.v1.identity_pb2 import (
     Role,
     RotateKey,
 )
-from koinon.v1.points_pb2 import PRICE_UNIT_USE, Account, Price, TransferPoints
+from koinon.v1.points_pb2 import (
+    PRICE_UNIT_USE,
+    Account,
+    ClaimEarnings,
+    DefineUnion,
+    Price,
+    SetUnionMembers,
+    TransferPoints,
+    UnionMember,
+)
 from koinon.v1.task_pb2 import TASK_STATUS_CANCELLED, TASK_STATUS_FAILED, CancelTask
 from tests.contracts.consortium import Consortium, access_request, genesis, key, person, publication, receive
 from tests.contracts.test_negotiation import offer
@@ -88,6 +97,19 @@ def test_what_a_gateway_may_spend_is_given_and_taken_by_operators(consortium: Co
     consortium.do("um/operator", back)
     theirs = TransferPoints(source="person:um/analyst", target="institution:um", points=1, reason="mine")
     assert consortium.refused("um/operator", theirs) == "permission", "a person's points are nobody else's"
+
+
+def test_what_a_device_earns_in_a_union_is_claimed_by_operators(consortium: Consortium) -> None:
+    """It agrees to nothing itself, and nobody else could: it would stay in the union for ever."""
+    consortium.do("um/operator", DefineUnion(name="crew", title="Crew", administrator="um/analyst"))
+    everybody = SetUnionMembers(union="crew", members=[UnionMember(account=ACCOUNT, weight=1)])
+    gift = TransferPoints(source="institution:um", target="union:crew", points=10, reason="earned")
+    consortium.do("um/operator", everybody, gift)
+    claim = ClaimEarnings(union="crew", account=ACCOUNT)
+    assert consortium.refused(GATEWAY, claim) == "permission"
+    assert consortium.refused("iu/operator", claim) == "permission"
+    consortium.do("um/operator", claim)
+    assert consortium.app.account(ACCOUNT).points == 10
 
 
 def test_a_feeder_brings_new_content_and_nothing_else(consortium: Consortium) -> None:
