@@ -92,6 +92,13 @@ class CatchUp:
     def highest_claim(self) -> int:
         return max(self._claims.values(), default=0)
 
+    def credible_claim(self, validators: ValidatorSet) -> int:
+        """The greatest height that peers of which one must be correct say they have committed."""
+        for claim in sorted(set(self._claims.values()), reverse=True):
+            if self.is_behind(claim - 1, validators):
+                return claim
+        return 0
+
     def nobody_keeps(self, height: int) -> bool:
         """Does everyone who is ahead say that it no longer keeps the block at this height?"""
         ahead = [peer for peer, claim in self._claims.items() if claim >= height]

@@ -89,7 +89,7 @@ class EngineStatus:
     waiting_for_prevotes: tuple[str, ...]  # validators not heard in this round
     waiting_for_precommits: tuple[str, ...]
     behind: bool  # peers say they are ahead: blocks are being fetched
-    highest_claim: int  # the greatest height any peer claims
+    highest_claim: int  # the greatest height that peers of which one must be correct claim
     votes_from_height: int | None  # None: the signing state was lost and no safe height is known yet
     has_key: bool  # that counts for the next height; False for an observer, too
 
@@ -231,7 +231,7 @@ class Engine:
             waiting_for_prevotes=silent(VoteType.PREVOTE),
             waiting_for_precommits=silent(VoteType.PRECOMMIT),
             behind=self._neighbours.are_ahead(),
-            highest_claim=self._neighbours.highest_claim(),
+            highest_claim=self._neighbours.credible_claim(),
             votes_from_height=self._journal.votes_from_height,
             has_key=self._author.can_sign(self.chain),
         )

@@ -56,6 +56,10 @@ class Neighbours:
         """Have peers of which one must be correct committed more than we?"""
         return self._catch_up.is_behind(self._chain.height, self._chain.validators)
 
+    def credible_claim(self) -> int:
+        """How far peers of which one must be correct say that they are."""
+        return self._catch_up.credible_claim(self._chain.validators)
+
     def highest_claim(self) -> int:
         return self._catch_up.highest_claim()
 

@@ -187,8 +187,7 @@ def _demand_progress(world: World, clients: Clients, core: Sequence[SimNode], ch
     """
     goal = max(checkers.chain.decided, default=0) + HEIGHTS_AFTER_HEALING
     rng, members = world.random("progress"), checkers.contents.members
-    wanted = clients.registration(rng.choice([node for node in core if members.belongs(node.institution)]).institution)
-    name = identify(wanted)
+    home, wanted, name = "", b"", b""
 
     def reached() -> bool:
         return (
@@ -200,6 +199,10 @@ def _demand_progress(world: World, clients: Clients, core: Sequence[SimNode], ch
 
     end_ms = world.now_ms + BOUND_MS
     while world.now_ms < end_ms:
+        if not members.belongs(home):  # what is under way may still exclude it
+            home = rng.choice([node.institution for node in core if members.belongs(node.institution)])
+            wanted = clients.registration(home)
+            name = identify(wanted)
         clients.submit(rng.choice(core), wanted)
         if world.run(_REPEAT_MS, until=reached):
             return

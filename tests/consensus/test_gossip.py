@@ -68,6 +68,8 @@ def test_one_liar_does_not_make_us_believe_that_we_are_behind() -> None:
     catch_up.heard("v1", 2**63)
     catch_up.heard("stranger", 2**63)
     assert not catch_up.is_behind(7, FOUR)
+    assert catch_up.credible_claim(FOUR) == 0
     catch_up.heard("v2", 8)
     assert catch_up.is_behind(7, FOUR)
     assert not catch_up.is_behind(8, FOUR)
+    assert catch_up.credible_claim(FOUR) == 8
