@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 
 from koinon import genesis_form
 from koinon.errors import InvalidInput, KoinonError, Refused
@@ -220,6 +221,9 @@ def begin_voting(context: Context, operation: BeginVoting) -> str:
             hint="members decide that",
         )
     _require_key(member)
+    for height, leaving in islice(tables.DEPARTURES.all(context.state), 1):
+        if height <= context.height:  # else a change in every block would keep it for ever
+            raise Refused(f"{leaving.decode()} leaves with this block", rule="set-change", hint="again in the next one")
     if not context.height - MAX_JOIN_LAG_BLOCKS <= operation.height < context.height:
         raise Refused(
             f"the node of {institution} is at height {operation.height}, the ledger at {context.height - 1}",

@@ -9,15 +9,19 @@ from koinon.v1.access_pb2 import TOKEN_STATUS_REVOKED
 from koinon.v1.catalog_pb2 import DATASET_STATUS_WITHDRAWN
 from koinon.v1.dispute_pb2 import DISPUTE_STATUS_DECIDED, REMEDY_REVOCATION
 from koinon.v1.identity_pb2 import (
+    KEY_PURPOSE_VALIDATOR,
     MEMBER_STATUS_ACTIVE,
     MEMBER_STATUS_REMOVED,
     MEMBER_STATUS_SUSPENDED,
+    BeginVoting,
     GiveNotice,
+    RevokeKey,
+    RotateKey,
     WithdrawNotice,
 )
 from koinon.v1.points_pb2 import TransferPoints
 from koinon.v1.task_pb2 import TASK_STATUS_FAILED
-from tests.contracts.consortium import MEMBERS, Consortium, claim, publication
+from tests.contracts.consortium import MEMBERS, Consortium, claim, key, publication
 from tests.contracts.decree import admit, decree, remove, set_power, suspend
 from tests.contracts.test_membership import double_vote, kinds, powers, scene, weight
 
@@ -177,6 +181,20 @@ def test_a_change_of_power_in_the_same_block_keeps_it_for_one_block(consortium: 
     assert kinds(consortium, "institution:iu")[-1] == "institution.kept"
     consortium.wait(1)
     assert powers(consortium) == {"case": 1, "uk": 1}
+
+
+def test_nobody_keeps_it_by_a_change_in_every_block(consortium: Consortium) -> None:
+    """Votes can be given up at any time, but they are not taken up again while somebody leaves."""
+    consortium.do("iu/operator", notice(consortium))
+    pass_blocks(consortium, MIN_NOTICE_BLOCKS - 1)
+    consortium.do("uk/operator", RevokeKey(purpose=KEY_PURPOSE_VALIDATOR, reason="to be in the way"))
+    assert kinds(consortium, "institution:iu")[-1] == "institution.kept"
+    again = RotateKey(purpose=KEY_PURPOSE_VALIDATOR, key=key("uk validator again").public_key)
+    begin = BeginVoting(height=consortium.app.info().height)
+    assert consortium.refused("uk/operator", again, begin) == "set-change"
+    assert powers(consortium) == {"case": 1, "um": 1}
+    consortium.do("uk/operator", again, begin)
+    assert powers(consortium) == {"case": 1, "uk": 1, "um": 1}
 
 
 def test_an_observer_leaves_whoever_is_down(consortium: Consortium) -> None:
