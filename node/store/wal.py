@@ -5,7 +5,9 @@ File: 8 bytes of magic, then records::
     length (4 bytes, big-endian) | CRC-32 of the length (4) | payload | CRC-32 of the payload (4) | 0xff
 
 A crash during a write leaves a *torn tail*: the file ends inside the last record, or the part that never
-reached the disk reads as zeros. It was not synced, so nobody relied on it, and opening cuts it off. The
+reached the disk reads as zeros. It was not synced, so nobody relied on it, and opening cuts it off. A process
+that ends without a crash of the machine leaves whole records that were not synced either: who opens the log reads
+them and will rely on them, so opening puts them on the disk first. The
 last byte of a record is never zero, and a length is checked before it is believed, so every other damage
 is told from a torn tail and raises Corrupt: dropping a synced record could make the validator sign twice.
 """
@@ -104,7 +106,7 @@ class FileWal:
     """A WriteAheadLog in one file, made if it is missing."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the log and cuts off a torn tail. Raises Corrupt, Exhausted or Unavailable."""
+        """Opens the log, cuts off a torn tail and syncs the rest. Raises Corrupt, Exhausted or Unavailable."""
         self._path = path
         self._unwritten = bytearray()
         self._failed: KoinonError | None = None
@@ -146,7 +148,7 @@ class FileWal:
         try:
             os.close(self._file)
             self._file = -1
-            self._create(records)
+            self._create(_MAGIC + b"".join(map(_encode, records)))
         except OSError as error:
             self._failed = self._typed(error)
             raise self._failed from error
@@ -158,11 +160,11 @@ class FileWal:
             os.close(self._file)
             self._file = -1
 
-    def _create(self, records: Iterable[bytes] = ()) -> None:
-        """Put a log with these records in place, with a rename so that a crash leaves no half-made file."""
+    def _create(self, content: bytes = _MAGIC) -> None:
+        """Put a log of this content in place, with a rename so that a crash leaves no half-made file."""
         new = self._path.with_name(self._path.name + ".new")
         self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        _write_all(self._file, _MAGIC + b"".join(map(_encode, records)))
+        _write_all(self._file, content)
         os.fsync(self._file)
         new.replace(self._path)
         directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -172,12 +174,9 @@ class FileWal:
             os.close(directory)
 
     def _open(self) -> None:
+        """Written anew, not synced: after a sync that failed, pages pass for clean that are on no disk (LWN 752063)."""
         data = self._path.read_bytes()
-        intact = _intact(data, self._path)
-        self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        if intact < len(data):
-            os.ftruncate(self._file, intact)
-            os.fsync(self._file)
+        self._create(data[: _intact(data, self._path)])
 
     def _flush(self) -> None:
         if self._unwritten:

@@ -33,7 +33,8 @@ class Disk:
         self.store = _Store(self)
 
     def open(self) -> None:
-        """A process opens it. LevelDB writes what its log holds to a table then, and syncs that."""
+        """A process opens it. FileWal syncs what it finds; LevelDB moves what its log holds to a table, synced."""
+        self.files[0].sync()
         self.files[1].write((), sync=True)
 
     def crash(self) -> None:

@@ -110,6 +110,29 @@ def _locked_and_the_proposer_dies() -> None:
     _peace(world, network, checkers, [first, second, unaware])
 
 
+def _unsynced_but_read() -> None:
+    """v0 proposes, finds no space to sync that, ends, reads its log again and sends it; then its machine loses power.
+
+    Found by seeds 304219, 308394 and 309895 of 2026-11-22, as proposals and as votes.
+    """
+    world, network, checkers, clients = _four({})
+    proposer, *others = network.nodes.values()
+    _until_turn(world, clients, proposer, others)
+    proposer.disk.full = True
+    clients.submit(proposer, clients.registration(proposer.institution))
+    world.run(100)
+    proposer.disk.full = False
+    world.severed.update((proposer.name, node.name) for node in others)
+    proposer.start()
+    world.run(100)
+    proposer.stop()
+    proposer.disk.files[0].crash()
+    proposer.start()
+    clients.submit(proposer, clients.registration(proposer.institution))
+    world.run(1_500)
+    _peace(world, network, checkers, [proposer, *others])
+
+
 def _joins_by_snapshot(forger: bool) -> None:
     """v0 lost its ledger, and hears v3 first, alone: by a snapshot of whatever v3 says, it must become what all are."""
     world, network, checkers, clients = _four({3: SnapshotForger} if forger else {}, _STATE_FORGED)
@@ -161,6 +184,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "decided and cut off, with lies about a polka": lambda: _decided_and_cut_off(FalsePolka),
     "decided and cut off, and a ledger is lost": lambda: _decided_and_cut_off(Twin, loses_ledger=True),
     "locked, and the proposer dies": _locked_and_the_proposer_dies,
+    "unsynced, but read": _unsynced_but_read,
     "joining by a snapshot": lambda: _joins_by_snapshot(forger=False),
     "joining by a snapshot that is forged": lambda: _joins_by_snapshot(forger=True),
     "suspended, and it goes on": _suspended_it_does_not_vote,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,24 @@ def opened(path: Path, data: bytes) -> list[bytes]:
         return log.records()
     finally:
         log.close()
+
+
+def test_what_an_opened_log_holds_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "wal"
+    data = written(path, [b"synced"])
+    synced: dict[int, bytes] = {}
+    fsync = os.fsync
+
+    def noted(file: int) -> None:
+        fsync(file)
+        if os.fstat(file).st_mode & stat.S_IFREG:
+            synced[os.fstat(file).st_ino] = Path(f"/proc/self/fd/{file}").read_bytes()
+
+    path.write_bytes(data + data[8:])  # as a process leaves it that was killed between write and sync
+    monkeypatch.setattr(os, "fsync", noted)
+    log = FileWal(path)
+    assert log.records() == [b"synced", b"synced"]
+    assert synced[path.stat().st_ino] == path.read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
