@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from koinon import files, genesis
 from koinon import profile as profiles
@@ -199,7 +201,7 @@ class Testnet:
                 continue
             home.log.mkdir(exist_ok=True)
             place = self._places.get(institution, Place())
-            with (home.log / "console").open("wb") as console:
+            with _uninterrupted(), (home.log / "console").open("wb") as console:
                 process = subprocess.Popen(
                     [*place.command, sys.executable, "-m", "node", "run", "--log-file", "--home", str(home.path)],
                     stdin=subprocess.DEVNULL,
@@ -209,8 +211,8 @@ class Testnet:
                     env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment or {}),
                     start_new_session=True,  # Ctrl-C is for us: we stop the nodes in order
                 )
-            self._processes[institution] = process
-            _pid_file(home).write_text(f"{process.pid}\n", encoding="ascii")
+                self._processes[institution] = process
+                _pid_file(home).write_text(f"{process.pid}\n", encoding="ascii")
 
     def stop(self, *institutions: str) -> None:
         """Ask these nodes, or all, to stop, and wait until they have; kill whoever does not."""
@@ -351,6 +353,23 @@ class Testnet:
 
 def _home(directory: Path, institution: str) -> Home:
     return Home(directory / "nodes" / institution)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Being told to stop waits until the end of this: a process that was started and not noted would be left behind."""
+    told: list[int] = []
+    waiting: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other is interrupted
+        for number in (signal.SIGINT, signal.SIGTERM):
+            waiting[number] = signal.signal(number, lambda number, _: told.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in waiting.items():
+            signal.signal(number, handler)
+        if told:
+            signal.raise_signal(told[0])
 
 
 def _pid_file(home: Home) -> Path:

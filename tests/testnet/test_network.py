@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -254,6 +257,21 @@ def test_a_node_that_moved_is_dialled_where_the_ledger_says(network: Testnet) ->
 
 
 # --- who is kept out
+
+
+def test_an_interrupt_while_a_node_starts_leaves_none_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["sleep", "60"])
+        signal.raise_signal(signal.SIGINT)  # it runs, and nobody knows
+        return process
+
+    network = Testnet.create(tmp_path / "net", ["a"])
+    monkeypatch.setattr("testnet.network.subprocess", SimpleNamespace(Popen=interrupted, DEVNULL=subprocess.DEVNULL))
+    with pytest.raises(KeyboardInterrupt):
+        network.start()
+    assert network.pid("a")
+    network.stop()
+    assert not network.pid("a")
 
 
 def _channel(network: Testnet, institution: str = "um", port: str = "rpc") -> grpc.Channel:
