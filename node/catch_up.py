@@ -4,8 +4,9 @@ What peers say about their height is a claim. It decides only whom to ask: a blo
 alone, which the engine verifies in order. While a node is behind, consecutive ranges of blocks are asked of several
 peers at once, so that the answers to come are on their way while one is being executed:
 
-- at most ``_WINDOW`` ranges are asked for or waiting to be executed, which bounds memory, and few of one peer;
-- a range that came short is completed by asking for its rest; ranges adapt to what fits into an answer;
+- at most ``_WINDOW`` ranges are asked for or waiting to be executed, and at most as many gaps between them, which
+  bounds memory; and few of one peer;
+- a range that came short is completed by asking for its rest at once; ranges adapt to what fits into an answer;
 - a question unanswered for a whole interval is asked of another peer, and its addressee rests for a while: twice as
   long each time, so that a peer that is slow, or withholds, costs little. An answer counts from when it is here, not
   from when its signatures are verified;
@@ -17,14 +18,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from koinon.limits import MAX_SYNC_BLOCKS
-from koinon.v1.peer_pb2 import CommittedBlock
+from koinon.limits import MAX_BLOCK_BYTES, MAX_SYNC_BLOCKS
+from koinon.v1.peer_pb2 import BlockResponse, CommittedBlock
 from koinon.validators import ValidatorSet
 
 _WINDOW = 4  # ranges; each takes at most MAX_BLOCK_BYTES: as many transactions as the application remembers verified
+_FIRST_SPAN = 16  # blocks asked for in one question before any answer said how many fit
 _PER_PEER = 2  # questions to one peer per interval: it answers four
 _LONGEST_REST = 16  # intervals
+_PIECE_BYTES = 256 * 1024  # of blocks executed before others get their turn: some tenths of a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,21 @@ class Answer:
     from_height: int
     blocks: Sequence[CommittedBlock]
 
+    @classmethod
+    def of(cls, peer: str, response: BlockResponse) -> Answer:
+        """Of a response that has blocks."""
+        return cls(peer, response.blocks[0].commit.height, response.blocks)
+
     @property
     def end(self) -> int:
         return self.from_height + len(self.blocks)
+
+    def cut(self) -> tuple[Answer, Answer]:
+        """A piece to be executed at once, and the rest."""
+        sizes = accumulate(len(item.block) for item in self.blocks)
+        count = 1 + sum(size < _PIECE_BYTES for size in sizes)
+        rest = self.blocks[count:]
+        return Answer(self.peer, self.from_height, self.blocks[:count]), Answer(self.peer, self.end - len(rest), rest)
 
 
 class CatchUp:
@@ -129,7 +145,7 @@ class CatchUp:
         self._forget_below(height)
         asks: list[Ask] = []
         start = height + 1
-        while self._fetching and len(self._asked) + len(self._answers) < _WINDOW:
+        while self._fetching and (ranges := len(self._asked) + len(self._answers)) < 2 * _WINDOW:
             if start in self._answers:
                 start = self._answers[start].end
                 continue
@@ -141,12 +157,18 @@ class CatchUp:
                 break
             # No further than the peer claims to be, nor into a range that is on its way.
             taken = [other for other in (*self._asked, *self._answers) if other > start]
-            end = min([start + self._spans.get(peer, MAX_SYNC_BLOCKS), self._claims[peer] + 1, *taken])
+            if ranges >= _WINDOW and not taken:
+                break
+            end = min([start + self._span(peer), self._claims[peer] + 1, *taken])
             ask = Ask(peer, start, end - start)
             self._asked[start] = _Asked(ask)
             self._questions[peer] += 1
             asks.append(ask)
         return asks
+
+    def _span(self, peer: str) -> int:
+        """How many blocks to ask this peer for at a time: as its answers held lately, or else as others' did."""
+        return self._spans.get(peer) or max(self._spans.values(), default=_FIRST_SPAN)
 
     def _whom(self, height: int) -> str | None:
         """Who may have the block at this height and was asked least, if anyone can be asked now."""
@@ -171,34 +193,46 @@ class CatchUp:
         asked = self._asked.get(from_height)
         return asked is not None and asked.ask.peer == peer
 
-    def takes(self, peer: str, from_height: int) -> bool:
-        """As ``expects``. The answer is here and will be given to ``arrived``: nobody else is asked meanwhile."""
-        expected = self.expects(peer, from_height)
-        if expected:
-            self._asked[from_height].here = True
-        return expected
+    def takes(self, answer: Answer) -> bool:
+        """Was this asked for? Then it is here and will be given to ``arrived``: nobody else is asked meanwhile."""
+        if not answer.blocks or not self.expects(answer.peer, answer.from_height):
+            return False
+        asked = self._asked[answer.from_height]
+        if not asked.here:
+            asked.here = True
+            self._learn(asked, answer)
+        return True
+
+    def _learn(self, asked: _Asked, answer: Answer) -> None:
+        """How many blocks fit into an answer; those of this question that did not are free to be asked for."""
+        count, peer = len(answer.blocks), answer.peer
+        if count < asked.ask.count:
+            asked.ask = Ask(peer, answer.from_height, count)
+            self._spans[peer] = count
+        else:
+            size = sum(len(item.block) for item in answer.blocks)
+            fitting = max(count, count * MAX_BLOCK_BYTES // max(size, 1))
+            self._spans[peer] = min(fitting, 2 * max(count, self._span(peer)), MAX_SYNC_BLOCKS)
 
     def arrived(self, answer: Answer) -> bool:
         """Keep an answer until ``take``; returns False where nobody asked for it."""
-        if not answer.blocks or not self.expects(answer.peer, answer.from_height):
+        if not self.takes(answer):
             return False
         asked = self._asked.pop(answer.from_height).ask
         self._failures.pop(answer.peer, None)
-        blocks = answer.blocks[: asked.count]
-        if len(blocks) < asked.count:
-            self._spans[answer.peer] = len(blocks)
-        else:
-            self._spans[answer.peer] = min(2 * max(len(blocks), self._spans.get(answer.peer, 0)), MAX_SYNC_BLOCKS)
-        self._answers[answer.from_height] = Answer(answer.peer, answer.from_height, blocks)
+        self._answers[answer.from_height] = Answer(answer.peer, answer.from_height, answer.blocks[: asked.count])
         return True
 
     def take(self, height: int) -> Answer | None:
-        """The answer that goes on from ``height``, our last, if it is there; it may begin with blocks we have."""
+        """A piece of what goes on from ``height``, our last, if it is here; it may begin with blocks we have."""
         self._forget_below(height)
         for start, answer in self._answers.items():
             if start <= height + 1:
                 del self._answers[start]
-                return answer
+                piece, rest = answer.cut()
+                if rest.blocks:
+                    self._answers[rest.from_height] = rest
+                return piece
         return None
 
     def lacks(self, peer: str, first_height: int) -> None:

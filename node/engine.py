@@ -206,7 +206,7 @@ class Engine:
 
     def wait_for_snapshot(self, waiting: bool) -> None:
         """While waiting no blocks are asked for; those that come are followed."""
-        self._neighbours.waiting = waiting
+        self._neighbours.wait_for_snapshot(waiting)
 
     def needs_snapshot(self) -> bool:
         """Are others ahead, and this node has no ledger yet, or nobody keeps the blocks that it lacks?"""
@@ -507,7 +507,7 @@ class Engine:
         if not response.blocks:
             self._neighbours.lacks(peer, response.first_height)
             return
-        answer = Answer(peer, response.blocks[0].commit.height, response.blocks)
+        answer = Answer.of(peer, response)
         if self._neighbours.arrived(answer):
             self._timers.schedule(0, Wake(Alarm.ADOPT, self.chain.height + 1))
         elif answer.from_height <= self.chain.height + 1:

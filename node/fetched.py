@@ -1,16 +1,15 @@
 """Blocks that were asked for, on their way to the engine: signatures of their transactions are verified on a thread.
 
 libsodium, where nearly all of that time goes, releases the interpreter's lock, so that one core verifies what comes
-next while another executes. One thread, because it is quicker than execution, and because what is executed next comes
-first then. What is verified is not believed more: the engine judges blocks as ever, and the application only is spared
-the second verification.
+next while another executes. One answer at a time, the lowest first, because that is what is executed next; one thread
+is quicker than execution. What is verified is not believed more: the engine judges blocks as ever, and the application
+only is spared the second verification.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from google.protobuf.message import DecodeError
 
@@ -22,7 +21,7 @@ Verified = list[tuple[bytes, SignedTransaction]]
 
 
 class FetchedBlocks:
-    """An answer is taken once: a peer that sends what was asked for again and again fills no memory."""
+    """Takes an answer once: a peer that sends what was asked for again and again fills no memory."""
 
     def __init__(
         self,
@@ -33,30 +32,31 @@ class FetchedBlocks:
         self._chain_id = chain_id
         self._remember = remember
         self._hand_on = hand_on
-        self._tasks: dict[tuple[str, int], asyncio.Task[None]] = {}  # by peer and first height
-        self._thread = ThreadPoolExecutor(1, "verify fetched")
+        self._waiting: dict[tuple[int, str], DeliverRequest] = {}  # by first height and peer
+        self._work: asyncio.Task[None] | None = None
 
     def put(self, peer: str, message: DeliverRequest) -> None:
         """Take an answer, not empty, that the engine asked this peer for."""
-        key = (peer, int(message.block_response.blocks[0].commit.height))
-        if key in self._tasks:
-            return
-        task = asyncio.create_task(self._take(peer, message), name=f"blocks from {peer}")
-        self._tasks[key] = task
-        task.add_done_callback(lambda _: self._tasks.pop(key))
+        self._waiting.setdefault((int(message.block_response.blocks[0].commit.height), peer), message)
+        if self._work is None:
+            self._work = asyncio.create_task(self._verify_waiting(), name="verify fetched")
 
     def close(self) -> None:
         """Forget what is under way."""
-        for task in self._tasks.values():
-            task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._work is not None:
+            self._work.cancel()
 
-    async def _take(self, peer: str, message: DeliverRequest) -> None:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._thread, verified, self._chain_id, message.block_response)
-        for envelope, transaction in found:
-            self._remember(envelope, transaction)
-        self._hand_on(peer, message)
+    async def _verify_waiting(self) -> None:
+        try:
+            while self._waiting:
+                key = min(self._waiting)
+                message = self._waiting[key]
+                for item in await asyncio.to_thread(verified, self._chain_id, message.block_response):
+                    self._remember(*item)
+                del self._waiting[key]
+                self._hand_on(key[1], message)
+        finally:
+            self._work = None
 
 
 def verified(chain_id: str, response: BlockResponse) -> Verified:

@@ -32,7 +32,7 @@ class Neighbours:
         self._transport = transport
         self._store = store
         self._catch_up = CatchUp()
-        self.waiting = False  # for a snapshot: blocks are not asked for meanwhile
+        self._waiting = False  # for a snapshot: blocks are not asked for meanwhile
         self._answers: Counter[str] = Counter()  # by peer, in this gossip interval
         self._interval = 0
         self._position = (0, 0, 0)  # at the last interval's end
@@ -75,7 +75,7 @@ class Neighbours:
         self._position = position
         if stalled or self._interval % _IDLE_INTERVALS == 0:
             self._transport.broadcast(self._status())
-        if not self.waiting:
+        if not self._waiting:
             self._send(self._catch_up.tick(self._chain.height))
 
     def greet(self, peer: str | None = None) -> None:
@@ -92,7 +92,7 @@ class Neighbours:
 
     def ask(self) -> None:
         """Ask for more blocks, where it helps."""
-        if not self.waiting:
+        if not self._waiting:
             self._send(self._catch_up.asks(self._chain.height))
 
     def _send(self, asks: Iterable[Ask]) -> None:
@@ -100,9 +100,19 @@ class Neighbours:
             request = peer_pb2.BlockRequest(from_height=ask.from_height, count=ask.count)
             self._transport.send(ask.peer, peer_pb2.DeliverRequest(block_request=request))
 
+    def wait_for_snapshot(self, waiting: bool) -> None:
+        """While waiting no blocks are asked for; when that is over they are asked for at once."""
+        over = self._waiting and not waiting
+        self._waiting = waiting
+        if over:
+            self._send(self._catch_up.tick(self._chain.height))
+
     def takes(self, peer: str, response: peer_pb2.BlockResponse) -> bool:
         """Were these blocks asked for? Then they will be given to ``arrived``."""
-        return bool(response.blocks) and self._catch_up.takes(peer, response.blocks[0].commit.height)
+        taken = bool(response.blocks) and self._catch_up.takes(Answer.of(peer, response))
+        if taken:
+            self.ask()  # for the rest, where it came short
+        return taken
 
     def arrived(self, answer: Answer) -> bool:
         """Keep an answer that was asked for until ``take``; False where it was not."""
@@ -111,7 +121,7 @@ class Neighbours:
     def take(self) -> Answer | None:
         """Blocks that go on from ours, if they have come."""
         answer = self._catch_up.take(self._chain.height)
-        if answer is not None and not self.waiting:  # ask for what comes behind it, while it is executed
+        if answer is not None and not self._waiting:  # ask for what comes behind it, while it is executed
             self._send(self._catch_up.asks(answer.end - 1))
         return answer
 

@@ -407,6 +407,8 @@ class Node:
         if kind in MESSAGES:
             self._drive(lambda: self._snapshots.received(institution, message))
             return
+        if kind == "hello":
+            self._snapshots.on_hello(institution)
         if kind == "block_response" and self._engine.takes(institution, message.block_response):
             self._fetched.put(institution, message)
             return

@@ -86,6 +86,11 @@ class Joiner:
         self._answered.clear()
         self._transport.broadcast(peer_pb2.DeliverRequest(snapshot_request=SnapshotRequest()))
 
+    def on_hello(self, peer: str) -> None:
+        """A peer's stream to us is open only now: what it answered before is lost."""
+        if self.phase is Phase.SEEKING and peer not in self._answered:
+            self._transport.send(peer, peer_pb2.DeliverRequest(snapshot_request=SnapshotRequest()))
+
     def on_offer(self, peer: str, offer: SnapshotOffer) -> None:
         """What a peer offers; nothing of it is trusted."""
         if self.phase is not Phase.SEEKING or peer in self._answered:

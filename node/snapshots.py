@@ -234,6 +234,10 @@ class Snapshots:
             case _:
                 pass
 
+    def on_hello(self, peer: str) -> None:
+        """A member's stream to us is open."""
+        self._joiner.on_hello(peer)
+
     def _may_answer(self, peer: str) -> bool:
         self._answers[peer] += 1
         return self._answers[peer] <= _ANSWERS_PER_INTERVAL

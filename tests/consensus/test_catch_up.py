@@ -38,7 +38,26 @@ def test_different_ranges_are_asked_of_different_peers_at_once() -> None:
     covered = ranges(asks)
     assert covered[0][0] == 1
     assert all(end == start for (_, end), (start, _) in pairwise(covered))
-    assert all(ask.count == MAX_SYNC_BLOCKS for ask in asks)
+    assert len({ask.count for ask in asks}) == 1
+
+
+def test_ranges_grow_while_answers_are_whole_and_shrink_for_all_peers_to_what_fits() -> None:
+    catch_up = behind("a", "b", "c")
+    height, counts = 0, []
+    while height < GOAL // 2:
+        for ask in catch_up.tick(height):
+            counts.append(ask.count)
+            catch_up.arrived(answer(ask.peer, ask.from_height, ask.count))
+        while (taken := catch_up.take(height)) is not None:
+            height = taken.end - 1
+    assert max(counts) == MAX_SYNC_BLOCKS
+    fresh = behind("a", "b", "c")
+    first, *_ = fresh.tick(0)
+    fresh.arrived(answer(first.peer, 1, 5))
+    fresh.take(0)
+    fresh._questions.clear()  # as the next interval does
+    fresh._asked.clear()
+    assert {ask.count for ask in fresh.asks(5)} == {5}
 
 
 def test_blocks_are_handed_on_in_order_however_they_arrive() -> None:
@@ -117,24 +136,35 @@ def test_an_answer_nobody_asked_for_is_not_kept() -> None:
 
 def test_more_blocks_than_asked_for_are_not_kept() -> None:
     catch_up = behind("a")
-    catch_up.tick(0)
-    assert catch_up.arrived(answer("a", 1, 2 * MAX_SYNC_BLOCKS))
+    asked = catch_up.tick(0)[0]
+    assert catch_up.arrived(answer("a", 1, 2 * asked.count))
     taken = catch_up.take(0)
     assert taken is not None
-    assert len(taken.blocks) == MAX_SYNC_BLOCKS
+    assert len(taken.blocks) == asked.count
 
 
 def test_an_answer_that_is_here_is_not_asked_for_again_while_it_is_verified() -> None:
     catch_up = behind("a", "b")
     asks = catch_up.tick(0)
     here = asks[0]
-    assert catch_up.takes(here.peer, here.from_height)
-    assert not catch_up.takes("b" if here.peer == "a" else "a", here.from_height)
+    came, other = answer(here.peer, here.from_height, here.count), "b" if here.peer == "a" else "a"
+    assert catch_up.takes(came)
+    assert not catch_up.takes(answer(other, here.from_height, here.count))
     again = [ask for _ in range(20) for ask in catch_up.tick(0)]
     assert again
     assert here.from_height not in {ask.from_height for ask in again}
-    assert catch_up.arrived(answer(here.peer, here.from_height, here.count))
+    assert catch_up.arrived(came)
     assert catch_up.take(0) is not None
+
+
+def test_the_rest_of_an_answer_is_asked_for_while_it_is_verified() -> None:
+    catch_up = behind("a", "b", "c")
+    first = next(ask for ask in catch_up.tick(0) if ask.from_height == 1)
+    came = answer(first.peer, 1, 5)
+    assert catch_up.takes(came)
+    catch_up._questions.clear()  # as the next interval does
+    assert 6 in {ask.from_height for ask in catch_up.asks(0)}
+    assert catch_up.arrived(came)
 
 
 def test_a_gap_of_one_is_left_alone_for_an_interval() -> None:

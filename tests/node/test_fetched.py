@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from koinon.envelope import SignedTransaction
 from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
 from node.fetched import FetchedBlocks, verified
@@ -18,6 +16,12 @@ def recorded() -> tuple[RecordedLedger, BlockResponse]:
     for height in range(1, ledger.chain.height + 1):
         response.blocks.add(block=ledger.blocks.block(height), commit=ledger.blocks.commit(height))
     return ledger, response
+
+
+async def finished(blocks: FetchedBlocks) -> None:
+    work = blocks._work
+    assert work is not None
+    await work
 
 
 def test_valid_transactions_are_found_and_nothing_else() -> None:
@@ -43,8 +47,7 @@ async def test_answers_are_handed_on_after_their_transactions_are_remembered() -
 
     blocks = FetchedBlocks(ledger.app.chain_id, remember, hand_on)
     blocks.put("um", DeliverRequest(block_response=response))
-    await asyncio.gather(*blocks._tasks.values())
-    blocks.close()
+    await finished(blocks)
     assert len(remembered) == 5
     assert handed == [("um", len(response.blocks))]
 
@@ -55,6 +58,19 @@ async def test_the_same_answer_again_and_again_is_dropped() -> None:
     blocks = FetchedBlocks(ledger.app.chain_id, lambda *_: None, lambda peer, _: handed.append(peer))
     for _ in range(100):
         blocks.put("um", DeliverRequest(block_response=response))
-    await asyncio.gather(*blocks._tasks.values())
-    blocks.close()
+    await finished(blocks)
     assert handed == ["um"]
+
+
+async def test_what_is_executed_next_is_verified_first() -> None:
+    ledger, response = recorded()
+    handed: list[int] = []
+    blocks = FetchedBlocks(
+        ledger.app.chain_id,
+        lambda *_: None,
+        lambda _, message: handed.append(message.block_response.blocks[0].commit.height),
+    )
+    for index in (3, 2, 1, 0):
+        blocks.put("um", DeliverRequest(block_response=BlockResponse(blocks=response.blocks[index : index + 1])))
+    await finished(blocks)
+    assert handed == [1, 2, 3, 4]

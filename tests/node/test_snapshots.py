@@ -377,6 +377,19 @@ def test_without_any_snapshot_the_search_ends(server: Server, tmp_path: Path) ->
     assert Net(server, bends=dict.fromkeys(PEERS, _no_answer)).run() is Phase.IDLE
 
 
+def test_who_can_answer_only_later_is_asked_again_and_nobody_twice(server: Server) -> None:
+    net = Net(server)
+    net.joiner.seek()
+    net.queue.clear()  # no stream to us was open yet
+    for peer in ("case", "iu"):
+        net.joiner.on_hello(peer)
+    assert [peer for peer, _ in net.queue] == ["case", "iu"]
+    net.joiner.on_offer("iu", server.offer())
+    net.queue.clear()
+    net.joiner.on_hello("iu")
+    assert not net.queue
+
+
 def test_a_snapshot_from_before_our_own_last_block_is_no_help(server: Server) -> None:
     net = Net(server)
     net.joiner.seek(server.height)
