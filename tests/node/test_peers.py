@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Self
 
 import grpc
 import pytest
@@ -17,7 +21,7 @@ from koinon.v1 import peer_pb2, peer_pb2_grpc
 from koinon.v1.consensus_pb2 import Vote
 from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.session_pb2 import SealedOutput
-from node import tls
+from node import peer_link, peers, tls
 from node.config import Address
 from node.peer_link import Member
 from node.peers import Peers
@@ -120,6 +124,58 @@ async def test_a_peer_that_returns_is_found_again(pair: tuple[Node, Node]) -> No
     await until(lambda: iu.inbox.messages != [])
     assert iu.inbox.messages[0] == ("um", votes(2))
     await again.stop()
+
+
+class Line:
+    """A network between a dialler and a node, which may be cut: then nothing comes through, and nothing is closed."""
+
+    def __init__(self, target: Address) -> None:
+        self._target = target
+        self._copying: list[asyncio.Task[None]] = []
+        self.is_cut = False
+        self.address = ""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._dialled, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._copying:
+            task.cancel()
+        await asyncio.gather(*self._copying, return_exceptions=True)
+
+    async def _dialled(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self._target.host, self._target.port)
+        self._copying += [
+            asyncio.create_task(self._copy(reader, far_writer)),
+            asyncio.create_task(self._copy(far_reader, writer)),
+        ]
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while data := await reader.read(65_536):
+                if not self.is_cut:
+                    writer.write(data)
+
+
+async def test_a_line_that_is_cut_is_noticed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times as fast as in earnest: within 1.5 s, not 15 s."""
+    hasty = tuple((name, value // 10 if name.endswith("_ms") else value) for name, value in peer_link.KEEPALIVE)
+    monkeypatch.setattr(peer_link, "KEEPALIVE", hasty)
+    monkeypatch.setattr(peers, "KEEPALIVE", hasty)
+    um, iu = Node("um"), Node("iu")
+    async with Line(iu.address) as line:
+        await iu.peers.start(iu.address, [um.member, iu.member])
+        await um.peers.start(um.address, [um.member, replace(iu.member, address=line.address)])
+        await until(lambda: um.linked("iu"))
+        line.is_cut = True
+        await until(lambda: not um.linked("iu"), seconds=5)
+        line.is_cut = False
+        await until(lambda: um.linked("iu"))
+        await um.peers.stop()
+        await iu.peers.stop()
 
 
 async def test_outputs_are_fetched_from_whoever_holds_them(pair: tuple[Node, Node]) -> None:
