@@ -18,7 +18,7 @@ import grpc
 from koinon import ticket
 from koinon.errors import BY_STATUS, DeadlineExceeded, InvalidFile, KoinonError, Unauthenticated, Unavailable
 from koinon.keys import SigningKey
-from koinon.limits import MAX_RPC_MESSAGE_BYTES
+from koinon.limits import MAX_RPC_MESSAGE_BYTES, RPC_KEEPALIVE_ANSWER_MS, RPC_KEEPALIVE_MS
 from koinon.names import tls_name
 from koinon.profile import Profile
 from koinon.v1 import services_pb2_grpc as services
@@ -70,6 +70,10 @@ class Connection:
                 ("grpc.ssl_target_name_override", tls_name(profile.institution)),
                 ("grpc.max_receive_message_length", MAX_RPC_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_RPC_MESSAGE_BYTES),
+                ("grpc.keepalive_time_ms", RPC_KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", RPC_KEEPALIVE_ANSWER_MS),
+                ("grpc.http2.ping_timeout_ms", RPC_KEEPALIVE_ANSWER_MS),  # else a minute
+                ("grpc.http2.max_pings_without_data", 0),
                 ("grpc.initial_reconnect_backoff_ms", 100),
                 ("grpc.max_reconnect_backoff_ms", 1_000),
                 ("grpc.enable_http_proxy", 0),

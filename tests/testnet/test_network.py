@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -19,9 +20,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import koinon
-from koinon import genesis, key_files, profile, receipt, ticket
+from koinon import genesis, key_files, profile, receipt, rpc, ticket
 from koinon.cli import main
-from koinon.errors import NotFound, PermissionRefused
+from koinon.errors import NotFound, PermissionRefused, Unavailable
 from koinon.keys import SigningKey
 from koinon.limits import MAX_ENVELOPE_BYTES, MAX_SUBMIT_ENVELOPES
 from koinon.names import tls_name
@@ -186,6 +187,28 @@ def test_who_watches_misses_nothing_while_its_node_restarts(network: Testnet) ->
     assert [record.subject for record in seen] == [f"person:um/watched{number}" for number in range(3)]
     assert len(heard) == 2
     assert heard[1] is None
+
+
+def test_who_watches_notices_a_node_that_says_nothing(network: Testnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that hangs, or a line that is cut, closes no connection."""
+    monkeypatch.setattr(rpc, "RPC_KEEPALIVE_MS", 1_000)
+    monkeypatch.setattr(rpc, "RPC_KEEPALIVE_ANSWER_MS", 1_000)
+    hanging, heard = network.pid("iu"), []
+
+    def wake(error: Unavailable | None) -> None:
+        heard.append(error)
+        if error is not None:
+            os.kill(hanging, signal.SIGCONT)
+
+    with operator(network, "iu") as iu, operator(network, "um") as um:
+        begins = iu.audit.list(newest_first=True, limit=1)[0].index + 1
+        watched = iu.audit.watch("institution:um", kind="person.registered", from_index=begins, on_broken=wake)
+        register(um, "um", "heard")
+        assert next(watched).subject == "person:um/heard"
+        os.kill(hanging, signal.SIGSTOP)
+        register(um, "um", "unheard")
+        assert next(watched).subject == "person:um/unheard"
+    assert len(heard) == 2
 
 
 def test_a_killed_node_is_not_missed_and_catches_up(network: Testnet) -> None:
