@@ -26,19 +26,19 @@ from koinon.v1 import constitution_pb2 as koinon_dot_v1_dot_constitution__pb2
 from koinon.v1 import points_pb2 as koinon_dot_v1_dot_points__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18koinon/v1/identity.proto\x12\tkoinon.v1\x1a\x1ckoinon/v1/constitution.proto\x1a\x16koinon/v1/points.proto\"\xfb\x01\n\x15InstitutionDescriptor\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x15\n\rvalidator_key\x18\x03 \x01(\x0c\x12\x10\n\x08node_key\x18\x04 \x01(\x0c\x12\x13\n\x0bsealing_key\x18\x05 \x01(\x0c\x12\x17\n\x0ftls_certificate\x18\x06 \x01(\x0c\x12\x14\n\x0cpeer_address\x18\x07 \x01(\t\x12\x13\n\x0brpc_address\x18\x08 \x01(\t\x12\x13\n\x0bmpc_address\x18\t \x01(\t\x12\r\n\x05power\x18\n \x01(\x04\x12!\n\x06people\x18\x0b \x03(\x0b\x32\x11.koinon.v1.Person\"\xf9\x01\n\x0bInstitution\x12\x34\n\ndescriptor\x18\x01 \x01(\x0b\x32 .koinon.v1.InstitutionDescriptor\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.koinon.v1.MemberStatus\x12\x15\n\rjoined_height\x18\x03 \x01(\x04\x12\x16\n\x0e\x61pproved_power\x18\x04 \x01(\x04\x12\x15\n\rstatus_reason\x18\x05 \x01(\t\x12\x1e\n\x16\x66ormer_tls_certificate\x18\x06 \x01(\x0c\x12%\n\x06notice\x18\x07 \x01(\x0b\x32\x15.koinon.v1.GiveNotice\",\n\nGiveNotice\x12\x0e\n\x06height\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\" \n\x0eWithdrawNotice\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x8f\x01\n\tExclusion\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x07 \x01(\x0c\x12\x11\n\tby_notice\x18\x08 \x01(\x08\"\x87\x01\n\tKeyRecord\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05owner\x18\x02 \x01(\t\x12&\n\x07purpose\x18\x03 \x01(\x0e\x32\x15.koinon.v1.KeyPurpose\x12\x13\n\x0b\x66rom_height\x18\x04 \x01(\x04\x12\x14\n\x0cuntil_height\x18\x05 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x06 \x01(\t\"@\n\tRotateKey\x12&\n\x07purpose\x18\x01 \x01(\x0e\x32\x15.koinon.v1.KeyPurpose\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"C\n\tRevokeKey\x12&\n\x07purpose\x18\x01 \x01(\x0e\x32\x15.koinon.v1.KeyPurpose\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1d\n\x0b\x42\x65ginVoting\x12\x0e\n\x06height\x18\x01 \x01(\x04\"Y\n\x06Person\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x1e\n\x05roles\x18\x03 \x03(\x0e\x32\x0f.koinon.v1.Role\x12\x0f\n\x07revoked\x18\x04 \x01(\x08\"3\n\x0eRegisterPerson\x12!\n\x06person\x18\x01 \x01(\x0b\x32\x11.koinon.v1.Person\"1\n\x0cRevokePerson\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"Q\n\x0fUpdateEndpoints\x12\x14\n\x0cpeer_address\x18\x01 \x01(\t\x12\x13\n\x0brpc_address\x18\x02 \x01(\t\x12\x13\n\x0bmpc_address\x18\x03 \x01(\t\"\xe4\x01\n\x07Genesis\x12\x12\n\nchain_name\x18\x01 \x01(\t\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\x12\x36\n\x0cinstitutions\x18\x03 \x03(\x0b\x32 .koinon.v1.InstitutionDescriptor\x12)\n\nparameters\x18\x04 \x01(\x0b\x32\x15.koinon.v1.Parameters\x12-\n\x0c\x63onstitution\x18\x05 \x01(\x0b\x32\x17.koinon.v1.Constitution\x12\"\n\x06points\x18\x32 \x03(\x0b\x32\x12.koinon.v1.Account\"\x96\x04\n\nParameters\x12\x18\n\x10min_cohort_floor\x18\x01 \x01(\r\x12\x15\n\rmin_committee\x18\x02 \x01(\r\x12\x15\n\rmax_committee\x18\x03 \x01(\r\x12\x18\n\x10\x61\x63\x63\x65pt_window_ms\x18\x04 \x01(\x03\x12\x15\n\rrun_window_ms\x18\x05 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x06 \x01(\x03\x12\x16\n\x0emax_token_uses\x18\x07 \x01(\r\x12\x1d\n\x15max_token_duration_ms\x18\x08 \x01(\x03\x12\x19\n\x11request_window_ms\x18\x14 \x01(\x03\x12\x1a\n\x12\x63omputing_share_bp\x18\x32 \x01(\r\x12\x1c\n\x14\x63oordinator_share_bp\x18\x33 \x01(\r\x12\x15\n\rfund_share_bp\x18\x34 \x01(\r\x12$\n\x1cunion_administrator_share_bp\x18\x35 \x01(\r\x12\x1a\n\x12provider_weighting\x18\x36 \x01(\r\x12\x1b\n\x13settlement_delay_ms\x18\x37 \x01(\x03\x12\x10\n\x08task_fee\x18\x38 \x01(\r\x12\x13\n\x0b\x64\x61taset_fee\x18\x39 \x01(\r\x12\x13\n\x0brequest_fee\x18: \x01(\r\x12\x1a\n\x12\x62lock_retention_ms\x18; \x01(\x03\x12\x19\n\x11reading_window_ms\x18< \x01(\x03J\x04\x08\x15\x10\x18*\x87\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_OPERATOR\x10\x01\x12\x10\n\x0cROLE_ANALYST\x10\x02\x12\x12\n\x0eROLE_REGULATOR\x10\x03\x12\r\n\tROLE_NODE\x10\x04\x12\x10\n\x0cROLE_GATEWAY\x10\x05\x12\x0f\n\x0bROLE_FEEDER\x10\x06*\x7f\n\x0cMemberStatus\x12\x1d\n\x19MEMBER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMBER_STATUS_ACTIVE\x10\x01\x12\x1b\n\x17MEMBER_STATUS_SUSPENDED\x10\x02\x12\x19\n\x15MEMBER_STATUS_REMOVED\x10\x03*\xa0\x01\n\nKeyPurpose\x12\x1b\n\x17KEY_PURPOSE_UNSPECIFIED\x10\x00\x12\x19\n\x15KEY_PURPOSE_VALIDATOR\x10\x01\x12\x14\n\x10KEY_PURPOSE_NODE\x10\x02\x12\x17\n\x13KEY_PURPOSE_SEALING\x10\x03\x12\x13\n\x0fKEY_PURPOSE_TLS\x10\x04\x12\x16\n\x12KEY_PURPOSE_PERSON\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18koinon/v1/identity.proto\x12\tkoinon.v1\x1a\x1ckoinon/v1/constitution.proto\x1a\x16koinon/v1/points.proto\"\xfb\x01\n\x15InstitutionDescriptor\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x15\n\rvalidator_key\x18\x03 \x01(\x0c\x12\x10\n\x08node_key\x18\x04 \x01(\x0c\x12\x13\n\x0bsealing_key\x18\x05 \x01(\x0c\x12\x17\n\x0ftls_certificate\x18\x06 \x01(\x0c\x12\x14\n\x0cpeer_address\x18\x07 \x01(\t\x12\x13\n\x0brpc_address\x18\x08 \x01(\t\x12\x13\n\x0bmpc_address\x18\t \x01(\t\x12\r\n\x05power\x18\n \x01(\x04\x12!\n\x06people\x18\x0b \x03(\x0b\x32\x11.koinon.v1.Person\"\xf9\x01\n\x0bInstitution\x12\x34\n\ndescriptor\x18\x01 \x01(\x0b\x32 .koinon.v1.InstitutionDescriptor\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.koinon.v1.MemberStatus\x12\x15\n\rjoined_height\x18\x03 \x01(\x04\x12\x16\n\x0e\x61pproved_power\x18\x04 \x01(\x04\x12\x15\n\rstatus_reason\x18\x05 \x01(\t\x12\x1e\n\x16\x66ormer_tls_certificate\x18\x06 \x01(\x0c\x12%\n\x06notice\x18\x07 \x01(\x0b\x32\x15.koinon.v1.GiveNotice\",\n\nGiveNotice\x12\x0e\n\x06height\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\" \n\x0eWithdrawNotice\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x9e\x01\n\tExclusion\x12\x13\n\x0binstitution\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05\x63\x61use\x18\x05 \x01(\t\x12\r\n\x05stage\x18\x06 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x07 \x01(\x0c\x12\x11\n\tby_notice\x18\x08 \x01(\x08\x12\r\n\x05until\x18\t \x01(\x0c\"\x87\x01\n\tKeyRecord\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05owner\x18\x02 \x01(\t\x12&\n\x07purpose\x18\x03 \x01(\x0e\x32\x15.koinon.v1.KeyPurpose\x12\x13\n\x0b\x66rom_height\x18\x04 \x01(\x04\x12\x14\n\x0cuntil_height\x18\x05 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x06 \x01(\t\"@\n\tRotateKey\x12&\n\x07purpose\x18\x01 \x01(\x0e\x32\x15.koinon.v1.KeyPurpose\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"C\n\tRevokeKey\x12&\n\x07purpose\x18\x01 \x01(\x0e\x32\x15.koinon.v1.KeyPurpose\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1d\n\x0b\x42\x65ginVoting\x12\x0e\n\x06height\x18\x01 \x01(\x04\"Y\n\x06Person\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x1e\n\x05roles\x18\x03 \x03(\x0e\x32\x0f.koinon.v1.Role\x12\x0f\n\x07revoked\x18\x04 \x01(\x08\"3\n\x0eRegisterPerson\x12!\n\x06person\x18\x01 \x01(\x0b\x32\x11.koinon.v1.Person\"1\n\x0cRevokePerson\x12\x11\n\tperson_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"Q\n\x0fUpdateEndpoints\x12\x14\n\x0cpeer_address\x18\x01 \x01(\t\x12\x13\n\x0brpc_address\x18\x02 \x01(\t\x12\x13\n\x0bmpc_address\x18\x03 \x01(\t\"\xe4\x01\n\x07Genesis\x12\x12\n\nchain_name\x18\x01 \x01(\t\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\x12\x36\n\x0cinstitutions\x18\x03 \x03(\x0b\x32 .koinon.v1.InstitutionDescriptor\x12)\n\nparameters\x18\x04 \x01(\x0b\x32\x15.koinon.v1.Parameters\x12-\n\x0c\x63onstitution\x18\x05 \x01(\x0b\x32\x17.koinon.v1.Constitution\x12\"\n\x06points\x18\x32 \x03(\x0b\x32\x12.koinon.v1.Account\"\x96\x04\n\nParameters\x12\x18\n\x10min_cohort_floor\x18\x01 \x01(\r\x12\x15\n\rmin_committee\x18\x02 \x01(\r\x12\x15\n\rmax_committee\x18\x03 \x01(\r\x12\x18\n\x10\x61\x63\x63\x65pt_window_ms\x18\x04 \x01(\x03\x12\x15\n\rrun_window_ms\x18\x05 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x06 \x01(\x03\x12\x16\n\x0emax_token_uses\x18\x07 \x01(\r\x12\x1d\n\x15max_token_duration_ms\x18\x08 \x01(\x03\x12\x19\n\x11request_window_ms\x18\x14 \x01(\x03\x12\x1a\n\x12\x63omputing_share_bp\x18\x32 \x01(\r\x12\x1c\n\x14\x63oordinator_share_bp\x18\x33 \x01(\r\x12\x15\n\rfund_share_bp\x18\x34 \x01(\r\x12$\n\x1cunion_administrator_share_bp\x18\x35 \x01(\r\x12\x1a\n\x12provider_weighting\x18\x36 \x01(\r\x12\x1b\n\x13settlement_delay_ms\x18\x37 \x01(\x03\x12\x10\n\x08task_fee\x18\x38 \x01(\r\x12\x13\n\x0b\x64\x61taset_fee\x18\x39 \x01(\r\x12\x13\n\x0brequest_fee\x18: \x01(\r\x12\x1a\n\x12\x62lock_retention_ms\x18; \x01(\x03\x12\x19\n\x11reading_window_ms\x18< \x01(\x03J\x04\x08\x15\x10\x18*\x87\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_OPERATOR\x10\x01\x12\x10\n\x0cROLE_ANALYST\x10\x02\x12\x12\n\x0eROLE_REGULATOR\x10\x03\x12\r\n\tROLE_NODE\x10\x04\x12\x10\n\x0cROLE_GATEWAY\x10\x05\x12\x0f\n\x0bROLE_FEEDER\x10\x06*\x7f\n\x0cMemberStatus\x12\x1d\n\x19MEMBER_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14MEMBER_STATUS_ACTIVE\x10\x01\x12\x1b\n\x17MEMBER_STATUS_SUSPENDED\x10\x02\x12\x19\n\x15MEMBER_STATUS_REMOVED\x10\x03*\xa0\x01\n\nKeyPurpose\x12\x1b\n\x17KEY_PURPOSE_UNSPECIFIED\x10\x00\x12\x19\n\x15KEY_PURPOSE_VALIDATOR\x10\x01\x12\x14\n\x10KEY_PURPOSE_NODE\x10\x02\x12\x17\n\x13KEY_PURPOSE_SEALING\x10\x03\x12\x13\n\x0fKEY_PURPOSE_TLS\x10\x04\x12\x16\n\x12KEY_PURPOSE_PERSON\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'koinon.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=2176
-  _globals['_ROLE']._serialized_end=2311
-  _globals['_MEMBERSTATUS']._serialized_start=2313
-  _globals['_MEMBERSTATUS']._serialized_end=2440
-  _globals['_KEYPURPOSE']._serialized_start=2443
-  _globals['_KEYPURPOSE']._serialized_end=2603
+  _globals['_ROLE']._serialized_start=2191
+  _globals['_ROLE']._serialized_end=2326
+  _globals['_MEMBERSTATUS']._serialized_start=2328
+  _globals['_MEMBERSTATUS']._serialized_end=2455
+  _globals['_KEYPURPOSE']._serialized_start=2458
+  _globals['_KEYPURPOSE']._serialized_end=2618
   _globals['_INSTITUTIONDESCRIPTOR']._serialized_start=94
   _globals['_INSTITUTIONDESCRIPTOR']._serialized_end=345
   _globals['_INSTITUTION']._serialized_start=348
@@ -48,25 +48,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WITHDRAWNOTICE']._serialized_start=645
   _globals['_WITHDRAWNOTICE']._serialized_end=677
   _globals['_EXCLUSION']._serialized_start=680
-  _globals['_EXCLUSION']._serialized_end=823
-  _globals['_KEYRECORD']._serialized_start=826
-  _globals['_KEYRECORD']._serialized_end=961
-  _globals['_ROTATEKEY']._serialized_start=963
-  _globals['_ROTATEKEY']._serialized_end=1027
-  _globals['_REVOKEKEY']._serialized_start=1029
-  _globals['_REVOKEKEY']._serialized_end=1096
-  _globals['_BEGINVOTING']._serialized_start=1098
-  _globals['_BEGINVOTING']._serialized_end=1127
-  _globals['_PERSON']._serialized_start=1129
-  _globals['_PERSON']._serialized_end=1218
-  _globals['_REGISTERPERSON']._serialized_start=1220
-  _globals['_REGISTERPERSON']._serialized_end=1271
-  _globals['_REVOKEPERSON']._serialized_start=1273
-  _globals['_REVOKEPERSON']._serialized_end=1322
-  _globals['_UPDATEENDPOINTS']._serialized_start=1324
-  _globals['_UPDATEENDPOINTS']._serialized_end=1405
-  _globals['_GENESIS']._serialized_start=1408
-  _globals['_GENESIS']._serialized_end=1636
-  _globals['_PARAMETERS']._serialized_start=1639
-  _globals['_PARAMETERS']._serialized_end=2173
+  _globals['_EXCLUSION']._serialized_end=838
+  _globals['_KEYRECORD']._serialized_start=841
+  _globals['_KEYRECORD']._serialized_end=976
+  _globals['_ROTATEKEY']._serialized_start=978
+  _globals['_ROTATEKEY']._serialized_end=1042
+  _globals['_REVOKEKEY']._serialized_start=1044
+  _globals['_REVOKEKEY']._serialized_end=1111
+  _globals['_BEGINVOTING']._serialized_start=1113
+  _globals['_BEGINVOTING']._serialized_end=1142
+  _globals['_PERSON']._serialized_start=1144
+  _globals['_PERSON']._serialized_end=1233
+  _globals['_REGISTERPERSON']._serialized_start=1235
+  _globals['_REGISTERPERSON']._serialized_end=1286
+  _globals['_REVOKEPERSON']._serialized_start=1288
+  _globals['_REVOKEPERSON']._serialized_end=1337
+  _globals['_UPDATEENDPOINTS']._serialized_start=1339
+  _globals['_UPDATEENDPOINTS']._serialized_end=1420
+  _globals['_GENESIS']._serialized_start=1423
+  _globals['_GENESIS']._serialized_end=1651
+  _globals['_PARAMETERS']._serialized_start=1654
+  _globals['_PARAMETERS']._serialized_end=2188
 # @@protoc_insertion_point(module_scope)

@@ -283,6 +283,7 @@ class Exclusion(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     BY_NOTICE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     institution: _builtins.str
     removed: _builtins.bool
     """for good: its data are withdrawn and its people revoked, too"""
@@ -297,6 +298,8 @@ class Exclusion(_message.Message):
     """how far that stage is: the key looked at last"""
     by_notice: _builtins.bool
     """its own: so its people give up what they hold"""
+    until: _builtins.bytes
+    """key of the last task that was open then: what came later is none of it"""
     def __init__(
         self,
         *,
@@ -308,10 +311,11 @@ class Exclusion(_message.Message):
         stage: _builtins.int = ...,
         after: _builtins.bytes = ...,
         by_notice: _builtins.bool = ...,
+        until: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "by_notice", b"by_notice", "cause", b"cause", "institution", b"institution", "reason", b"reason", "removed", b"removed", "rule", b"rule", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "by_notice", b"by_notice", "cause", b"cause", "institution", b"institution", "reason", b"reason", "removed", b"removed", "rule", b"rule", "stage", b"stage", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,7 +12,7 @@ One block looks at ``limits.MAX_DUE_PER_BLOCK`` items, of all exclusions togethe
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
+from itertools import islice, takewhile
 
 from koinon.limits import MAX_DUE_PER_BLOCK
 from koinon.v1.catalog_pb2 import DATASET_STATUS_PUBLISHED, Dataset
@@ -49,10 +49,13 @@ def _proposals(context: Context, exclusion: Exclusion, _: int) -> int:
 
 
 def _tasks(context: Context, exclusion: Exclusion, most: int) -> int:
-    """What its people asked for, or what it computes in."""
-    found = list(islice(tables.TASK_DEADLINES.behind(context.state, exclusion.after), most))
+    """What its people asked for, or what it computes in. No deadline of these moves any more: none gets behind."""
+    schedule, state = tables.TASK_DEADLINES, context.state
+    exclusion.until = exclusion.until or schedule.last(state)
+    open_then = takewhile(lambda entry: entry[0] <= exclusion.until, schedule.behind(state, exclusion.after))
+    found = list(islice(open_then, most))
     for place, task_id in found:
-        task = tables.TASKS.get(context.state, task_id.decode())
+        task = tables.TASKS.get(state, task_id.decode())
         if exclusion.institution in (task.asker.partition("/")[0], *task.submitted.committee):
             tasks.end(context, task, "task.failed", rule=exclusion.rule, reason=exclusion.reason)
         exclusion.after = place

@@ -219,6 +219,10 @@ class Schedule:
         start = self._prefix + place + b"\0" if place else b""
         return ((key[first:], key[first + 8 :]) for key, _ in state.scan(self._prefix, start=start))
 
+    def last(self, state: State) -> bytes:
+        """The last place; empty where there is none."""
+        return next((key[len(self._prefix) :] for key, _ in state.scan(self._prefix, reverse=True)), b"")
+
     def pop_due(self, state: State, now_ms: int, *, at_most: int | None = None) -> list[bytes]:
         """Remove and return the ids whose time is at or before ``now_ms``, in order of time; ``at_most`` so many."""
         due = []

@@ -132,6 +132,21 @@ def test_what_is_others_is_passed_over(consortium: Consortium) -> None:
     assert [bool(consortium.app.task(task).ended_at_ms) for task in tasks] == [*[False] * 5, True]
 
 
+@pytest.mark.usefixtures("slow")
+def test_nobody_holds_it_up_by_submitting_as_fast_as_it_looks(consortium: Consortium) -> None:
+    """Else whoever does keeps a suspended member from its return."""
+    consortium.publish("um.a.t")
+    token = consortium.token("um.a.t", uses=100)
+    submission = consortium.submission({"um.a.t": token}, ("case", "uk", "um"))
+    for _ in range(BOUND):
+        consortium.do("um/analyst", submission)
+    assert decree(consortium, suspend("iu")) == ""
+    blocks = 0
+    while pending(consortium):
+        assert (blocks := blocks + 1) < 10
+        consortium.decide(*(consortium.envelope("um/analyst", submission) for _ in range(BOUND)))
+
+
 def assert_nothing_open(consortium: Consortium, name: str, *, removed: bool) -> None:
     """By full scans."""
     app, state = consortium.app, consortium.app._new_state()
