@@ -22,9 +22,7 @@ from node.config import NodeConfig
 from node.credentials import Credentials
 from node.runtime import Node
 
-_COLLECT_AFTER = (
-    50_000  # containers made and not freed: after every 700, Python's way, it takes a twentieth of all time
-)
+_COLLECT_AFTER = 50_000  # containers made and not freed: after every 700, Python's way, takes a twentieth of all time
 
 
 def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
@@ -45,9 +43,14 @@ def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
     asyncio.run(_run(config, genesis, credentials, log))
 
 
-async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, log: FilteringBoundLogger) -> None:
-    gc.freeze()  # modules live as long as the node: no collection need look at them again
+def collect_seldom() -> None:
+    """Look for garbage as befits a process that lives long; modules live as long, and are not looked at again."""
+    gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
+
+
+async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, log: FilteringBoundLogger) -> None:
+    collect_seldom()
     loop = asyncio.get_running_loop()
     again = True
     while again:
