@@ -121,7 +121,7 @@ def _run(seed: int) -> Report:
     members = checkers.contents.members
     core = [node for node in (*correct, *newcomers) if node not in dead and members.follows(node.institution)]
     _demand_progress(world, clients, core, checkers)
-    regained = _demand_votes(world, victim) if victim is not None else 0
+    regained = _demand_votes(world, victim) if victim in core else 0
     checkers.finish([node for node in core if node.up])
     return Report(
         seed=seed,
