@@ -12,6 +12,8 @@ from typing import Any
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -177,12 +179,14 @@ class Working:
     """A line on a terminal's stderr that says what goes on, once it takes longer than a second."""
 
     def __init__(self, text: str) -> None:
-        self._status = err().status(Text(printable(text)))
-        self._timer = threading.Timer(_PATIENCE_S, self._status.start)
+        self._spinner = Spinner("dots", Text(printable(text)), style="status.spinner")
+        # Text is printed above the line where stdout is a terminal, too; data for a pipe or file are left alone.
+        self._live = Live(self._spinner, console=err(), transient=True, redirect_stdout=sys.stdout.isatty())
+        self._timer = threading.Timer(_PATIENCE_S, self._live.start)
 
     def update(self, text: str) -> None:
         """Say something else from now on; may be called from any thread."""
-        self._status.update(Text(printable(text)))
+        self._spinner.update(text=Text(printable(text)))
 
     def start(self) -> None:
         if sys.stderr.isatty():
@@ -192,7 +196,7 @@ class Working:
         self._timer.cancel()
         if self._timer.ident is not None:
             self._timer.join()
-        self._status.stop()
+        self._live.stop()
 
 
 @contextmanager

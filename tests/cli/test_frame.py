@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from importlib import metadata
 import click
 import pytest
 
-from koinon.cli import app, main
+from koinon.cli import app, main, output
 from koinon.errors import BY_STATUS, Refused
 from koinon.v1 import services_pb2 as services
 from koinon.v1.access_pb2 import AccessRequest, RequestAccess, Token
@@ -22,6 +23,7 @@ from koinon.v1.catalog_pb2 import AccessPolicy, Column, ColumnType, Dataset, Pub
 from koinon.v1.task_pb2 import SubmitTask, Task, TaskParty
 from tests.cli.conftest import Run
 from tests.koinon.fake_node import FakeNode
+from tests.waiting import eventually
 
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\u202e\nerror: forged [bold red]markup[/]"
 COMMANDS = {
@@ -251,3 +253,17 @@ def test_a_group_alone_shows_its_help(run: Run, group: list[str]) -> None:
     assert result.exit_code == 2
     assert result.stderr == run(*group, "--help").stdout
     assert not result.stdout
+
+
+def test_data_go_to_stdout_also_while_a_terminal_shows_that_work_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(output, "_PATIENCE_S", 0.0)
+    with output.working("exporting"):
+        eventually(lambda: "exporting" in terminal.getvalue(), "a line on the terminal")
+        output.show_text("a record\n")
+    assert capsys.readouterr().out == "a record\n"
+    assert "a record" not in terminal.getvalue()
