@@ -109,8 +109,10 @@ class Client:
 
     async def close(self) -> None:
         """Close the connection once the ledger was told which results were received; calls under way end."""
-        await self.tasks.unconfirmed()
-        await self._session.connection.close()
+        try:
+            await self.tasks.unconfirmed()
+        finally:
+            await self._session.connection.close()
 
     async def __aenter__(self) -> Self:
         return self
