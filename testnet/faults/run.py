@@ -303,7 +303,7 @@ class Run:
             give_up = time.monotonic() + READY_S
             while min(state.height for state in states) < target or max(self._commits, default=0.0) <= begun:
                 if time.monotonic() > give_up:
-                    raise Violation(f"not caught up to height {target}: {states}")
+                    raise Violation(f"not caught up to height {target}, or no client was answered since: {states}")
                 await asyncio.sleep(_POLL_S)
                 states = await asyncio.to_thread(self._network.status)
         except Unavailable as error:
