@@ -119,7 +119,7 @@ def export(subject: str, words: Words, form: str, out: Path | None, limit: int, 
                     file.write(part.encode("utf-8"))
     if out is not None:
         _tell_written(out)
-    output.say(f"{count} records")
+    output.say(f"{count} records" + (", as many as --limit allows: there may be more" if count == limit else ""))
 
 
 def _jsonl(records: Iterable[AuditRecord]) -> Iterator[str]:

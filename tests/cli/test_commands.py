@@ -373,6 +373,12 @@ def test_an_export_is_written_as_it_comes(
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out"]
 
 
+def test_an_export_that_ends_at_its_limit_says_so(ask: Run, node: FakeNode) -> None:
+    exported(node, 1_203)
+    assert "there may be more" in ask("audit", "export", "--limit", "600").stderr
+    assert "there may be more" not in ask("audit", "export", "--limit", "1204").stderr
+
+
 def test_an_export_that_breaks_leaves_no_file_and_one_that_exists_stays(
     ask: Run, node: FakeNode, tmp_path: Path
 ) -> None:
