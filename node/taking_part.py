@@ -11,7 +11,7 @@ from koinon.v1.identity_pb2 import MEMBER_STATUS_ACTIVE, BeginVoting, Institutio
 from koinon.v1.transaction_pb2 import Operation
 from node.engine import EngineStatus
 
-_NEAR_BLOCKS = 2  # behind whoever claims most: a height may be under way
+_NEAR_BLOCKS = 2  # behind what others credibly claim: a height may be under way
 
 
 def is_ready(member: Institution, status: EngineStatus, validator_key: bytes) -> bool:

@@ -118,7 +118,7 @@ class GetStatusResponse(_message.Message):
     quiet_ms: _builtins.int
     """since this node's last block, or its start"""
     highest_claim: _builtins.int
-    """the greatest height that any peer claims"""
+    """the greatest height that peers of which one must be correct claim"""
     upgrade_needed: _builtins.bool
     """this node does not know what is scheduled"""
     first_block: _builtins.int
