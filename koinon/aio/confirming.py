@@ -7,6 +7,7 @@ result. A result is never held up by this, nor lost with it: what the ledger cou
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from koinon.v1.task_pb2 import ReceiveResult, Task
 from koinon.v1.transaction_pb2 import Operation
 
 _CONFIRM_S = 10.0
+_KEPT = 1_000  # of what the ledger could not be told, the newest: who never asks fills no memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Confirmations:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._under_way: set[asyncio.Task[None]] = set()
-        self._failed: list[Unconfirmed] = []
+        self._failed: deque[Unconfirmed] = deque(maxlen=_KEPT)
 
     def begin(self, task: Task, opened: Collection[int]) -> None:
         """Begin to tell the ledger that a task's outputs of these parties were opened."""
@@ -48,7 +50,8 @@ class Confirmations:
         """
         if self._under_way:
             await asyncio.wait(self._under_way)
-        failed, self._failed = self._failed, []
+        failed = list(self._failed)
+        self._failed.clear()
         return failed
 
     async def _send(self, task_id: str, received: Operation) -> None:
