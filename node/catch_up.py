@@ -25,7 +25,7 @@ from koinon.v1.peer_pb2 import BlockResponse, CommittedBlock
 from koinon.validators import ValidatorSet
 
 _WINDOW = 4  # ranges; each takes at most MAX_BLOCK_BYTES: as many transactions as the application remembers verified
-_FIRST_SPAN = 16  # blocks asked for in one question before any answer said how many fit
+_FIRST_SPAN = 16  # blocks asked for at least in one question before any answer said how many fit
 _PER_PEER = 2  # questions to one peer per interval: it answers four
 _LONGEST_REST = 16  # intervals
 _PIECE_BYTES = 256 * 1024  # of blocks executed before others get their turn: some tenths of a second
@@ -159,7 +159,7 @@ class CatchUp:
             taken = [other for other in (*self._asked, *self._answers) if other > start]
             if ranges >= _WINDOW and not taken:
                 break
-            end = min([start + self._span(peer), self._claims[peer] + 1, *taken])
+            end = min([start + (self._span(peer) or self._share(height)), self._claims[peer] + 1, *taken])
             ask = Ask(peer, start, end - start)
             self._asked[start] = _Asked(ask)
             self._questions[peer] += 1
@@ -167,8 +167,14 @@ class CatchUp:
         return asks
 
     def _span(self, peer: str) -> int:
-        """How many blocks to ask this peer for at a time: as its answers held lately, or else as others' did."""
-        return self._spans.get(peer) or max(self._spans.values(), default=_FIRST_SPAN)
+        """How many blocks to ask this peer for at a time: as answers held lately, its own or others'; 0: unknown."""
+        return self._spans.get(peer) or max(self._spans.values(), default=0)
+
+    def _share(self, height: int) -> int:
+        """How many blocks to ask for at a time if those who are ahead share the work, and all fits."""
+        ahead = [claim - height for claim in self._claims.values() if claim > height]
+        questions = _PER_PEER * len(ahead)
+        return min(max(_FIRST_SPAN, -(-max(ahead) // questions)), MAX_SYNC_BLOCKS)
 
     def _whom(self, height: int) -> str | None:
         """Who may have the block at this height and was asked least, if anyone can be asked now."""
@@ -212,7 +218,7 @@ class CatchUp:
         else:
             size = sum(len(item.block) for item in answer.blocks)
             fitting = max(count, count * MAX_BLOCK_BYTES // max(size, 1))
-            self._spans[peer] = min(fitting, 2 * max(count, self._span(peer)), MAX_SYNC_BLOCKS)
+            self._spans[peer] = min(fitting, MAX_SYNC_BLOCKS)
 
     def arrived(self, answer: Answer) -> bool:
         """Keep an answer until ``take``; returns False where nobody asked for it."""
