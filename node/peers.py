@@ -87,15 +87,16 @@ class Peers:
         self._heard: dict[str, tuple[int, int]] = {}
         self.traffic: Traffic = Counter()  # since the start: for people
         self._roots_changed = asyncio.Event()
-        self._listening: asyncio.Task[None] | None = None
+        self._server: aio.Server | None = None
+        self._reopening: asyncio.Task[None] | None = None
 
     # --- life cycle
 
     async def start(self, listen: Address, members: list[Member]) -> None:
         """Listen, and dial every member. Raises RuntimeError when the port cannot be bound."""
         self.update(members)
-        server = await self._serve(listen)
-        self._listening = asyncio.create_task(self._listen(listen, server), name="listen to peers")
+        self._server = await self._serve(listen)
+        self._reopening = asyncio.create_task(self._reopen(listen), name="reopen the peer port")
 
     async def stop(self) -> None:
         """Close every stream and the port."""
@@ -105,29 +106,29 @@ class Peers:
         for link in links:
             link.close()
         await asyncio.gather(*(link.closed() for link in links))
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait([self._listening])
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.wait([self._reopening])
+        if self._server is not None:
+            await self._server.stop(grace=0.2)
 
-    async def _listen(self, listen: Address, server: aio.Server) -> None:
-        """Serve until cancelled, and anew whenever the members' certificates changed.
+    async def _reopen(self, listen: Address) -> None:
+        """Serve anew whenever the members' certificates changed.
 
         gRPC could exchange the roots of a running server (dynamic_ssl_server_credentials), but frees the old ones
         while another thread may be in a handshake with them: a node whose peers reconnected together died of that.
         So the port is closed for a moment instead; the others' links dial again.
         """
-        try:
-            while True:
-                await self._roots_changed.wait()
-                await server.stop(grace=None)
-                try:
-                    server = await self._serve(listen)
-                except RuntimeError as error:  # the port is not free again yet, or somebody else took it
-                    self._log.error("peer port lost", address=str(listen), reason=str(error))
-                    self._roots_changed.set()
-                    await asyncio.sleep(PEER_RETRY_MAX_MS / 1000)
-        finally:
-            await server.stop(grace=0.2)
+        while True:
+            await self._roots_changed.wait()
+            if self._server is not None:
+                await self._server.stop(grace=None)
+            try:
+                self._server = await self._serve(listen)
+            except RuntimeError as error:  # the port is not free again yet, or somebody else took it
+                self._log.error("peer port lost", address=str(listen), reason=str(error))
+                self._roots_changed.set()
+                await asyncio.sleep(PEER_RETRY_MAX_MS / 1000)
 
     async def _serve(self, listen: Address) -> aio.Server:
         """A running server that lets today's members in. Raises RuntimeError when the port cannot be bound."""
@@ -144,7 +145,11 @@ class Peers:
             [(self._identity.key, self._identity.certificate)], self._roots, require_client_auth=True
         )
         server.add_secure_port(str(listen), credentials)
-        await server.start()
+        try:
+            await server.start()
+        except asyncio.CancelledError:
+            await server.stop(grace=None)
+            raise
         return server
 
     def update(self, members: list[Member]) -> None:

@@ -126,6 +126,16 @@ async def test_a_peer_that_returns_is_found_again(pair: tuple[Node, Node]) -> No
     await again.stop()
 
 
+async def test_a_node_that_stops_as_soon_as_it_started_leaves_no_port_open() -> None:
+    um = Node("um")
+    await um.peers.start(um.address, [um.member])
+    await um.peers.stop()
+    again = Node("um")
+    again.address = um.address
+    await again.peers.start(um.address, [um.member])
+    await again.peers.stop()
+
+
 class Line:
     """A network between a dialler and a node, which may be cut: then nothing comes through, and nothing is closed."""
 
