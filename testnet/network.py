@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -47,6 +48,8 @@ _POLL_S = 0.05
 # Below the range from which the system takes ports for outgoing connections, so that a node that was
 # stopped finds its ports still free.
 _PORTS = range(20_000, 32_000)
+_RESERVED: deque[int] = deque()  # file descriptors, oldest first
+_MAX_RESERVED = 64  # ports: more than networks that one process makes before it starts them
 _TITLES = {
     "um": "University of Michigan",
     "iu": "Indiana University",
@@ -392,12 +395,25 @@ def _write_profile(directory: Path, person: PersonId, rpc_address: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now. Raises Unavailable."""
+    """Ports that nothing listens on now, and no other process was given lately. Raises Unavailable."""
     found: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _reserve(port)
             found.append(port)
         if len(found) == count:
             return found
     raise Unavailable(f"fewer than {count} ports are free on this machine", hint="stop what uses them")
+
+
+def _reserve(port: int) -> None:
+    """Until a node listens there, keep others that look for ports away from it: by UDP, which nodes do not use.
+
+    Raises OSError if somebody else did.
+    """
+    with socket.socket(type=socket.SOCK_DGRAM) as mark:
+        mark.bind(("127.0.0.1", port))
+        _RESERVED.append(mark.detach())
+    if len(_RESERVED) > _MAX_RESERVED:
+        os.close(_RESERVED.popleft())

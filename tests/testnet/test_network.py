@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -259,6 +260,13 @@ def test_with_two_of_four_down_nothing_is_decided_and_nothing_is_lost(network: T
         waiting.result(30)
         assert "um/during-standstill" in names(um)
     network.wait_ready()
+
+
+def test_ports_that_one_process_was_given_are_given_to_no_other() -> None:
+    ports = free_ports(3)
+    code = f"from testnet import network; network._PORTS = {ports}; network.free_ports(1)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert "fewer than 1 ports are free" in done.stderr
 
 
 # --- when a node moves
