@@ -35,7 +35,8 @@ def sign(chain_id: str, operations: Sequence[Operation], key: SigningKey, max_fe
 async def send(connection: Connection, signed: bytes, transaction_id: bytes, timeout_s: float) -> TransactionInfo:
     """Send an envelope and wait until it is final; returns its committed info.
 
-    Raises what refused it, Unavailable if it was certainly never sent, StatusUnknown otherwise.
+    Raises what refused it, Unavailable if it was certainly never sent, StatusUnknown otherwise: when the time is over,
+    or when the node knows that it was decided, and not how.
     """
     give_up = time.monotonic() + timeout_s
     latest_ms = time.time_ns() // 1_000_000 + DEFAULT_EXPIRY_MS
@@ -43,6 +44,8 @@ async def send(connection: Connection, signed: bytes, transaction_id: bytes, tim
     while True:
         try:
             info = await _attempt(connection, signed, transaction_id, give_up)
+        except StatusUnknown:
+            raise
         except Unavailable as error:
             sent = sent or error.rule != NEVER_SENT
             if not sent:
@@ -64,6 +67,14 @@ async def _attempt(connection: Connection, signed: bytes, transaction_id: bytes,
     info = _only(response.transactions, transaction_id)
     if info.refusal.rule == "replayed-transaction":  # an earlier attempt got through: what became of it counts
         info = await status(connection, transaction_id)
+        if info.status == TransactionStatus.TRANSACTION_STATUS_UNKNOWN:
+            raise StatusUnknown(
+                f"transaction {transaction_id.hex()} was decided, but this node joined by a snapshot since, and does "
+                "not hold the result",
+                hint=f"ask at another member's node: koinon status --transaction {transaction_id.hex()}",
+                transaction_id=transaction_id,
+                envelope=signed,
+            )
     while info.status == TransactionStatus.TRANSACTION_STATUS_PENDING and (left := give_up - time.monotonic()) > 0:
         info = await status(connection, transaction_id, wait_ms=min(_POLL_MS, int(left * 1000) + 1))
     return info

@@ -146,7 +146,8 @@ class Pool:
             return None
         refusal = self._full(transaction.sender_key, len(data)) or self._check(data, transaction)
         if refusal is not None:
-            self._refuse(transaction.id, refusal)
+            if refusal.rule != "replayed-transaction":  # whatever became of it, this pool did not reject it
+                self._refuse(transaction.id, refusal)
             return refusal
         self._refused.pop(transaction.id, None)
         self._entries[transaction.id] = _Entry(data, transaction.sender_key)

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from koinon import envelope, genesis, key_files, profile, submission
-from koinon.errors import KoinonError, Unauthenticated, Unavailable
+from koinon.errors import KoinonError, StatusUnknown, Unauthenticated, Unavailable
 from koinon.keys import SigningKey
 from koinon.limits import MAX_SUBMIT_ENVELOPES
 from koinon.rpc import Connection
@@ -136,6 +136,9 @@ class Run:
                 if institution != self._out_of_time:
                     raise
                 await asyncio.sleep(_POLL_S)
+            except StatusUnknown:
+                if await self._is_known_elsewhere(transaction_id):
+                    return
             except Unavailable:  # its node is down, or away: the same bytes again, until the ledger or expiry decides
                 await asyncio.sleep(_POLL_S)
             except KoinonError as error:  # nothing that is written here is against any rule
@@ -144,6 +147,17 @@ class Run:
                 self._commits.append(time.monotonic())
                 self._checks.answered[transaction_id] = (info.height, tuple(info.created))
                 return
+
+    async def _is_known_elsewhere(self, transaction_id: bytes) -> bool:
+        """Take another node's answer: one that lost its ledger and joined by a snapshot has no results from before."""
+        for connection in self._connections.values():
+            with suppress(Unavailable, Unauthenticated):
+                info = await submission.status(connection, transaction_id)
+                if info.status == TransactionStatus.TRANSACTION_STATUS_COMMITTED:
+                    self._commits.append(time.monotonic())
+                    self._checks.answered[transaction_id] = (info.height, tuple(info.created))
+                    return True
+        return False
 
     # --- faults
 

@@ -14,6 +14,7 @@ import koinon
 from koinon import submission
 from koinon.client import Client
 from koinon.descriptor import ColumnNote, Descriptor, Terms
+from koinon.envelope import identify
 from koinon.errors import (
     BY_STATUS,
     Exhausted,
@@ -305,6 +306,28 @@ def test_a_replay_is_answered_by_what_became_of_the_first(node: FakeNode, client
 
     node.answers["TransactionService/Submit"] = submit
     client.access.revoke("ab", "finished")
+
+
+def test_a_replay_whose_result_the_node_lost_is_not_called_rejected(node: FakeNode, client: Client) -> None:
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+
+    def submit(request: services.SubmitRequest) -> Any:
+        refusal = Refusal(rule="replayed-transaction", message="seen before")
+        status = TransactionStatus.TRANSACTION_STATUS_REJECTED
+        name = identify(request.envelopes[0])
+        again = services.TransactionInfo(transaction_id=name, status=status, refusal=refusal)
+        return services.SubmitResponse(transactions=[again])
+
+    def unknown(request: services.GetTransactionsRequest) -> Any:
+        status = TransactionStatus.TRANSACTION_STATUS_UNKNOWN
+        found = [services.TransactionInfo(transaction_id=name, status=status) for name in request.transaction_ids]
+        return services.GetTransactionsResponse(transactions=found)
+
+    node.answers["TransactionService/Submit"] = submit
+    node.answers["TransactionService/GetTransactions"] = unknown
+    with pytest.raises(StatusUnknown, match="joined by a snapshot") as caught:
+        client.access.revoke("ab", "finished")
+    assert "another member's node" in caught.value.hint
 
 
 def test_no_decision_in_time_says_so_and_the_same_envelope_can_go_again(

@@ -114,6 +114,14 @@ async def test_every_envelope_is_answered_for_itself(host: Host) -> None:
     assert refused.refusal.rule == "unknown-key"
 
 
+async def test_what_was_decided_before_is_not_remembered_as_rejected(host: Host) -> None:
+    """The ledger may not hold its result: then nothing is known, and nothing must be said."""
+    host.refuses = lambda _: Refusal(rule="replayed-transaction")
+    (info,) = await host.pool.submit([signed(1)])
+    assert info.refusal.rule == "replayed-transaction"
+    assert host.pool.status(info.transaction_id) is None
+
+
 async def test_what_a_block_decided_leaves_and_so_does_what_it_made_too_old(host: Host) -> None:
     decided, expired, waiting = signed(1), signed(2, expires_at_ms=500), signed(3, expires_at_ms=501)
     await host.pool.submit([decided, expired, waiting])
