@@ -43,7 +43,9 @@ async def send(connection: Connection, signed: bytes, transaction_id: bytes, tim
     sent = False
     while True:
         try:
-            info = await _attempt(connection, signed, transaction_id, give_up)
+            info = await _submit(connection, signed, transaction_id)
+            sent = True
+            info = await _follow(connection, info, signed, give_up)
         except StatusUnknown:
             raise
         except Unavailable as error:
@@ -51,7 +53,6 @@ async def send(connection: Connection, signed: bytes, transaction_id: bytes, tim
             if not sent:
                 raise
         else:
-            sent = True
             if info.status == TransactionStatus.TRANSACTION_STATUS_COMMITTED:
                 return info
             if info.status == TransactionStatus.TRANSACTION_STATUS_REJECTED:
@@ -61,10 +62,14 @@ async def send(connection: Connection, signed: bytes, transaction_id: bytes, tim
         await asyncio.sleep(_RESEND_S)
 
 
-async def _attempt(connection: Connection, signed: bytes, transaction_id: bytes, give_up: float) -> TransactionInfo:
-    """Submit, then follow while PENDING. What comes back may still be PENDING or UNKNOWN."""
+async def _submit(connection: Connection, signed: bytes, transaction_id: bytes) -> TransactionInfo:
     response = await connection.call(connection.transactions.Submit, SubmitRequest(envelopes=[signed]))
-    info = _only(response.transactions, transaction_id)
+    return _only(response.transactions, transaction_id)
+
+
+async def _follow(connection: Connection, info: TransactionInfo, signed: bytes, give_up: float) -> TransactionInfo:
+    """What becomes of an envelope that was handed in, while it is PENDING. It may end as that, or UNKNOWN."""
+    transaction_id = info.transaction_id
     if info.refusal.rule == "replayed-transaction":  # an earlier attempt got through: what became of it counts
         info = await status(connection, transaction_id)
         if info.status == TransactionStatus.TRANSACTION_STATUS_UNKNOWN:

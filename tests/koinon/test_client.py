@@ -29,7 +29,7 @@ from koinon.errors import (
     Unavailable,
     UnsupportedQuery,
 )
-from koinon.rpc import typed_error
+from koinon.rpc import NEVER_SENT, typed_error
 from koinon.v1 import services_pb2 as services
 from koinon.v1.access_pb2 import AccessRequest, RequestAccess, Token, TokenStatus
 from koinon.v1.audit_pb2 import AuditRecord
@@ -305,6 +305,26 @@ def test_a_replay_is_answered_by_what_became_of_the_first(node: FakeNode, client
         return services.SubmitResponse(transactions=[again])
 
     node.answers["TransactionService/Submit"] = submit
+    client.access.revoke("ab", "finished")
+
+
+def test_a_node_that_vanishes_after_it_took_a_transaction_is_asked_again(node: FakeNode, client: Client) -> None:
+    """It may start again within itself, when it changes its certificate."""
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+    vanishes = iter([True])
+
+    def submit(request: services.SubmitRequest) -> Any:
+        pending = TransactionStatus.TRANSACTION_STATUS_PENDING
+        name = node._submit(request.envelopes[0]).transaction_id
+        return services.SubmitResponse(transactions=[services.TransactionInfo(transaction_id=name, status=pending)])
+
+    def get(request: services.GetTransactionsRequest) -> Any:
+        if next(vanishes, False):
+            raise Unavailable("nobody answers", rule=NEVER_SENT)
+        return services.GetTransactionsResponse(transactions=[node._status(name) for name in request.transaction_ids])
+
+    node.answers["TransactionService/Submit"] = submit
+    node.answers["TransactionService/GetTransactions"] = get
     client.access.revoke("ab", "finished")
 
 
