@@ -10,7 +10,7 @@
 4. *Complete*: node.restore compares everything with the signed header. If it differs, the manifest was forged:
    ``reject`` disbelieves all who offered it, and seeks again.
 
-If nobody offers anything, the node fetches blocks instead. Memory: one offer per peer, and chunks in flight.
+If nobody offers anything, the node fetches blocks instead (Search). Memory: one offer per peer, chunks in flight.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from koinon.v1 import peer_pb2
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.snapshot_pb2 import ChunkRequest, ChunkResponse, SnapshotOffer, SnapshotRequest
 from node import snapshot
+from node.engine import Engine
 from node.ports import Log, Transport
 from node.snapshot import InvalidSnapshot, Plan
 
+PAUSE_INTERVALS = 40  # after a search in vain, in which blocks are fetched
 _SEEK_INTERVALS = 8  # to wait for offers, unless all who hear us have answered
 _PATIENCE_INTERVALS = 20  # to wait for a chunk: those in flight take three seconds at 10 Mbit/s
 _CHUNKS_IN_FLIGHT = 4  # per peer; a peer's queue takes eight messages of this size
@@ -259,3 +261,31 @@ class Joiner:
         self._log.warning("snapshot dropped", sender=peer, rule=error.rule, reason=error.message)
         self._liars.add(peer)
         self._plans.pop(peer, None)
+
+
+class Search:
+    """When to search for a snapshot, and when to fetch blocks instead."""
+
+    def __init__(self, joiner: Joiner, engine: Engine, pause_intervals: int = PAUSE_INTERVALS) -> None:
+        self._joiner = joiner
+        self._engine = engine
+        self._pause_intervals = pause_intervals
+        self._pause = 0  # intervals left
+        engine.wait_for_snapshot(engine.chain.height == 0)
+
+    def interval_ended(self, reachable: int) -> bool:
+        """Called a few times a second; returns whether a snapshot is here. ``reachable`` is as for the joiner."""
+        joiner, engine = self._joiner, self._engine
+        before = joiner.phase
+        if before is Phase.IDLE:
+            self._pause = max(0, self._pause - 1)
+            engine.wait_for_snapshot(engine.chain.height == 0 and not self._pause)
+            if engine.needs_snapshot() and not self._pause:
+                joiner.seek(engine.chain.height)
+        elif before is not Phase.COMPLETE:
+            engine.wait_for_snapshot(True)
+            joiner.interval_ended(reachable)
+            if joiner.phase is Phase.IDLE:
+                self._pause = self._pause_intervals
+                engine.wait_for_snapshot(False)
+        return joiner.phase is Phase.COMPLETE

@@ -29,7 +29,7 @@ from node.engine import Engine
 from node.ports import Log, Transport
 from node.receipts import Receipts
 from node.snapshot import InvalidSnapshot
-from node.snapshot_join import Joiner, Phase
+from node.snapshot_join import Joiner, Search
 from node.store.kv import KeyValueStore
 from node.store.validator_history import ValidatorHistory
 
@@ -38,7 +38,6 @@ MESSAGES = ("snapshot_request", "snapshot_offer", "chunk_request", "chunk_respon
 """Kinds of messages between nodes that are about snapshots."""
 
 _ANSWERS_PER_INTERVAL = 32  # chunks to one peer: up to 128 MB/s are read for it
-_PAUSE_INTERVALS = 40  # after a search in vain
 _KEPT = 2  # snapshots: whoever began to fetch one can finish while the next is offered
 _MANIFEST = "manifest"
 
@@ -185,10 +184,9 @@ class Snapshots:
         self._log = log
         self._cutter = Cutter(home.snapshots, store, application)
         self._joiner = Joiner(genesis, transport, ChunkFiles(home.chunks), log)
-        self._pause = 0  # intervals, after a search in vain; meanwhile blocks are fetched
+        self._search = Search(self._joiner, engine)
         self._answers: Counter[str] = Counter()  # by peer, in this interval
         self._cutting: asyncio.Task[None] | None = None
-        engine.wait_for_snapshot(engine.chain.height == 0)
 
     # --- cutting
 
@@ -281,20 +279,7 @@ class Snapshots:
     def interval_ended(self) -> bool:
         """Called every INTERVAL_S; returns whether a snapshot is here, and ``restore`` is to be called."""
         self._answers.clear()
-        joiner, engine = self._joiner, self._engine
-        before = joiner.phase
-        if before is Phase.IDLE:
-            self._pause = max(0, self._pause - 1)
-            engine.wait_for_snapshot(engine.chain.height == 0 and not self._pause)
-            if engine.needs_snapshot() and not self._pause:
-                joiner.seek(engine.chain.height)
-        elif before is not Phase.COMPLETE:
-            engine.wait_for_snapshot(True)
-            joiner.interval_ended(self._reachable())
-            if joiner.phase is Phase.IDLE:
-                self._pause = _PAUSE_INTERVALS
-                engine.wait_for_snapshot(False)
-        return joiner.phase is Phase.COMPLETE
+        return self._search.interval_ended(self._reachable())
 
     async def restore(self) -> bool:
         """Make a ledger of what was fetched, to be put in place at the next start; False where it was forged."""

@@ -21,12 +21,12 @@ from node.engine import Engine, EngineConfig
 from node.journal import Journal
 from node.ledger.blocks import ParsedBlock
 from node.ports import Wake
+from node.snapshots import MESSAGES as SNAPSHOT_MESSAGES
 from node.store.memory import MemoryStore
 from node.store.validator_history import ValidatorHistory
 from testnet.simulation.checkers import Checkers, Violation
 from testnet.simulation.consortium import VALIDATOR_KEYS, validator_key
 from testnet.simulation.disk import Disk
-from testnet.simulation.snapshots import MESSAGES as SNAPSHOT_MESSAGES
 from testnet.simulation.snapshots import SimSnapshots
 from testnet.simulation.world import World
 
@@ -131,8 +131,7 @@ class SimNode:
                 self.attacker.arm(self)
             self.checkers.on_start(self)
             if self.network.snapshots:
-                self.snapshots = SimSnapshots(self, self._genesis, _Log(self))
-                engine.wait_for_snapshot(engine.chain.height == 0)
+                self.snapshots = SimSnapshots(self, engine, self._genesis, _Log(self))
             engine.start()
 
         self.enter(make)

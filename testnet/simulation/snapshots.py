@@ -16,32 +16,32 @@ from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.snapshot_pb2 import ChunkRequest, ChunkResponse, SnapshotManifest, SnapshotOffer
 from node import restore, snapshot
+from node.engine import Engine
 from node.ports import Log
 from node.snapshot import InvalidSnapshot
-from node.snapshot_join import Joiner, Phase
+from node.snapshot_join import Joiner, Search
 from node.store.memory import MemoryStore
 
 if TYPE_CHECKING:
     from testnet.simulation.nodes import SimNode
 
-MESSAGES = ("snapshot_request", "snapshot_offer", "chunk_request", "chunk_response")
 EVERY_BLOCKS = 5
 _INTERVAL_MS = 250
 _KEPT = 2  # so that whoever began to fetch one can finish
-_PAUSE_INTERVALS = 12  # after a search in vain: blocks are fetched meanwhile
+_PAUSE_INTERVALS = 12  # shorter than in earnest, as the runs are
 
 
 class SimSnapshots:
     """Both sides of one process; what it has cut and fetched ends with it."""
 
-    def __init__(self, node: SimNode, genesis: Genesis, log: Log) -> None:
+    def __init__(self, node: SimNode, engine: Engine, genesis: Genesis, log: Log) -> None:
         self._node = node
         self._genesis = genesis
         self._life = node.lives
         self._cut: dict[int, tuple[bytes, list[bytes]]] = {}  # by height: the manifest, and chunks of the state
         self._chunks: dict[bytes, bytes] = {}
         self._joiner = Joiner(genesis, node, self, log)
-        self._pause = 0
+        self._search = Search(self._joiner, engine, _PAUSE_INTERVALS)
         self._node.world.schedule(_INTERVAL_MS, self._interval)
 
     # --- fetched chunks, for the joiner
@@ -127,21 +127,7 @@ class SimSnapshots:
         node.enter(self._look_on)
 
     def _look_on(self) -> None:
-        joiner, engine = self._joiner, self._node.engine
-        if engine is None:
-            return
-        before = joiner.phase
-        if before is Phase.IDLE:
-            self._pause = max(0, self._pause - 1)
-            engine.wait_for_snapshot(engine.chain.height == 0 and not self._pause)
-            if engine.needs_snapshot() and not self._pause:
-                joiner.seek(engine.chain.height)
-        elif before is not Phase.COMPLETE:
-            joiner.interval_ended(len(self._node.network.institutions) - 1)
-            if joiner.phase is Phase.IDLE:
-                self._pause = _PAUSE_INTERVALS
-                engine.wait_for_snapshot(False)
-        if joiner.phase is Phase.COMPLETE:
+        if self._node.engine is not None and self._search.interval_ended(len(self._node.network.institutions) - 1):
             self._restore()
 
     def _restore(self) -> None:
