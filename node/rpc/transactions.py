@@ -14,7 +14,7 @@ from koinon.v1.services_pb2 import TransactionInfo
 from koinon.v1.transaction_pb2 import TransactionStatus
 from node.application import Application
 from node.changes import Changes
-from node.pool import Pool
+from node.pool import PENDING, Pool
 from node.rpc.bounds import wait_ms
 
 Context = aio.ServicerContext[Any, Any]
@@ -61,9 +61,12 @@ class TransactionService(services_pb2_grpc.TransactionServiceServicer):
         )
 
     def _status(self, transaction_id: bytes) -> TransactionInfo:
-        """What the ledger says comes first: a pool may have refused what others already decided."""
+        """What waits in the pool is not decided here; but a pool may have refused what others decided."""
+        known = self._pool.status(transaction_id)
+        if known is not None and known.status == PENDING:
+            return known  # without asking the store: waiters ask after every block
         return (
             self._application.transaction(transaction_id)
-            or self._pool.status(transaction_id)
+            or known
             or TransactionInfo(transaction_id=transaction_id, status=TransactionStatus.TRANSACTION_STATUS_UNKNOWN)
         )
