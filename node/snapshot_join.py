@@ -6,11 +6,13 @@
    forged manifest stands alone.
 3. *Fetch* chunks from all who offer it, a few of each at a time. A chunk that is not what the manifest names is
    dropped, its sender disbelieved, and the chunk asked of another; so it is when it does not come in time. Chunks are
-   kept by digest, so that a restart, or another snapshot, begins with those that are there.
+   kept by digest, so that a restart, or another snapshot, begins with those that are there. When nobody has the
+   snapshot any more, seek again: a few times, unless each time less is missing than ever before.
 4. *Complete*: node.restore compares everything with the signed header. If it differs, the manifest was forged:
    ``reject`` disbelieves all who offered it, and seeks again.
 
-If nobody offers anything, the node fetches blocks instead (Search). Memory: one offer per peer, chunks in flight.
+If nobody offers anything, or snapshots are gone sooner than they are fetched, the node fetches blocks instead (Search).
+Memory: one offer per peer, chunks in flight.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from enum import Enum
 from typing import Protocol
 
 from koinon.errors import Corrupt
+from koinon.limits import MAX_SNAPSHOT_CHUNKS
 from koinon.v1 import peer_pb2
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.snapshot_pb2 import ChunkRequest, ChunkResponse, SnapshotOffer, SnapshotRequest
@@ -30,6 +33,7 @@ from node.ports import Log, Transport
 from node.snapshot import InvalidSnapshot, Plan
 
 PAUSE_INTERVALS = 40  # after a search in vain, in which blocks are fetched
+_ATTEMPTS = 3  # to fetch a snapshot of which no less is missing than of those before
 _SEEK_INTERVALS = 8  # to wait for offers, unless all who hear us have answered
 _PATIENCE_INTERVALS = 20  # to wait for a chunk: those in flight take three seconds at 10 Mbit/s
 _CHUNKS_IN_FLIGHT = 4  # per peer; a peer's queue takes eight messages of this size
@@ -75,15 +79,21 @@ class Joiner:
         self._asks: Counter[str] = Counter()  # by peer, in this interval
         self._intervals = 0
         self._above = 0  # height of our own last block
+        self._attempts = 0  # since less was missing than ever before
+        self._least_missing = MAX_SNAPSHOT_CHUNKS + 1
         self._fetch: _Fetch | None = None
         self.phase = Phase.IDLE
 
     # --- 1. seek
 
     def seek(self, above: int = 0) -> None:
-        """Begin, or begin again: a snapshot of a greater height than this, our last, would help."""
-        self.phase, self._fetch, self._intervals = Phase.SEEKING, None, 0
+        """Begin: a snapshot of a greater height than this, our last, would help."""
         self._above = max(self._above, above)
+        self._attempts, self._least_missing = 0, MAX_SNAPSHOT_CHUNKS + 1
+        self._seek()
+
+    def _seek(self) -> None:
+        self.phase, self._fetch, self._intervals = Phase.SEEKING, None, 0
         self._plans.clear()
         self._answered.clear()
         self._transport.broadcast(peer_pb2.DeliverRequest(snapshot_request=SnapshotRequest()))
@@ -145,6 +155,8 @@ class Joiner:
         chosen = max(self._plans.values(), key=lambda plan: (offered[plan.manifest], plan.height, plan.manifest))
         sources = {peer for peer, plan in self._plans.items() if plan.manifest == chosen.manifest}
         missing = {index for index in range(len(chosen.digests)) if not self._is_here(chosen, index)}
+        self._attempts = 1 if len(missing) < self._least_missing else self._attempts + 1
+        self._least_missing = min(self._least_missing, len(missing))
         self._fetch = _Fetch(chosen, sources, missing)
         self.phase = Phase.FETCHING
         self._log.info(
@@ -213,7 +225,7 @@ class Joiner:
         self._ask()
 
     def _lost(self, peer: str) -> None:
-        """This peer no longer is a source: ask the others for what it was asked; without any, begin again."""
+        """This peer no longer is a source: ask the others for what it was asked; without any, seek again or give up."""
         fetch = self._fetch
         if fetch is None:
             return
@@ -223,8 +235,11 @@ class Joiner:
             fetch.missing.add(index)
         if fetch.sources:
             self._ask()
+        elif self._attempts < _ATTEMPTS:
+            self._seek()
         else:
-            self.seek()
+            self._log.warning("snapshots are gone sooner than fetched", height=fetch.plan.height)
+            self.phase, self._fetch = Phase.IDLE, None
 
     # --- 4. complete
 
@@ -264,28 +279,30 @@ class Joiner:
 
 
 class Search:
-    """When to search for a snapshot, and when to fetch blocks instead."""
+    """When to search for a snapshot, and when to fetch blocks instead.
+
+    A search in vain is followed by a pause in which blocks are fetched. Another comes only if a snapshot is needed even
+    then: not a single block came, or nobody keeps the next.
+    """
 
     def __init__(self, joiner: Joiner, engine: Engine, pause_intervals: int = PAUSE_INTERVALS) -> None:
         self._joiner = joiner
         self._engine = engine
         self._pause_intervals = pause_intervals
         self._pause = 0  # intervals left
+        self._searching = False
         engine.wait_for_snapshot(engine.chain.height == 0)
 
     def interval_ended(self, reachable: int) -> bool:
         """Called a few times a second; returns whether a snapshot is here. ``reachable`` is as for the joiner."""
         joiner, engine = self._joiner, self._engine
-        before = joiner.phase
-        if before is Phase.IDLE:
-            self._pause = max(0, self._pause - 1)
-            engine.wait_for_snapshot(engine.chain.height == 0 and not self._pause)
-            if engine.needs_snapshot() and not self._pause:
-                joiner.seek(engine.chain.height)
-        elif before is not Phase.COMPLETE:
-            engine.wait_for_snapshot(True)
-            joiner.interval_ended(reachable)
-            if joiner.phase is Phase.IDLE:
-                self._pause = self._pause_intervals
-                engine.wait_for_snapshot(False)
+        self._pause = max(0, self._pause - 1)
+        joiner.interval_ended(reachable)
+        idle = joiner.phase is Phase.IDLE
+        if idle and self._searching:  # it was in vain
+            self._searching, self._pause = False, self._pause_intervals
+        elif idle and not self._pause and engine.needs_snapshot():
+            self._searching = True
+            joiner.seek(engine.chain.height)
+        engine.wait_for_snapshot(self._searching or (engine.chain.height == 0 and not self._pause))
         return joiner.phase is Phase.COMPLETE

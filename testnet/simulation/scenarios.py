@@ -154,6 +154,34 @@ def _joins_by_snapshot(forger: bool) -> None:
         raise Violation("nobody joined by a snapshot")
 
 
+def _snapshots_are_gone_sooner_than_fetched() -> None:
+    """v0 lost its ledger and waits for what v3 offers; until then the others have cut two newer ones, for ever.
+
+    Found by seed 502761 of 2026-11-22.
+    """
+    world, network, checkers, clients = _four({})
+    network.snapshots = True
+    joiner, *others = network.nodes.values()
+    for node in others:
+        node.stop()
+        node.start()
+
+    def decide(blocks: int) -> None:
+        for _ in range(blocks):
+            clients.submit(others[0], clients.registration("v1"))
+            world.run(100)
+
+    decide(3 * EVERY_BLOCKS)
+    joiner.stop()
+    joiner.lose_store()
+    world.severed.add((others[2].name, joiner.name))
+    joiner.start()
+    decide(200)
+    if joiner.restorations or len(joiner.committed) < max(checkers.chain.decided) - 10:
+        raise Violation("it did not go on by blocks")
+    _peace(world, network, checkers, [joiner, *others])
+
+
 def _suspended_it_does_not_vote() -> None:
     """v3 is suspended by ballots; what its node, and its operator, go on saying does not make it a voter again."""
     world, network, checkers, clients = _four({})
@@ -187,6 +215,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "unsynced, but read": _unsynced_but_read,
     "joining by a snapshot": lambda: _joins_by_snapshot(forger=False),
     "joining by a snapshot that is forged": lambda: _joins_by_snapshot(forger=True),
+    "joining, and snapshots are gone sooner than fetched": _snapshots_are_gone_sooner_than_fetched,
     "suspended, and it goes on": _suspended_it_does_not_vote,
 }
 

@@ -90,6 +90,7 @@ class Net:
     chunks: dict[bytes, bytes] = field(default_factory=dict)
     bends: dict[str, Bend] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    searches: int = 0
     queue: deque[tuple[str, DeliverRequest]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -106,6 +107,7 @@ class Net:
         self.queue.append((institution, message))
 
     def broadcast(self, message: DeliverRequest) -> None:
+        self.searches += 1
         for peer in PEERS:
             self.send(peer, message)
 
@@ -375,6 +377,27 @@ def test_without_any_snapshot_the_search_ends(server: Server, tmp_path: Path) ->
     empty.ledger.tell()
     assert Net(empty).run() is Phase.IDLE
     assert Net(server, bends=dict.fromkeys(PEERS, _no_answer)).run() is Phase.IDLE
+
+
+def test_a_search_ends_when_snapshots_are_gone_sooner_than_fetched(server: Server) -> None:
+    net = Net(server, bends=dict.fromkeys(PEERS, _keep_no_chunk))
+    assert net.run() is Phase.IDLE
+    assert net.searches == 3
+    net.bends.clear()
+    assert net.run() is Phase.COMPLETE
+
+
+def test_a_search_goes_on_while_less_is_missing_each_time(server: Server) -> None:
+    answers = 0
+
+    def bend(message: DeliverRequest) -> DeliverRequest:
+        nonlocal answers
+        answers += message.HasField("chunk_response")
+        return message if answers % 5 else _keep_no_chunk(message)
+
+    net = Net(server, bends=dict.fromkeys(PEERS, bend))
+    assert net.run() is Phase.COMPLETE
+    assert net.searches > 3
 
 
 def test_who_can_answer_only_later_is_asked_again_and_nobody_twice(server: Server) -> None:
