@@ -209,9 +209,14 @@ class Engine:
         self._neighbours.wait_for_snapshot(waiting)
 
     def needs_snapshot(self) -> bool:
-        """Are others ahead, and this node has no ledger yet, or nobody keeps the blocks that it lacks?"""
-        ahead = self._neighbours.highest_claim() > self.chain.height
-        return ahead and (self.chain.height == 0 or self._neighbours.nobody_keeps_next())
+        """Is somebody ahead of this node that has no ledger yet, or does nobody keep the blocks that it lacks?
+
+        Without a ledger a lie costs a search in vain, and those whom the genesis names may have left. A ledger would be
+        given up with all its blocks: then peers of which one must be correct say that they are ahead.
+        """
+        if self.chain.height == 0:
+            return self._neighbours.highest_claim() > 0
+        return self._neighbours.are_ahead() and self._neighbours.nobody_keeps_next()
 
     def status(self) -> EngineStatus:
         core = self._core

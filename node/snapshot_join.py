@@ -149,7 +149,7 @@ class Joiner:
     def _choose(self) -> None:
         """The snapshot that most offer, the newest of these; none at all ends the search."""
         if not self._plans:
-            self.phase = Phase.IDLE
+            self._end()
             return
         offered = Counter(plan.manifest for plan in self._plans.values())
         chosen = max(self._plans.values(), key=lambda plan: (offered[plan.manifest], plan.height, plan.manifest))
@@ -239,7 +239,15 @@ class Joiner:
             self._seek()
         else:
             self._log.warning("snapshots are gone sooner than fetched", height=fetch.plan.height)
-            self.phase, self._fetch = Phase.IDLE, None
+            self._end()
+
+    def _end(self) -> None:
+        self.phase, self._fetch = Phase.IDLE, None
+
+    def reached(self, height: int) -> None:
+        """Blocks came up to this height: a snapshot that is not newer is no help any more."""
+        if self._fetch is not None and self._fetch.plan.height <= height:
+            self._end()
 
     # --- 4. complete
 
@@ -297,6 +305,7 @@ class Search:
         """Called a few times a second; returns whether a snapshot is here. ``reachable`` is as for the joiner."""
         joiner, engine = self._joiner, self._engine
         self._pause = max(0, self._pause - 1)
+        joiner.reached(engine.chain.height)
         joiner.interval_ended(reachable)
         idle = joiner.phase is Phase.IDLE
         if idle and self._searching:  # it was in vain

@@ -264,3 +264,13 @@ def test_where_nobody_keeps_the_next_block_a_snapshot_is_needed(ledger: Recorded
     assert joiner.engine.needs_snapshot()
     assert isinstance(joiner.engine._neighbours, Neighbours)
     assert joiner.engine._neighbours.nobody_keeps_next()
+
+
+def test_a_ledger_is_not_given_up_for_a_snapshot_on_one_peer_s_word(ledger: RecordedLedger) -> None:
+    joiner = Joiner(ledger, {})
+    joiner.run(20)
+    assert joiner.engine.chain.height == HEIGHT
+    for peer, believed in (("case", False), ("iu", True)):
+        joiner.engine.on_message(peer, DeliverRequest(hello=Hello(institution=peer, height=HEIGHT + 50)))
+        joiner.engine.on_message(peer, DeliverRequest(block_response=BlockResponse(first_height=HEIGHT + 40)))
+        assert joiner.engine.needs_snapshot() is believed

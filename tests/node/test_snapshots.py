@@ -422,6 +422,15 @@ def test_a_snapshot_from_before_our_own_last_block_is_no_help(server: Server) ->
     assert net.run() is Phase.COMPLETE
 
 
+def test_a_snapshot_that_blocks_have_overtaken_is_no_help(server: Server) -> None:
+    net = Net(server)
+    assert net.run() is Phase.COMPLETE
+    net.joiner.reached(server.height - 1)
+    assert net.joiner.phase is Phase.COMPLETE
+    net.joiner.reached(server.height)
+    assert net.joiner.phase is Phase.IDLE
+
+
 def test_a_restart_fetches_only_what_is_missing_and_not_what_was_damaged(server: Server) -> None:
     first = Net(server)
     first.run()
