@@ -93,7 +93,9 @@ class _Node:
             )
             transaction_id = canonical.transaction_id(self._key.public_key, data.body)
             block.append(data.SerializeToString(deterministic=True))
-            self._application.remember(block[-1], SignedTransaction(transaction_id, self._key.public_key, body))
+            self._application.verified.remember(
+                block[-1], SignedTransaction(transaction_id, self._key.public_key, body)
+            )
         self._decide(block)
 
     def timed(self) -> float:
@@ -103,9 +105,9 @@ class _Node:
             for body in self._bodies()
         ]
         started = time.thread_time()
-        for data, transaction in zip(block, envelope.verify_many(self._chain_id, block), strict=True):
+        for transaction in self._application.verified.verify_many(block):
             assert isinstance(transaction, SignedTransaction)
-            assert self._application.check_verified(data, transaction) is None
+            assert self._application.check_verified(transaction) is None
         height, time_ms = self._application.info().height + 1, self._application.time_ms + _BLOCK_MS
         assert self._application.process_proposal(height, time_ms, block) is None
         self._decide(block)

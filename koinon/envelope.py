@@ -16,7 +16,7 @@ Whether the sender may do what it asks is for the contracts to say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -100,20 +100,6 @@ def verify(chain_id: str, data: bytes) -> SignedTransaction:
             hint="sign the transaction again, with the key that belongs to the person",
         ) from None
     return SignedTransaction(canonical.transaction_id(sender_key, body), sender_key, _parse_body(body))
-
-
-def verify_many(chain_id: str, envelopes: Sequence[bytes]) -> list[SignedTransaction | InvalidTransaction]:
-    """Verify many: for each, in order, the transaction or why it is none.
-
-    Made to be run on threads: libsodium, where nearly all the time goes, releases the interpreter's lock.
-    """
-    outcomes: list[SignedTransaction | InvalidTransaction] = []
-    for data in envelopes:
-        try:
-            outcomes.append(verify(chain_id, data))
-        except InvalidTransaction as error:
-            outcomes.append(error)
-    return outcomes
 
 
 @lru_cache(maxsize=4)

@@ -25,14 +25,12 @@ from typing import NamedTuple
 
 from koinon import genesis as genesis_file
 from koinon import merkle
-from koinon.envelope import InvalidTransaction, SignedTransaction, verify
+from koinon.envelope import InvalidTransaction, SignedTransaction
 from koinon.errors import Corrupt, InvalidFile, KoinonError, Refused
 from koinon.limits import (
     MAX_BLOCK_OPERATIONS,
     MAX_BLOCK_TRANSACTIONS,
     MAX_EXPIRY_MS,
-    MAX_POOL_BYTES,
-    MAX_POOL_TRANSACTIONS,
     MAX_REFUSAL,
 )
 from koinon.v1.audit_pb2 import AuditRecord
@@ -55,6 +53,7 @@ from node.ledger.lthash import STATE_BYTES, LtHash
 from node.ledger.state import State
 from node.recent_ids import RecentIds
 from node.store.kv import KeyValueStore
+from node.verified import VerifiedTransactions
 
 _STANDING = b"m/application"
 _STANDING_FORMAT = f">32sQq32s{STATE_BYTES}s"
@@ -113,8 +112,7 @@ class Application(Reads):
         self._validators = self._next_validators = genesis_file.validators(initial)
         self._decided: Collection[bytes] = ()  # ids, by the block finalised last
         self._recent: tuple[int, Sequence[AuditRecord]] = (0, ())  # index of the first, and the last block's records
-        self._verified: dict[bytes, SignedTransaction] = {}  # by envelope, oldest first
-        self._verified_bytes = 0
+        self.verified = VerifiedTransactions(self.chain_id)
         self.audit_log = AuditLog(store.get)
         data = store.get(_STANDING)
         if data is None and next(store.scan(tables.STATE), None) is None:
@@ -149,13 +147,13 @@ class Application(Reads):
 
     def check_tx(self, envelope: bytes) -> Refusal | None:
         try:
-            transaction = self._verify(envelope)
+            transaction = self.verified.verify(envelope)
         except InvalidTransaction as error:
             return error.refusal
-        return self.check_verified(envelope, transaction)
+        return self.check_verified(transaction)
 
-    def check_verified(self, envelope: bytes, transaction: SignedTransaction, clock_ms: int = 0) -> Refusal | None:
-        """``check_tx`` for an envelope that the caller verified with ``koinon.envelope``, on a thread of its own.
+    def check_verified(self, transaction: SignedTransaction, clock_ms: int = 0) -> Refusal | None:
+        """``check_tx`` for an envelope that was verified, by ``verified`` on a thread.
 
         ``clock_ms`` is the caller's clock, if it has one: after a standstill the last block's time is long past, and
         what its clock finds near enough waits in the pool for the first block whose time has caught up.
@@ -166,7 +164,6 @@ class Application(Reads):
             self._sender(transaction.sender_key)
         except REFUSALS as error:
             return _refusal(error)
-        self._remember(envelope, transaction)
         return None
 
     def prepare_proposal(self, height: int, time_ms: int, candidates: Sequence[bytes], max_bytes: int) -> list[bytes]:
@@ -332,10 +329,10 @@ class Application(Reads):
         """Apply one transaction, all or none; if it is admitted at all, its id and expiry are added to ``decided``."""
         state = context.state
         try:
-            transaction = self._verify(envelope)
+            transaction = self.verified.verify(envelope)
         except InvalidTransaction as error:
             return _rejected(b"", error)
-        self._forget(envelope)
+        self.verified.forget(envelope)
         try:
             if transaction.id in decided:
                 raise _replayed(transaction.id)
@@ -379,7 +376,7 @@ class Application(Reads):
 
     def _select(self, selection: _Selection, envelope: bytes, time_ms: int) -> None:
         """Let a transaction into a block. Raises InvalidTransaction, Unauthenticated or Refused."""
-        transaction = self._verify(envelope)
+        transaction = self.verified.verify(envelope)
         operations = selection.operations + len(transaction.body.operations)
         if len(selection.ids) >= MAX_BLOCK_TRANSACTIONS or operations > MAX_BLOCK_OPERATIONS:
             raise Refused("the block is full", rule="oversized-block", hint="the transaction waits for the next one")
@@ -389,7 +386,6 @@ class Application(Reads):
         self._sender(transaction.sender_key)
         selection.ids.add(transaction.id)
         selection.operations = operations
-        self._remember(envelope, transaction)
 
     def _admit(self, transaction: SignedTransaction, time_ms: int, latest_ms: int | None = None) -> None:
         """May a block of this time hold the transaction, if its sender may send it?
@@ -414,33 +410,6 @@ class Application(Reads):
             )
         if self._recent_ids.may_have(transaction.id) and self._store.get(_TRANSACTIONS + transaction.id) is not None:
             raise _replayed(transaction.id)
-
-    # --- verified envelopes
-
-    def verified(self, envelope: bytes) -> SignedTransaction | None:
-        """The transaction of an envelope that was verified and is not decided yet; None: not known."""
-        return self._verified.get(envelope)
-
-    def _verify(self, envelope: bytes) -> SignedTransaction:
-        """Verify an envelope, unless it was verified before. Raises InvalidTransaction."""
-        return self._verified.get(envelope) or verify(self.chain_id, envelope)
-
-    def remember(self, envelope: bytes, transaction: SignedTransaction) -> None:
-        """Take in what ``koinon.envelope`` made of an envelope on a thread, so that it is not verified again."""
-        self._remember(envelope, transaction)
-
-    def _remember(self, envelope: bytes, transaction: SignedTransaction) -> None:
-        """So that no signature is verified twice between pool and block; within the bounds of a pool."""
-        if envelope in self._verified:
-            return
-        self._verified[envelope] = transaction
-        self._verified_bytes += len(envelope)
-        while len(self._verified) > MAX_POOL_TRANSACTIONS or self._verified_bytes > MAX_POOL_BYTES:
-            self._forget(next(iter(self._verified)))
-
-    def _forget(self, envelope: bytes) -> None:
-        if self._verified.pop(envelope, None) is not None:
-            self._verified_bytes -= len(envelope)
 
 
 def restored_standing(initial: Genesis, height: int, time_ms: int, results_root: bytes, lthash: LtHash) -> Write:

@@ -13,24 +13,16 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
-from koinon.envelope import SignedTransaction, verify_many
 from koinon.v1.consensus_pb2 import Block
 from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
-
-Verified = list[tuple[bytes, SignedTransaction]]
+from node.verified import VerifiedTransactions
 
 
 class FetchedBlocks:
     """Takes an answer once: a peer that sends what was asked for again and again fills no memory."""
 
-    def __init__(
-        self,
-        chain_id: str,
-        remember: Callable[[bytes, SignedTransaction], None],
-        hand_on: Callable[[str, DeliverRequest], None],
-    ) -> None:
-        self._chain_id = chain_id
-        self._remember = remember
+    def __init__(self, verified: VerifiedTransactions, hand_on: Callable[[str, DeliverRequest], None]) -> None:
+        self._verified = verified
         self._hand_on = hand_on
         self._waiting: dict[tuple[int, str], DeliverRequest] = {}  # by first height and peer
         self._work: asyncio.Task[None] | None = None
@@ -51,21 +43,19 @@ class FetchedBlocks:
             while self._waiting:
                 key = min(self._waiting)
                 message = self._waiting[key]
-                for item in await asyncio.to_thread(verified, self._chain_id, message.block_response):
-                    self._remember(*item)
+                await asyncio.to_thread(self._verified.verify_many, transactions_of(message.block_response))
                 del self._waiting[key]
                 self._hand_on(key[1], message)
         finally:
             self._work = None
 
 
-def verified(chain_id: str, response: BlockResponse) -> Verified:
-    """The valid transactions of blocks from anyone; blocks that are not in form have none."""
+def transactions_of(response: BlockResponse) -> list[bytes]:
+    """The envelopes in blocks from anyone; blocks that are not in form have none."""
     envelopes: list[bytes] = []
     for item in response.blocks:
         try:
             envelopes += Block.FromString(item.block).transactions
         except DecodeError:
             continue
-    outcomes = zip(envelopes, verify_many(chain_id, envelopes), strict=True)
-    return [(data, outcome) for data, outcome in outcomes if isinstance(outcome, SignedTransaction)]
+    return envelopes

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from koinon import envelope
 from koinon.envelope import InvalidTransaction, SignedTransaction
 from koinon.limits import (
     GOSSIP_DELAY_MS,
@@ -29,6 +28,7 @@ from koinon.limits import (
 )
 from koinon.v1.services_pb2 import TransactionInfo
 from koinon.v1.transaction_pb2 import Refusal, TransactionStatus
+from node.verified import VerifiedTransactions
 
 PENDING = TransactionStatus.TRANSACTION_STATUS_PENDING
 REJECTED = TransactionStatus.TRANSACTION_STATUS_REJECTED
@@ -44,24 +44,22 @@ class Pool:
 
     def __init__(
         self,
-        chain_id: str,
-        check: Callable[[bytes, SignedTransaction], Refusal | None],
+        verified: VerifiedTransactions,
+        check: Callable[[SignedTransaction], Refusal | None],
         announce: Callable[[list[bytes]], None],
         on_entered: Callable[[], None],
-        verified: Callable[[bytes], SignedTransaction | None],
     ) -> None:
         """
         Args:
-            check: the application's opinion of an envelope whose signature was verified.
+            verified: shared with whoever judges proposals; what enters here stays in it until it is decided.
+            check: the application's opinion of a transaction whose signature was verified.
             announce: tells the peers; called with batches of at most MAX_GOSSIP_BYTES.
             on_entered: the pool may have something new to propose.
-            verified: the transaction of an envelope that a proposal brought, and whose signature was verified then.
         """
-        self._chain_id = chain_id
+        self._verified = verified
         self._check = check
         self._announce = announce
         self._on_entered = on_entered
-        self._verified = verified
         self._entries: dict[bytes, _Entry] = {}  # by transaction id, in order of arrival
         self._bytes = 0
         self._by_sender: Counter[bytes] = Counter()
@@ -132,20 +130,16 @@ class Pool:
         return data
 
     async def _verify(self, envelopes: Sequence[bytes]) -> list[SignedTransaction | InvalidTransaction]:
-        known = [self._verified(data) for data in envelopes]
-        unknown = [data for data, transaction in zip(envelopes, known, strict=True) if transaction is None]
-        if len(unknown) <= 2:  # cheaper than the way to a thread and back
-            outcomes = iter(envelope.verify_many(self._chain_id, unknown))
-        else:
-            loop = asyncio.get_running_loop()
-            outcomes = iter(await loop.run_in_executor(self._threads, envelope.verify_many, self._chain_id, unknown))
-        return [transaction or next(outcomes) for transaction in known]
+        if sum(self._verified.get(data) is None for data in envelopes) <= 2:  # cheaper than to a thread and back
+            return self._verified.verify_many(envelopes)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._verified.verify_many, envelopes)
 
     def _enter(self, data: bytes, transaction: SignedTransaction, *, announce: bool) -> Refusal | None:
         if transaction.id in self._entries:
             return None
-        refusal = self._full(transaction.sender_key, len(data)) or self._check(data, transaction)
+        refusal = self._full(transaction.sender_key, len(data)) or self._check(transaction)
         if refusal is not None:
+            self._verified.forget(data)
             if refusal.rule != "replayed-transaction":  # whatever became of it, this pool did not reject it
                 self._refuse(transaction.id, refusal)
             return refusal

@@ -44,7 +44,7 @@ class RecentIds:
         word, first, second = _places(item)
         word >>= _SHIFT
         bits = 1 << (first & 63) | 1 << (second & 63)
-        return self._newer[word] & bits == bits or self._older[word] & bits == bits
+        return bool(self._newer[word] & bits == bits or self._older[word] & bits == bits)
 
 
 def _words() -> memoryview:

@@ -110,7 +110,7 @@ class Node:
         self._upgrades = UpgradeGuard(self._application, log, self._stop_before)
         self._read_model = ReadModel(config.home.read_model, self._application)
         self._datasets = DatasetStore(config.home.datasets, inspection_memory_mb=config.jobs.memory_mb)
-        self._pool = Pool(self._chain_id, self._check, self._announce, self._on_entered, self._application.verified)
+        self._pool = Pool(self._application.verified, self._check, self._announce, self._on_entered)
         self._peers = Peers(config.institution, credentials.identity, genesis_file.genesis_hash(genesis), self, log)
         self._engine = Engine(
             EngineConfig(
@@ -165,8 +165,7 @@ class Node:
             log,
         )
         self._fetched = FetchedBlocks(
-            self._chain_id,
-            self._application.remember,
+            self._application.verified,
             lambda peer, message: self._drive(lambda: self._engine.on_message(peer, message)),
         )
         self._rpc = RpcServer(
@@ -427,8 +426,8 @@ class Node:
 
     # --- the pool's
 
-    def _check(self, envelope: bytes, transaction: SignedTransaction) -> Refusal | None:
-        return self._application.check_verified(envelope, transaction, self.now_ms())
+    def _check(self, transaction: SignedTransaction) -> Refusal | None:
+        return self._application.check_verified(transaction, self.now_ms())
 
     def _announce(self, envelopes: list[bytes]) -> None:
         self._peers.broadcast(DeliverRequest(transactions=TransactionBatch(envelopes=envelopes)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from koinon import genesis as genesis_file
-from koinon.envelope import InvalidTransaction, verify
+from koinon.envelope import InvalidTransaction
 from koinon.errors import Corrupt, Exhausted, KoinonError
 from koinon.keys import SigningKey
 from koinon.v1.identity_pb2 import Genesis
@@ -332,10 +332,10 @@ class SimNode:
         admitted = False
         for envelope in envelopes:
             try:
-                transaction = verify(self.config.chain_id, envelope)
+                transaction = self.app.verified.verify(envelope)
             except InvalidTransaction:
                 continue
-            if self.app.check_verified(envelope, transaction, self.now_ms()) is None:
+            if self.app.check_verified(transaction, self.now_ms()) is None:
                 self.pool[transaction.id] = envelope, transaction.body.expires_at_ms
                 admitted = True
         if self.engine is not None:

@@ -167,20 +167,6 @@ def test_noise_raises_the_one_error(data: bytes) -> None:
     rule_of(signed(body_with()[:23] + data))
 
 
-def test_many_are_verified_in_order() -> None:
-    good = [envelope.sign(CHAIN, [OPERATION], KEY, 1_000 + number, NONCE) for number in range(50)]
-    mixed = [GOOD[:-1] if number % 7 == 0 else data for number, data in enumerate(good)]
-    outcomes = envelope.verify_many(CHAIN, mixed)
-    assert len(outcomes) == 50
-    for number, outcome in enumerate(outcomes):
-        if number % 7 == 0:
-            assert isinstance(outcome, InvalidTransaction)
-        else:
-            assert not isinstance(outcome, InvalidTransaction)
-            assert outcome.body.expires_at_ms == 1_000 + number
-    assert envelope.verify_many(CHAIN, []) == []
-
-
 # --- keys ----------------------------------------------------------------------------------------------
 
 

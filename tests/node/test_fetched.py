@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from koinon.envelope import SignedTransaction
 from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
-from node.fetched import FetchedBlocks, verified
+from node.fetched import FetchedBlocks, transactions_of
 from node.store.memory import MemoryStore
+from node.verified import VerifiedTransactions
 from tests.node.recorded_ledger import RecordedLedger
 
 
@@ -24,38 +24,33 @@ async def finished(blocks: FetchedBlocks) -> None:
     await work
 
 
-def test_valid_transactions_are_found_and_nothing_else() -> None:
-    ledger, response = recorded()
-    sound = verified(ledger.app.chain_id, response)
+def test_blocks_in_form_have_transactions_and_others_none() -> None:
+    _, response = recorded()
+    sound = transactions_of(response)
     assert len(sound) == 5
     response.blocks.add(block=b"\xff\xff")
-    assert verified(ledger.app.chain_id, response) == sound
-    assert verified("another-chain", response) == []
+    assert transactions_of(response) == sound
 
 
-async def test_answers_are_handed_on_after_their_transactions_are_remembered() -> None:
+async def test_answers_are_handed_on_after_their_transactions_are_verified() -> None:
     ledger, response = recorded()
-    remembered: list[bytes] = []
+    known = VerifiedTransactions(ledger.app.chain_id)
     handed: list[tuple[str, int]] = []
 
-    def remember(envelope: bytes, transaction: SignedTransaction) -> None:
-        assert not handed
-        remembered.append(envelope)
-
     def hand_on(peer: str, message: DeliverRequest) -> None:
+        assert all(known.get(envelope) for envelope in transactions_of(response))
         handed.append((peer, len(message.block_response.blocks)))
 
-    blocks = FetchedBlocks(ledger.app.chain_id, remember, hand_on)
+    blocks = FetchedBlocks(known, hand_on)
     blocks.put("um", DeliverRequest(block_response=response))
     await finished(blocks)
-    assert len(remembered) == 5
     assert handed == [("um", len(response.blocks))]
 
 
 async def test_the_same_answer_again_and_again_is_dropped() -> None:
     ledger, response = recorded()
     handed: list[str] = []
-    blocks = FetchedBlocks(ledger.app.chain_id, lambda *_: None, lambda peer, _: handed.append(peer))
+    blocks = FetchedBlocks(ledger.app.verified, lambda peer, _: handed.append(peer))
     for _ in range(100):
         blocks.put("um", DeliverRequest(block_response=response))
     await finished(blocks)
@@ -66,8 +61,7 @@ async def test_what_is_executed_next_is_verified_first() -> None:
     ledger, response = recorded()
     handed: list[int] = []
     blocks = FetchedBlocks(
-        ledger.app.chain_id,
-        lambda *_: None,
+        ledger.app.verified,
         lambda _, message: handed.append(message.block_response.blocks[0].commit.height),
     )
     for index in (3, 2, 1, 0):

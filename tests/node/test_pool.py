@@ -13,6 +13,7 @@ from koinon.v1.identity_pb2 import RevokePerson
 from koinon.v1.transaction_pb2 import Operation, Refusal
 from node import pool as pools
 from node.pool import PENDING, REJECTED, Pool
+from node.verified import VerifiedTransactions
 from tests.waiting import until
 
 CHAIN = "test-0123456789abcdef"
@@ -31,13 +32,9 @@ class Host:
         self.announced: list[list[bytes]] = []
         self.entered = 0
         self.refuses: Callable[[SignedTransaction], Refusal | None] = lambda _: None
-        self.verified: dict[bytes, SignedTransaction] = {}
+        self.verified = VerifiedTransactions(CHAIN)
         self.pool = Pool(
-            CHAIN,
-            lambda _, transaction: self.refuses(transaction),
-            self.announced.append,
-            self._enter,
-            self.verified.get,
+            self.verified, lambda transaction: self.refuses(transaction), self.announced.append, self._enter
         )
 
     def _enter(self) -> None:
@@ -77,12 +74,19 @@ async def test_no_signature_is_verified_that_a_proposal_brought(host: Host) -> N
     envelopes = [signed(number) for number in range(5)]
     forged = [data[:-1] + bytes([data[-1] ^ 1]) for data in envelopes]
     for data, other in zip(envelopes[:4], forged[:4], strict=True):  # what is known is believed: nobody looks again
-        host.verified[other] = envelope.verify(CHAIN, data)
+        host.verified.remember(other, envelope.verify(CHAIN, data))
     host.pool.receive(forged)
     await until(lambda: len(host.pool) == 4 and not host.pool._backlog)
     assert host.pool.reap(1_000_000, 100) == forged[:4]
     (info,) = await host.pool.submit(forged[4:])
     assert info.refusal.rule == "bad-signature"
+
+
+async def test_what_is_refused_is_not_held(host: Host) -> None:
+    """Whoever signs well what nobody admits cannot push out what waits."""
+    host.refuses = lambda _: Refusal(rule="unknown-key")
+    await host.pool.submit([signed(1)])
+    assert host.verified.get(signed(1)) is None
 
 
 async def test_what_a_block_decided_is_no_longer_waited_to_be_verified(host: Host) -> None:
