@@ -25,6 +25,7 @@ KEPT_BLOCKS = 100  # longer, where the others could not decide without it: then 
 MAX_JOIN_LAG_BLOCKS = 1_000  # a node this near has caught up: what it lacks takes it a second
 MAX_TOTAL_POWER = 10_000  # proposer rotation is tabulated over the total power
 MAX_ROUNDS_AHEAD = 2  # votes kept for rounds after the current one, per sender (Tendermint keeps two)
+MAX_ROUNDS_PASSED = 100  # of one sender's later rounds given up for still later ones while we stay: each is logged
 MAX_ROUNDS_BEHIND = 16  # rounds before the current one whose messages are kept: a stall of hours fits in memory
 MAX_EARLY_MESSAGES = 16  # kept per peer until their height begins here; a height takes three from each validator
 MAX_VOTES_PER_MESSAGE = 4 * MAX_VALIDATORS  # both types of two rounds: all that one answer needs

@@ -77,11 +77,11 @@ class Intake:
     # --- checks
 
     def vote(self, message: pb.Vote) -> VoteReceived | None:
-        """A vote for the height in hand; None if it is known or not acceptable yet. Raises Forged."""
+        """A vote for the height in hand; None if it is of no use, or not acceptable yet. Raises Forged."""
         vote = Vote.from_proto(message)
         if vote is None:
             raise Forged
-        if self._core.is_deciding(self._height) and self._core.votes.has(vote):
+        if self._core.is_deciding(self._height) and not self._core.wants_vote(vote):
             return None
         if vote.time_ms > self._clock.now_ms() + MAX_CLOCK_DRIFT_MS:
             self._log.warning("vote from the future", institution=vote.institution, time_ms=vote.time_ms)
@@ -93,7 +93,7 @@ class Intake:
         return VoteReceived(vote)
 
     def proposal(self, message: pb.Proposal) -> ProposalReceived | None:
-        """A proposal for the height in hand, judged; None if it is known or not acceptable yet. Raises Forged."""
+        """A proposal for the height in hand, judged; None if it is of no use, or not acceptable yet. Raises Forged."""
         deciding = self._core.is_deciding(self._height)
         if message.round > (self._core.round if deciding else 0) + MAX_ROUNDS_AHEAD:
             return None
@@ -114,6 +114,8 @@ class Intake:
         )
         if not keys.verify(member.public_key, proposal.signed_bytes(self._chain.chain_id), proposal.signature):
             raise Forged
+        if deciding and not self._core.wants_proposal(proposal):
+            return None
         # A second, different proposal is evidence; its block matters only if others have a quorum for it.
         matters = first is None or self._core.has_quorum_for(proposal.round, block.value.block_hash)
         return ProposalReceived(proposal, matters and self._judge(proposal, block))

@@ -112,6 +112,28 @@ class Core:
         """The first proposal of this round, if it has come."""
         return next((received.proposal for received in self._proposals.get(round_, {}).values()), None)
 
+    def wants_vote(self, vote: Vote) -> bool:
+        """Would this vote, of the height in hand, change anything? If not, its signature need not be checked."""
+        return self._votes.wants(vote, self.round, self._proposed)
+
+    def wants_proposal(self, proposal: Proposal) -> bool:
+        """Would this proposal, of the height in hand, change anything?
+
+        It does as the first of its round, as evidence, and as a block that others have a quorum for. Of anything else
+        its proposer can sign any number.
+        """
+        round_, valid_round, block_hash = proposal.round, proposal.valid_round, proposal.value.block_hash
+        if proposal.institution != self.validators.proposer(self.height, round_):
+            return False
+        if not self.round - MAX_ROUNDS_BEHIND <= round_ <= self.round + MAX_ROUNDS_AHEAD:
+            return False
+        if not NO_ROUND <= valid_round < round_:
+            return False
+        first = self.proposal(round_)
+        if first is None or (round_ not in self._accused_rounds and _conflict(first, proposal)):
+            return True
+        return block_hash not in self._proposals[round_] and self.has_quorum_for(round_, block_hash)
+
     # --- events
 
     def handle(self, event: Event) -> list[Effect]:
@@ -137,15 +159,13 @@ class Core:
 
     def _keep_proposal(self, received: ProposalReceived) -> None:
         proposal = received.proposal
-        if proposal.institution != self.validators.proposer(self.height, proposal.round):
-            return
-        if proposal.round > self.round + MAX_ROUNDS_AHEAD or not NO_ROUND <= proposal.valid_round < proposal.round:
+        if not self.wants_proposal(proposal):
             return
         self._late.discard(proposal.institution)
         known = self._proposals.setdefault(proposal.round, {})
         first = next(iter(known.values()), received).proposal
         block_hash = proposal.value.block_hash
-        if (block_hash, proposal.valid_round) != (first.value.block_hash, first.valid_round):
+        if _conflict(first, proposal):
             if proposal.round not in self._accused_rounds:
                 self._accused_rounds.add(proposal.round)
                 self._effects.append(Accuse(first, proposal))
@@ -311,3 +331,8 @@ class Core:
 
     def _start_vote_timer(self, step: Step) -> None:
         self._effects.append(StartTimer(Timer(step, self.height, self.round), self._timeouts.vote(self.round)))
+
+
+def _conflict(first: Proposal, second: Proposal) -> bool:
+    """Of one round: would a correct proposer have signed one of the two at most?"""
+    return (first.value.block_hash, first.valid_round) != (second.value.block_hash, second.valid_round)

@@ -2,19 +2,24 @@
 
 Memory is bounded per sender, so that nobody can crowd out another's votes:
 
-- of rounds after the current one, the MAX_ROUNDS_AHEAD highest that the sender voted in are kept;
+- of rounds after the current one, the MAX_ROUNDS_AHEAD highest that the sender voted in are kept; a lower one is given
+  up for a higher at most MAX_ROUNDS_PASSED times while we stay in our round;
 - of rounds up to the current one, the first vote of each type is kept. A second, conflicting one is evidence. It
   still counts in the tally of *its* block if that is nil or a known proposal, since the paper counts all messages
   received and a validator that saw only the other half of an equivocation must be able to catch up;
   honest validators vote once, so quorums still intersect.
+
+What is not kept and is no evidence is not ``wanted``: of that a faulty validator can sign any number, so it must not
+get into the log either.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass, field
 
-from koinon.limits import MAX_ROUNDS_AHEAD
+from koinon.limits import MAX_ROUNDS_AHEAD, MAX_ROUNDS_PASSED
 from koinon.validators import ValidatorSet
 from node.consensus.messages import NIL, Vote, VoteType
 
@@ -37,14 +42,28 @@ class VoteKeeper:
         self._validators = validators
         self._tallies: dict[_Box, _Tally] = {}
         self._ahead: dict[str, set[int]] = {}  # by sender: the later rounds it was seen in
+        self._passed: Counter[str] = Counter()  # by sender: later rounds given up for still later ones, in this round
+
+    def wants(self, vote: Vote, current_round: int, proposed: Container[bytes]) -> bool:
+        """Would ``add`` keep this vote, or make evidence of it? If not, its signature need not be checked."""
+        if vote.round > current_round and not self._has_room(vote, current_round):
+            return False
+        tally = self._tallies.get((vote.round, vote.type))
+        if tally is None or vote.institution not in tally.first:
+            return True
+        if vote.institution in tally.by_hash.get(vote.block_hash, ()):
+            return False  # this one, or another for the same block
+        return vote.institution not in tally.accused or vote.block_hash == NIL or vote.block_hash in proposed
 
     def add(self, vote: Vote, current_round: int, proposed: Container[bytes]) -> Vote | None:
-        """Keep the vote if the bounds allow; ``proposed`` are the hashes of the known proposals.
+        """Keep the vote if it is wanted; ``proposed`` are the hashes of the known proposals.
 
         Returns the sender's earlier vote when this one is the first to conflict with it.
         """
-        if vote.round > current_round and not self._make_room(vote, current_round):
+        if not self.wants(vote, current_round, proposed):
             return None
+        if vote.round > current_round:
+            self._make_room(vote, current_round)
         tally = self._tallies.setdefault((vote.round, vote.type), _Tally())
         first = tally.first.setdefault(vote.institution, vote)
         conflicts = first.block_hash != vote.block_hash
@@ -55,16 +74,26 @@ class VoteKeeper:
             return first
         return None
 
-    def _make_room(self, vote: Vote, current_round: int) -> bool:
-        """May a vote of a later round be kept? Gives up the sender's lowest later round for a higher one."""
-        ahead = {round_ for round_ in self._ahead.get(vote.institution, ()) if round_ > current_round} | {vote.round}
+    def _later(self, institution: str, current_round: int) -> set[int]:
+        return {round_ for round_ in self._ahead.get(institution, ()) if round_ > current_round}
+
+    def _has_room(self, vote: Vote, current_round: int) -> bool:
+        """May a vote of a later round be kept?"""
+        ahead = self._later(vote.institution, current_round)
+        if vote.round in ahead or len(ahead) < MAX_ROUNDS_AHEAD:
+            return True
+        return vote.round > min(ahead) and self._passed[vote.institution] < MAX_ROUNDS_PASSED
+
+    def _make_room(self, vote: Vote, current_round: int) -> None:
+        """Give up the sender's lowest later round for a higher one, if it takes that."""
+        ahead = self._later(vote.institution, current_round) | {vote.round}
         self._ahead[vote.institution] = ahead
         if len(ahead) > MAX_ROUNDS_AHEAD:
             lowest = min(ahead)
             ahead.discard(lowest)
+            self._passed[vote.institution] += 1
             for vote_type in VoteType:
                 self._forget(lowest, vote_type, vote.institution)
-        return vote.round in ahead
 
     def _forget(self, round_: int, vote_type: VoteType, institution: str) -> None:
         tally = self._tallies.get((round_, vote_type))
@@ -79,14 +108,10 @@ class VoteKeeper:
             del self._tallies[round_, vote_type]
 
     def forget_before(self, round_: int, keep: int) -> None:
-        """Forget the votes of the rounds before ``round_``, but not of ``keep``."""
+        """A round begins: forget the votes of the rounds before ``round_``, but not of ``keep``."""
+        self._passed.clear()
         for box in [box for box in self._tallies if box[0] < round_ and box[0] != keep]:
             del self._tallies[box]
-
-    def has(self, vote: Vote) -> bool:
-        """Is this vote, or another of the same sender for the same block, kept? Its signature need not be checked."""
-        tally = self._tallies.get((vote.round, vote.type))
-        return tally is not None and vote.institution in tally.by_hash.get(vote.block_hash, ())
 
     def senders(self, vote_type: VoteType, round_: int) -> list[str]:
         """Whose votes of this type and round are kept, ascending."""

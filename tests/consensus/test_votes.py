@@ -7,7 +7,7 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from koinon.limits import MAX_ROUNDS_AHEAD
+from koinon.limits import MAX_ROUNDS_AHEAD, MAX_ROUNDS_PASSED
 from node.consensus.messages import NIL, Vote, VoteType
 from node.consensus.votes import VoteKeeper
 from tests.consensus.rig import A, B, validators_of, vote
@@ -59,7 +59,7 @@ def test_counts_as_the_definition_does(powers: list[int], sequence: list[Vote]) 
             assert (first.institution, first.type, first.round) == box
             assert first.block_hash != new.block_hash
         dumb.all.append(new)
-        assert keeper.has(new)
+        assert not keeper.wants(new, 4, {A.block_hash, B.block_hash})
     for vote_type in VoteType:
         for round_ in range(5):
             assert keeper.has_quorum_of_any(vote_type, round_) == dumb.quorum_for(vote_type, round_, None)
@@ -77,6 +77,19 @@ def test_a_conflicting_vote_for_an_unknown_block_takes_no_memory() -> None:
         keeper.add(vote("v0", VoteType.PREVOTE, 0, i.to_bytes(32, "big")), 0, ())
     assert len(keeper.votes(VoteType.PREVOTE, 0)) == 1
     assert not any(keeper.votes(VoteType.PREVOTE, 0, i.to_bytes(32, "big")) for i in range(100))
+
+
+def test_a_sender_that_runs_ahead_without_end_is_followed_for_so_long_in_each_round() -> None:
+    keeper = VoteKeeper(validators_of(1, 1, 1, 1))
+    for current in (0, 1):
+        ahead = range(current + 1, 10 * MAX_ROUNDS_PASSED)
+        wanted = 0
+        for round_ in ahead:
+            new = vote("v0", VoteType.PREVOTE, 1_000 * current + round_, NIL)
+            wanted += keeper.wants(new, current, ())
+            keeper.add(new, current, ())
+        assert wanted == MAX_ROUNDS_PASSED + (MAX_ROUNDS_AHEAD if current == 0 else 0)
+        keeper.forget_before(0, keep=0)
 
 
 @given(st.lists(votes, max_size=60), st.integers(0, 3))

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 
 from koinon import canonical
 from koinon.errors import Corrupt
-from koinon.limits import MAX_CLOCK_DRIFT_MS, MAX_EARLY_MESSAGES
+from koinon.limits import MAX_CLOCK_DRIFT_MS, MAX_EARLY_MESSAGES, MAX_ROUNDS_PASSED
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.v1.peer_pb2 import DeliverRequest
 from node.abci import Finalized
 from node.application import _Standing
-from node.consensus.messages import VoteType
+from node.consensus.messages import NO_ROUND, Proposal, VoteType
+from node.ledger import blocks
+from testnet.simulation.attackers.attacker import signed_vote, signing_key, votes
 from testnet.simulation.attackers.twin import Twin
 from testnet.simulation.checkers import Violation
 from testnet.simulation.nodes import TIMEOUTS, SimNode
@@ -221,6 +223,38 @@ def test_a_peer_cannot_make_us_remember_much() -> None:
     kept = engine._intake.take_kept()  # the bound is the point of the test
     assert len(kept) == MAX_EARLY_MESSAGES
     assert sum(isinstance(message, pb.Proposal) for _, message in kept) == 2
+
+
+def test_what_one_validator_signs_without_end_fills_neither_memory_nor_log() -> None:
+    """Of its conflicting messages the first pair is evidence; the rest is not even written down."""
+    net = Net(1, 1, 1, 1)
+    net.settle()
+    for node in net.nodes[1:3]:
+        node.stop()  # so the height is never decided
+    victim, liar = net[0], net[3]
+    engine = victim.engine
+    assert engine is not None
+    chain = engine.chain
+    height, commit = chain.height + 1, engine.blocks.commit(chain.height)
+    turn = next(round_ for round_ in range(3) if chain.validators.proposer(height, round_) == liar.institution)
+
+    def say(number: int) -> None:
+        block = blocks.build(chain, [number.to_bytes(30_000, "big")], [], commit, liar.institution).value
+        for valid_round in (NO_ROUND, turn, -2):
+            unsigned = Proposal(height, turn, valid_round, block, liar.institution, b"")
+            signed = unsigned.to_proto()
+            signed.signature = signing_key(liar).sign(unsigned.signed_bytes(victim.config.chain_id))
+            engine.on_message(liar.institution, DeliverRequest(proposal=signed))
+        for round_, block_hash in ((0, number.to_bytes(32, "big")), (turn, block.block_hash), (number + 3, b"")):
+            for kind in VoteType:
+                engine.on_message(liar.institution, votes(signed_vote(liar, kind, height, round_, block_hash)))
+
+    for number in range(2 * MAX_ROUNDS_PASSED):
+        say(number)
+    assert engine.status().deciding
+    records = victim.disk.wal.records()
+    assert sum(record[:1] == b"B" for record in records) <= 2 + 1  # of the liar; and what this node proposes itself
+    assert len(records) < 5 * MAX_ROUNDS_PASSED
 
 
 def test_votes_that_nobody_signed_decide_nothing() -> None:
