@@ -58,7 +58,8 @@ from node.report import Report, monotonic_ms
 from node.rpc import offered
 from node.rpc.meter import Meter
 from node.rpc.server import RpcServer
-from node.snapshots import INTERVAL_S, MESSAGES, Snapshots
+from node.snapshot_exchange import MESSAGES
+from node.snapshots import INTERVAL_S, Snapshots
 from node.store.leveldb import LevelStore
 from node.store.validator_history import ValidatorHistory
 from node.store.wal import FileWal

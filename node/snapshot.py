@@ -33,6 +33,7 @@ from koinon.v1.consensus_pb2 import Header
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.snapshot_pb2 import AuditChunk, SnapshotManifest, SnapshotOffer, StateChunk
 from koinon.validators import ValidatorSet
+from node.ledger.audit_log import AuditLog
 
 _ENTRY_BYTES = 16  # framing of one entry, generously
 
@@ -67,6 +68,16 @@ def audit_chunk(record: Callable[[int], bytes | None], index: int, audit_size: i
     if len(found) < len(records):
         raise Corrupt("the audit log lacks records", hint="stop the node, then: koinon node repair --home HOME")
     return AuditChunk(records=found).SerializeToString(deterministic=True)
+
+
+def manifest_of(height: int, state_digests: Iterable[bytes], audit_log: AuditLog, audit_size: int) -> bytes:
+    """The serialised SnapshotManifest of this height, when the log had this many records. Raises Corrupt."""
+    return SnapshotManifest(
+        height=height,
+        state_chunks=state_digests,
+        audit_size=audit_size,
+        audit_chunks=audit_log.roots(audit_size, SNAPSHOT_AUDIT_RECORDS),
+    ).SerializeToString(deterministic=True)
 
 
 # --- believing

@@ -1,16 +1,13 @@
-"""Snapshots of one node: cut for others, fetched and restored where this node needs one.
+"""Snapshots of one node on its disk: cut for others, restored where this node needs one.
 
-In ABCI 2.0's names: ``offer`` answers list_snapshots, ``chunk`` load_snapshot_chunk; offer_snapshot and
-apply_snapshot_chunk are node.snapshot_join. Cutting reads a consistent view of the store, taken at the block, on a
-thread, so that consensus waits for none of it. Of the state a copy is written, since it changes; records of the audit
-log never do, and are served from the store.
+Cutting reads a consistent view of the store, taken at the block, on a thread, so that consensus waits for none of it.
+Of the state a copy is written, since it changes; records of the audit log never do, and are served from the store.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,10 +15,9 @@ from google.protobuf.message import DecodeError
 
 from koinon import canonical
 from koinon.errors import Corrupt, KoinonError, Unavailable
-from koinon.limits import SNAPSHOT_AUDIT_RECORDS
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.peer_pb2 import DeliverRequest
-from koinon.v1.snapshot_pb2 import ChunkRequest, ChunkResponse, SnapshotManifest, SnapshotOffer
+from koinon.v1.snapshot_pb2 import SnapshotManifest
 from node import restore, snapshot
 from node.application import Application
 from node.config import Home
@@ -29,15 +25,12 @@ from node.engine import Engine
 from node.ports import Log, Transport
 from node.receipts import Receipts
 from node.snapshot import InvalidSnapshot
-from node.snapshot_join import Joiner, Search
+from node.snapshot_exchange import Exchange
+from node.snapshot_join import Joiner
 from node.store.kv import KeyValueStore
 from node.store.validator_history import ValidatorHistory
 
 INTERVAL_S = 0.25
-MESSAGES = ("snapshot_request", "snapshot_offer", "chunk_request", "chunk_response")
-"""Kinds of messages between nodes that are about snapshots."""
-
-_ANSWERS_PER_INTERVAL = 32  # chunks to one peer: up to 128 MB/s are read for it
 _KEPT = 2  # snapshots: whoever began to fetch one can finish while the next is offered
 _MANIFEST = "manifest"
 
@@ -103,12 +96,7 @@ class Cutter:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             digests = list(_write_chunks(part, snapshot.state_chunks(state)))
-            manifest = SnapshotManifest(
-                height=height,
-                state_chunks=digests,
-                audit_size=size,
-                audit_chunks=audit_log.roots(size, SNAPSHOT_AUDIT_RECORDS),
-            ).SerializeToString(deterministic=True)
+            manifest = snapshot.manifest_of(height, digests, audit_log, size)
             (part / _MANIFEST).write_bytes(manifest)
             shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
@@ -175,17 +163,20 @@ class Snapshots:
         self._home = home
         self._genesis = genesis
         self._every_blocks = every_blocks
-        self._application = application
         self._engine = engine
-        self._receipts = receipts
-        self._validators = validators
-        self._transport = transport
         self._reachable = reachable
         self._log = log
         self._cutter = Cutter(home.snapshots, store, application)
         self._joiner = Joiner(genesis, transport, ChunkFiles(home.chunks), log)
-        self._search = Search(self._joiner, engine)
-        self._answers: Counter[str] = Counter()  # by peer, in this interval
+        self._exchange = Exchange(
+            self._cutter,
+            self._joiner,
+            engine=engine,
+            receipts=receipts,
+            validators=validators,
+            transport=transport,
+            log=log,
+        )
         self._cutting: asyncio.Task[None] | None = None
 
     # --- cutting
@@ -214,62 +205,22 @@ class Snapshots:
         if self._cutting is not None:
             await asyncio.wait([self._cutting])
 
+    def newest(self) -> int:
+        """Height of the newest snapshot that this node offers; 0 when there is none."""
+        found = self._exchange.newest()
+        return found[0] if found else 0
+
     # --- both sides of the conversation
 
     def received(self, peer: str, message: DeliverRequest) -> None:
         """A message about snapshots from an authenticated member; its content is not trusted."""
-        match message.WhichOneof("message"):
-            case "snapshot_request":
-                if self._may_answer(peer):
-                    self._transport.send(peer, DeliverRequest(snapshot_offer=self._offer()))
-            case "chunk_request":
-                if self._may_answer(peer):
-                    self._transport.send(peer, DeliverRequest(chunk_response=self._chunk(message.chunk_request)))
-            case "snapshot_offer":
-                self._joiner.on_offer(peer, message.snapshot_offer)
-            case "chunk_response":
-                self._joiner.on_chunk(peer, message.chunk_response)
-            case _:
-                pass
+        self._exchange.received(peer, message)
 
     def on_hello(self, peer: str) -> None:
         """A member's stream to us is open."""
-        self._joiner.on_hello(peer)
-
-    def _may_answer(self, peer: str) -> bool:
-        self._answers[peer] += 1
-        return self._answers[peer] <= _ANSWERS_PER_INTERVAL
-
-    def _offer(self) -> SnapshotOffer:
-        found = self._cutter.newest(self._engine.chain.height)
-        if found is None:
-            return SnapshotOffer()
-        height, manifest = found
-        try:
-            return SnapshotOffer(
-                manifest=manifest,
-                validator_changes=[self._receipts.signed_header(end) for end in self._validators.last_heights(height)],
-                last=self._receipts.signed_header(height),
-                head=self._receipts.signed_header(height + 1),
-            )
-        except KoinonError as error:
-            self._log.warning("snapshot not offered", height=height, reason=error.message)
-            return SnapshotOffer()
-
-    def _chunk(self, request: ChunkRequest) -> ChunkResponse:
-        try:
-            data = self._cutter.chunk(int(request.height), request.index)
-        except KoinonError as error:
-            self._log.warning("snapshot damaged", height=request.height, reason=error.message)
-            data = b""
-        return ChunkResponse(height=request.height, index=request.index, chunk=data)
+        self._exchange.on_hello(peer)
 
     # --- joining
-
-    def newest(self) -> int:
-        """Height of the newest snapshot that this node offers; 0 when there is none."""
-        found = self._cutter.newest(self._engine.chain.height)
-        return found[0] if found else 0
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -278,8 +229,7 @@ class Snapshots:
 
     def interval_ended(self) -> bool:
         """Called every INTERVAL_S; returns whether a snapshot is here, and ``restore`` is to be called."""
-        self._answers.clear()
-        return self._search.interval_ended(self._reachable())
+        return self._exchange.interval_ended(self._reachable())
 
     async def restore(self) -> bool:
         """Make a ledger of what was fetched, to be put in place at the next start; False where it was forged."""

@@ -13,7 +13,7 @@ from koinon.envelope import InvalidTransaction
 from koinon.errors import Corrupt, Exhausted, KoinonError
 from koinon.keys import SigningKey
 from koinon.v1.identity_pb2 import Genesis
-from koinon.v1.peer_pb2 import DeliverRequest, TransactionBatch
+from koinon.v1.peer_pb2 import DeliverRequest, Hello, TransactionBatch
 from node.abci import Finalized
 from node.application import Application
 from node.consensus.events import Timeouts, Timer
@@ -21,7 +21,7 @@ from node.engine import Engine, EngineConfig
 from node.journal import Journal
 from node.ledger.blocks import ParsedBlock
 from node.ports import Wake
-from node.snapshots import MESSAGES as SNAPSHOT_MESSAGES
+from node.snapshot_exchange import MESSAGES as SNAPSHOT_MESSAGES
 from node.store.memory import MemoryStore
 from node.store.validator_history import ValidatorHistory
 from testnet.simulation.checkers import Checkers, Violation
@@ -143,12 +143,18 @@ class SimNode:
     def connect(self, peer: SimNode) -> None:
         """A stream to this peer is open."""
         engine = self.engine
-        if engine is not None:
-            waiting = self.reap(0, 1_000)
-            if waiting:
-                batch = TransactionBatch(envelopes=waiting)
-                self.enter(lambda: self.send(peer.institution, DeliverRequest(transactions=batch)))
-            self.enter(lambda: engine.on_connected(peer.institution))
+        if engine is None:
+            return
+        hello = Hello(institution=self.institution, height=engine.chain.height)
+        batch = TransactionBatch(envelopes=self.reap(0, 1_000))
+
+        def greet() -> None:
+            self.send(peer.institution, DeliverRequest(hello=hello))
+            if batch.envelopes:
+                self.send(peer.institution, DeliverRequest(transactions=batch))
+            engine.on_connected(peer.institution)
+
+        self.enter(greet)
 
     def crash_after(self, operations: int) -> None:
         """End the process at the operation with this number from now on."""
@@ -307,11 +313,14 @@ class SimNode:
             self.enter(lambda: self._admit(message.transactions.envelopes))
             return
 
-        if self.snapshots is not None and message.WhichOneof("message") in SNAPSHOT_MESSAGES:
-            self.enter(partial(self.snapshots.received, sender, message))
+        snapshots = self.snapshots
+        if snapshots is not None and message.WhichOneof("message") in SNAPSHOT_MESSAGES:
+            self.enter(partial(snapshots.exchange.received, sender, message))
             return
 
         def receive() -> None:
+            if snapshots is not None and message.HasField("hello"):
+                snapshots.exchange.on_hello(sender)
             engine.on_message(sender, message)
             self.checkers.on_delivery(self, message)
 

@@ -34,7 +34,7 @@ class SnapshotForger(Attacker):
     def act(self, node: SimNode) -> None:
         """Offers come before anyone asks: a joiner hears each member once."""
         if node.snapshots is not None and node.engine is not None:
-            offer = node.snapshots.offer()
+            offer = node.snapshots.exchange.offer()
             for institution in node.network.institutions if offer.manifest else ():
                 if institution != node.institution:
                     node.post(institution, self._offer(node, offer))
@@ -65,7 +65,7 @@ class SnapshotForger(Attacker):
     def _other_state(self, node: SimNode, height: int) -> bytes:
         """Forge the first chunk: somebody has other points, or an entry is missing. Returns its digest."""
         assert node.snapshots is not None
-        chunk = StateChunk.FromString(node.snapshots.state_chunk(height, 0))
+        chunk = StateChunk.FromString(node.snapshots.chunk(height, 0))
         chosen = self.rng.randrange(len(chunk.entries))
         if self.rng.random() < 0.5:
             del chunk.entries[chosen]
