@@ -90,7 +90,7 @@ RULES: dict[str, str] = {
     # --- running a node
     "invalid-config": "config.toml has an unknown key, or a value out of its bounds",
     "port-in-use": "another process listens on the port",
-    "wrong-institution": "the keys or the certificate in the home are not those that the genesis names for it",
+    "wrong-institution": "keys, certificate or profile are not those of the home's institution, or of its network",
     # --- disks and files
     "disk-full": "the disk has no space left",
     "disk-read-only": "the disk, or the directory, cannot be written",

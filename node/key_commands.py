@@ -7,13 +7,16 @@ from pathlib import Path
 
 import click
 
+from koinon import genesis as genesis_file
 from koinon import key_files
+from koinon import profile as profiles
 from koinon.cli import keys, output
 from koinon.cli.app import invocation
 from koinon.errors import InvalidInput
+from koinon.profile import Profile
 from node import config as configs
 from node import credentials, tls
-from node.config import Home
+from node.config import Home, NodeConfig
 
 _OWN = ("validator", "node", "sealing", "tls")
 _TAKEN_UP_S = 20.0  # a node that starts again for a new certificate needs a few of these
@@ -40,7 +43,9 @@ def rotate(purpose: str, home: Path | None) -> None:
         keys.rotate_own()
         return
     paths = _home(home)
-    config, client = configs.load(paths.path), invocation().client
+    config = configs.load(paths.path)
+    _check_own(config, profiles.load(invocation().profile))
+    client = invocation().client
     if purpose == "tls":
         new = credentials.make_next_certificate(paths, config.institution)
         shown = tls.fingerprint(new).hex()
@@ -78,6 +83,22 @@ def _home(home: Path | None) -> Home:
     if home is None:
         raise InvalidInput("an institution's key is made in its home", hint="give its directory: --home HOME")
     return Home(home.absolute())
+
+
+def _check_own(config: NodeConfig, profile: Profile) -> None:
+    """Another's home would get the keys that the ledger names for the profile's institution. Raises InvalidInput."""
+    home = config.home.path
+    if profile.institution != config.institution:
+        problem = f"{home} is the home of {config.institution}, and the profile is one of {profile.institution}"
+    elif genesis_file.load(profile.genesis) != genesis_file.load(config.home.genesis):
+        problem = f"{home} and the profile belong to different networks"
+    else:
+        return
+    raise InvalidInput(
+        problem,
+        rule="wrong-institution",
+        hint=f"use the profile of an operator from {home / 'people'}, or another --home",
+    )
 
 
 def _taken_up(home: Home, purpose: str) -> bool:

@@ -1,0 +1,36 @@
+"""Whose keys does ``koinon key rotate`` exchange? Those of one institution, in its own home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from koinon.cli import main
+from testnet.network import Testnet
+
+
+@pytest.mark.parametrize("purpose", ["validator", "node", "sealing", "tls"])
+def test_another_institutions_home_is_refused_before_a_key_is_made(tmp_path: Path, purpose: str) -> None:
+    network = Testnet.create(tmp_path / "net", ("um", "iu"))
+    assert "is the home of iu, and the profile is one of um" in refused(
+        network.profile("um-operator"), network, purpose
+    )
+
+
+def test_a_home_of_another_network_is_refused(tmp_path: Path) -> None:
+    """A rehearsal's new key must not become the one that the consortium counts."""
+    real, rehearsal = (Testnet.create(tmp_path / name, ("um", "iu")) for name in ("real", "rehearsal"))
+    assert "belong to different networks" in refused(real.profile("iu-operator"), rehearsal, "validator")
+
+
+def refused(profile: Path, network: Testnet, purpose: str) -> str:
+    """What is said; no key is waiting in the home of iu afterwards."""
+    home = network.home("iu").path
+    result = CliRunner().invoke(main, ["--profile", str(profile), "key", "rotate", purpose, "--home", str(home)])
+    assert result.exit_code == 2, result.output
+    assert "[wrong-institution]" in result.stderr
+    assert not list(home.glob("keys/*.next.key"))
+    assert not (home / "tls" / "next").exists()
+    return result.stderr
