@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from koinon.errors import InvalidFile
 from koinon.files import read_text, write_new
 from koinon.genesis_form import (
     DEFAULT_PARAMETERS,
@@ -50,6 +51,11 @@ DESCRIPTOR_FORMAT = "koinon-institution/1"
 
 def load(path: Path) -> Genesis:
     """Read and validate a genesis file. Raises InvalidFile."""
+    if not path.exists():
+        raise InvalidFile(
+            f"there is no genesis file {path}",
+            hint="get the consortium's from a member, and compare the chain id on another channel",
+        )
     genesis = parse(read_text(path, "genesis file", MAX_GENESIS_BYTES), Genesis, FORMAT, "genesis file")
     validate(genesis)
     return genesis

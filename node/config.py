@@ -195,16 +195,17 @@ def load(home: Path) -> NodeConfig:
     log = _table(source, document, "log", _LOG)
     jobs = _table(source, document, "jobs", tuple(_JOBS))
     ledger = _table(source, document, "ledger", tuple(_LEDGER))
+    listening = {key: _address(source, listen, key) for key in ("rpc", "peer", "mpc")}
+    metrics = _metrics(source, listen)
+    _only_once(source, {**listening, **({"metrics": metrics} if metrics else {})})
     level = _text(source, "log", log, "level", default="info")
     if level not in _LEVELS:
         raise _invalid(f"{source}: log.level is {level!r}", hint=f"use one of {', '.join(_LEVELS)}")
     return NodeConfig(
         home=paths,
         institution=institution,
-        rpc=_address(source, listen, "rpc"),
-        peer=_address(source, listen, "peer"),
-        mpc=_address(source, listen, "mpc"),
-        metrics=_metrics(source, listen),
+        **listening,
+        metrics=metrics,
         log_level=level,
         jobs=JobLimits(
             **{key: _number(source, "jobs", jobs, key, *bounds) for key, bounds in _JOBS.items() if key in jobs}
@@ -274,6 +275,15 @@ def _address(source: Path, table: dict[str, object], key: str) -> Address:
         return Address.parse(_text(source, "listen", table, key))
     except ValueError as error:
         raise _invalid(f"{source}: listen.{key}: {error}", hint=f'write it as {key} = "127.0.0.1:7400"') from None
+
+
+def _only_once(source: Path, addresses: dict[str, Address]) -> None:
+    taken: dict[Address, str] = {}
+    for key, address in addresses.items():
+        if (other := taken.setdefault(address, key)) != key:
+            raise _invalid(
+                f"{source}: listen.{other} and listen.{key} are both {address}", hint="give each its own port"
+            )
 
 
 def _metrics(source: Path, table: dict[str, object]) -> Address | None:

@@ -78,11 +78,13 @@ def settle(config: NodeConfig, credentials: Credentials, member: Institution | N
         elif not _retired_key(home, kind, named).exists():
             raise _wrong(f"{home.key(kind)} is not what the ledger names for {config.institution}", config.institution)
     named = descriptor.tls_certificate
-    if named != _der(home.certificate):
+    if named != tls.read_certificate(home.certificate):
         waiting = _waiting(home.certificate)
-        if waiting.exists() and _der(waiting) == named:
+        if waiting.exists() and tls.read_certificate(waiting) == named:
             _replace_certificate(home)
-        elif not _retired_identity(home, named).exists() and member.former_tls_certificate != _der(home.certificate):
+        elif not _retired_identity(home, named).exists() and member.former_tls_certificate != tls.read_certificate(
+            home.certificate
+        ):
             raise _wrong(
                 f"{home.certificate} is not what the ledger names for {config.institution}", config.institution
             )
@@ -123,7 +125,7 @@ def make_next_certificate(home: Home, institution: str) -> bytes:
         _waiting(home.certificate_key).unlink(missing_ok=True)
         files.write_new(_waiting(home.certificate_key), identity.key.decode("ascii"), "TLS key", private=True)
         files.write_new(path, identity.certificate.decode("ascii"), "TLS certificate")
-    return _der(path)
+    return tls.read_certificate(path)
 
 
 def ask_once(ask: AskPassphrase) -> AskPassphrase:
@@ -140,13 +142,7 @@ def ask_once(ask: AskPassphrase) -> AskPassphrase:
 
 def _read(home: Home, ask: AskPassphrase | None) -> Credentials:
     waiting = home.key(f"validator.{NEXT}")
-    identity = tls.Identity(_bytes(home.certificate), _bytes(home.certificate_key))
-    if not tls.fits_key(identity):
-        raise InvalidFile(
-            f"{home.certificate} does not belong to {home.certificate_key}",
-            rule="wrong-institution",
-            hint="restore both from one backup",
-        )
+    identity = tls.read_identity(home.certificate, home.certificate_key)
     return Credentials(
         key_files.load_signing_key(home.key("validator"), ask),
         key_files.load_signing_key(home.key("node"), ask),
@@ -180,7 +176,7 @@ def _replace_key(home: Home, kind: str, form: Kind) -> None:
 
 
 def _replace_certificate(home: Home) -> None:
-    retired = _retired_identity(home, _der(home.certificate))
+    retired = _retired_identity(home, tls.read_certificate(home.certificate))
     for path in (home.certificate_key, home.certificate):  # the certificate last: it says what is in use
         if _waiting(path).exists():
             _put_in_place(_waiting(path), path, retired / path.name)
@@ -211,17 +207,6 @@ def _retired_key(home: Home, kind: str, public_key: bytes) -> Path:
 
 def _retired_identity(home: Home, certificate: bytes) -> Path:
     return home.certificate.parent / RETIRED / tls.fingerprint(certificate).hex()[:16]
-
-
-def _der(path: Path) -> bytes:
-    return tls.pem_to_der(_bytes(path))
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidFile(f"{path} cannot be read: {error.strerror}", hint="restore it from your backup") from None
 
 
 def _wrong(message: str, institution: str) -> InvalidFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import replace
 
@@ -11,7 +12,10 @@ _ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "::": "[::1]"}  # noqa: S104 - 
 
 
 def refusal(address: Address) -> int:
-    """The errno with which the system refuses to let us listen here; 0 when it would."""
+    """The errno with which the system refuses to let us listen here; 0 when it would.
+
+    A name that cannot be resolved is none of this machine's: EADDRNOTAVAIL.
+    """
     host = address.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -19,8 +23,10 @@ def refusal(address: Address) -> int:
         try:
             probe.bind((host, address.port))
             probe.listen()  # without it Linux lets two probes bind
+        except socket.gaierror:
+            return errno.EADDRNOTAVAIL
         except OSError as error:
-            return error.errno or -1
+            return error.errno or errno.EIO
     return 0
 
 

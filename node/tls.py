@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,6 +23,7 @@ from koinon.names import tls_name
 
 _FROM = datetime(2020, 1, 1, tzinfo=UTC)  # long past: a peer whose clock is late is no reason to refuse
 _NO_END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+_RESTORE = "restore it from your backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,45 @@ def fingerprint(der: bytes) -> bytes:
     return hashlib.sha256(der).digest()
 
 
+def read_identity(certificate: Path, key: Path) -> Identity:
+    """Two PEM files of a home. Raises InvalidFile, naming the file: damaged, open to others, or not of one pair."""
+    identity = Identity(_read(certificate), _read(key))
+    if mode := key.stat().st_mode & 0o077:
+        raise InvalidFile(
+            f"{key} can be read by others (mode 0{0o600 | mode:o})",
+            rule="invalid-key-file",
+            hint=f"run: chmod 600 {key}",
+        )
+    try:
+        private = serialization.load_pem_private_key(identity.key, password=None)
+    except (ValueError, TypeError):
+        raise InvalidFile(f"{key} holds no private key in PEM", rule="invalid-key-file", hint=_RESTORE) from None
+    if _parse(certificate, identity.certificate).public_key() != private.public_key():
+        raise InvalidFile(
+            f"{certificate} does not belong to {key}", rule="wrong-institution", hint="restore both from one backup"
+        )
+    return identity
+
+
+def read_certificate(path: Path) -> bytes:
+    """DER of a home's PEM file. Raises InvalidFile, naming the file."""
+    return _parse(path, _read(path)).public_bytes(serialization.Encoding.DER)
+
+
+def _parse(path: Path, pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise InvalidFile(f"{path} holds no certificate in PEM", hint=_RESTORE) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidFile(f"{path} cannot be read: {error.strerror}", hint=_RESTORE) from None
+
+
 def pem_to_der(pem: bytes) -> bytes:
     """DER of the first certificate in ``pem``. Raises InvalidFile."""
     try:
@@ -87,16 +128,6 @@ def is_named(der: bytes, institution: str) -> bool:
     except (ValueError, x509.ExtensionNotFound):
         return False
     return tls_name(institution) in names.value.get_values_for_type(x509.DNSName)
-
-
-def fits_key(identity: Identity) -> bool:
-    """Does the certificate belong to the private key? Raises InvalidFile when either cannot be read."""
-    try:
-        public = x509.load_pem_x509_certificate(identity.certificate).public_key()
-        private = serialization.load_pem_private_key(identity.key, password=None)
-    except (ValueError, TypeError):
-        raise InvalidFile("the TLS certificate or its key cannot be read", hint="both are PEM files") from None
-    return public == private.public_key()
 
 
 def days_left(certificate: bytes, now: datetime) -> int:

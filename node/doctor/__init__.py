@@ -80,7 +80,7 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
     yield from machine.disk(config)
     yield from machine.clock(standing.time_ms, _clocks(answer, config.institution))
     yield from _signing_state(config, standing.height)
-    yield from _network(config, members, running=running)
+    yield from _network(config, members, running=running, admitted=known is not None)
 
 
 def is_running(home: Home) -> bool:
@@ -117,7 +117,8 @@ def _answered(answer: Live | str, keep_blocks: int) -> Iterator[Finding]:
         yield warning(
             "ledger",
             f"the node uses it, and could not be asked: {answer}",
-            f"set {key_files.ENVIRONMENT} where the node key is encrypted; else see the node's log",
+            f"nothing, where the members have not admitted it yet; set {key_files.ENVIRONMENT} where the node key is "
+            "encrypted; else see the node's log",
         )
         return
     status = answer.status
@@ -147,18 +148,20 @@ def _signing_state(config: NodeConfig, height: int) -> Iterator[Finding]:
     yield from ledger.signing_state(config.home, key, config.institution, height)
 
 
-def _network(config: NodeConfig, members: Iterable[InstitutionDescriptor], *, running: bool) -> Iterator[Finding]:
+def _network(
+    config: NodeConfig, members: Iterable[InstitutionDescriptor], *, running: bool, admitted: bool
+) -> Iterator[Finding]:
     try:
-        certificate = tls.pem_to_der(config.home.certificate.read_bytes())
-    except (InvalidFile, OSError):
+        certificate = tls.read_certificate(config.home.certificate)
+    except InvalidFile:
         return  # said where the certificate is examined; without it nobody speaks to us
     yield from machine.ports(config, running=running, certificate=certificate)
     others = [item for item in members if item.id != config.institution]
     with ThreadPoolExecutor(_DIALS) as threads:
-        yield from threads.map(lambda item: _reach(config, item), others)
+        yield from threads.map(lambda item: _reach(config, item, admitted), others)
 
 
-def _reach(config: NodeConfig, member: InstitutionDescriptor) -> Finding:
+def _reach(config: NodeConfig, member: InstitutionDescriptor, admitted: bool) -> Finding:
     """Does a member's node answer at its peer address, with the pinned certificate, and does it know ours?"""
     check, where = "peers", f"{member.id} at {member.peer_address}"
     answer = dial(Address.parse(member.peer_address), config.home)
@@ -170,6 +173,8 @@ def _reach(config: NodeConfig, member: InstitutionDescriptor) -> Finding:
             f"{where} shows another certificate than the one pinned for it",
             "another machine answers there, or it lost its certificate: ask its operator, on another channel",
         )
+    if answer.reason and not admitted:
+        return warning(check, f"{where} answers, and does not let us in yet", "nothing: it does once we are admitted")
     if answer.reason:
         return problem(
             check,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from koinon import key_files
 from koinon.errors import InvalidFile
@@ -32,6 +31,7 @@ def keys(config: NodeConfig, known: InstitutionDescriptor | None, ask: AskPassph
                 public_key = key_files.load_signing_key(path, ask).public_key
             else:
                 public_key = key_files.load_sealing_key(path, ask).public_key
+            waiting = _waiting(config, name, kind)
         except InvalidFile as error:
             yield refused(check, error)
             continue
@@ -40,7 +40,7 @@ def keys(config: NodeConfig, known: InstitutionDescriptor | None, ask: AskPassph
             yield warning(
                 check, f"the members know none for {config.institution}: it was revoked", f"koinon key rotate {name}"
             )
-        elif known is not None and named == _waiting(config, name, kind):
+        elif known is not None and named == waiting:
             yield warning(check, f"{path} was rotated, and the node has not taken up the new key", "start the node")
         elif known is not None and public_key != named:
             yield problem(
@@ -58,23 +58,14 @@ def certificate(config: NodeConfig, known: InstitutionDescriptor | None) -> Iter
     """An end that has passed is a warning only: what counts is that the bytes are those pinned on the ledger."""
     home, check = config.home, "certificate"
     try:
-        identity = tls.Identity(_read(home.certificate), _read(home.certificate_key))
-        fits, der = tls.fits_key(identity), tls.pem_to_der(identity.certificate)
-        left = tls.days_left(identity.certificate, datetime.now(UTC))
+        identity = tls.read_identity(home.certificate, home.certificate_key)
+        waiting = _waiting_certificate(config)
     except InvalidFile as error:
         yield refused(check, error)
         return
-    if mode := home.certificate_key.stat().st_mode & 0o077:
-        yield problem(
-            check,
-            f"{home.certificate_key} can be read by others (mode 0{0o600 | mode:o})",
-            f"run: chmod 600 {home.certificate_key}",
-        )
-    if not fits:
-        yield problem(
-            check, f"{home.certificate} does not belong to {home.certificate_key}", "restore both from one backup"
-        )
-    elif known is not None and der != known.tls_certificate and known.tls_certificate == _waiting_certificate(config):
+    der, left = tls.pem_to_der(identity.certificate), tls.days_left(identity.certificate, datetime.now(UTC))
+    pinned = "pinned by the members" if known is not None else "it fits its key; the members do not know it yet"
+    if known is not None and der != known.tls_certificate and known.tls_certificate == waiting:
         yield warning(check, f"{home.certificate} was rotated, and the node has not taken up the new one", "start it")
     elif known is not None and der != known.tls_certificate:
         yield problem(
@@ -89,7 +80,7 @@ def certificate(config: NodeConfig, known: InstitutionDescriptor | None) -> Iter
             "Koinon's nodes go by the pinned bytes and do not mind; other TLS clients may: plan a new one",
         )
     else:
-        yield ok(check, f"pinned by the members; {'without an end' if left > _CENTURY_DAYS else f'{left} days left'}")
+        yield ok(check, f"{pinned}; {'without an end' if left > _CENTURY_DAYS else f'{left} days left'}")
 
 
 def _waiting(config: NodeConfig, name: str, kind: Kind) -> bytes:
@@ -99,11 +90,4 @@ def _waiting(config: NodeConfig, name: str, kind: Kind) -> bytes:
 
 def _waiting_certificate(config: NodeConfig) -> bytes:
     path = config.home.certificate.parent / NEXT / config.home.certificate.name
-    return tls.pem_to_der(_read(path)) if path.exists() else b""
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidFile(f"{path} cannot be read: {error.strerror}", hint="restore it from your backup") from None
+    return tls.read_certificate(path) if path.exists() else b""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from koinon.display import duration
 from node import listening
 from node.config import NodeConfig
-from node.diagnosis import LOW_DISK_BYTES, SLOW_SYNC_MS
+from node.diagnosis import CLOCK_MS, LOW_DISK_BYTES, SLOW_SYNC_MS
 from node.doctor.dial import dial
 from node.doctor.finding import Finding, ok, problem, warning
 
@@ -106,8 +106,9 @@ def clock(last_block_ms: int, ahead_ms: dict[str, int] | None) -> Iterator[Findi
         yield problem(check, f"this machine's clock is {duration(behind // 1000 * 1000)} behind the last block", hint)
         return
     if ahead_ms:
-        widest = max(ahead_ms.values(), key=abs)
-        yield ok(check, f"compared with {', '.join(sorted(ahead_ms))}: at most {abs(widest) / 1000:.1f} s apart")
+        widest = abs(max(ahead_ms.values(), key=abs))
+        found = f"compared with {', '.join(sorted(ahead_ms))}: at most {widest / 1000:.1f} s apart"
+        yield ok(check, found) if widest <= CLOCK_MS else warning(check, found, hint)
     elif last_block_ms:
         yield ok(check, "not behind the last block; more can be told while the node runs")
     else:

@@ -66,6 +66,8 @@ def test_metrics_are_off_on_loopback_or_where_they_are_put(tmp_path: Path, text:
         (GOOD.replace('"127.0.0.1:7400"', "7400"), "listen.rpc is not text"),
         (GOOD + "metrics = 7403", "listen.metrics is not text"),
         (GOOD + 'metrics = "70000"', "listen.metrics: '127.0.0.1:70000' is not HOST:PORT"),
+        (GOOD + 'metrics = "127.0.0.1:7400"', "listen.rpc and listen.metrics are both 127.0.0.1:7400"),
+        (GOOD.replace("[::1]:7401", "127.0.0.1:7400"), "listen.rpc and listen.peer are both 127.0.0.1:7400"),
         (GOOD + '[log]\nlevel = "loud"', "log.level is 'loud'"),
         (GOOD + "[jobs]\nmemory_mb = 1", "jobs.memory_mb is 1"),
         (GOOD + "[jobs]\nconcurrent = true", "jobs.concurrent is True"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import socket
@@ -16,8 +17,10 @@ import plyvel
 import pytest
 
 from koinon import genesis as genesis_file
+from koinon.errors import InvalidFile
+from node import config as configs
+from node import credentials, listening, tls
 from node import home as homes
-from node import tls
 from node.config import Address, Home
 from node.doctor import examine, machine
 from node.doctor.finding import Finding
@@ -131,6 +134,52 @@ def test_a_tls_key_that_others_can_read(fresh: Home) -> None:
     fresh.certificate_key.chmod(0o640)
     (found,) = troubles(fresh)
     assert found.text == f"{fresh.certificate_key} can be read by others (mode 0640)"
+    with pytest.raises(InvalidFile, match="can be read by others") as refused:
+        credentials.load(configs.load(fresh.path), genesis_file.load(fresh.genesis), None)
+    assert refused.value.hint == f"run: chmod 600 {fresh.certificate_key}"
+
+
+@pytest.mark.parametrize("file", ["certificate", "certificate_key"])
+def test_a_damaged_certificate_or_tls_key_is_named(fresh: Home, file: str) -> None:
+    path: Path = getattr(fresh, file)
+    path.write_text("no PEM\n")
+    (found,) = troubles(fresh)
+    assert found.text.startswith(f"{path} holds no ")
+    with pytest.raises(InvalidFile) as refused:
+        credentials.load(configs.load(fresh.path), genesis_file.load(fresh.genesis), None)
+    assert refused.value.message == found.text
+
+
+def test_a_key_that_waits_and_is_damaged_keeps_nothing_else_from_being_examined(fresh: Home) -> None:
+    for path in (fresh.key("node.next"), fresh.certificate.parent / "next" / fresh.certificate.name):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("no key\n")
+        path.chmod(0o600)
+    assert [found.check for found in troubles(fresh)] == ["node key", "certificate"]
+
+
+def test_who_is_not_admitted_yet_is_told_to_wait(network: Testnet, tmp_path: Path) -> None:
+    hopes, _ = consortium(tmp_path, "koi", "uk")
+    shutil.copy(network.home("iu").genesis, hopes.genesis)
+    assert troubles(hopes) == []
+    texts = [found.text for found in troubles(hopes, "warning")]
+    assert texts[0] == "koi is not among the members yet: iu, um"
+    assert any(text.startswith("iu at") and text.endswith("does not let us in yet") for text in texts)
+    (pinned,) = (found.text for found in examine(hopes.path, None) if found.check == "certificate")
+    assert pinned == "it fits its key; the members do not know it yet; without an end"
+
+
+def test_a_genesis_that_is_missing_is_to_be_had_from_a_member(fresh: Home) -> None:
+    fresh.genesis.unlink()
+    (found,) = troubles(fresh)
+    assert (found.text, found.hint[:36]) == (
+        f"there is no genesis file {fresh.genesis}",
+        "get the consortium's from a member, ",
+    )
+
+
+def test_a_name_that_nobody_knows_is_no_address_of_this_machine(fresh: Home) -> None:
+    assert listening.refusal(Address("nobody.invalid", 7400)) == errno.EADDRNOTAVAIL
 
 
 def test_the_genesis_of_another_consortium(tmp_path: Path) -> None:
@@ -292,3 +341,5 @@ def test_a_clock_behind_the_last_block() -> None:
     assert (found.weight, found.text) == ("problem", "this machine's clock is 1 hour behind the last block")
     (found,) = machine.clock(time.time_ns() // 1_000_000, {"iu": -300, "uk": 40})
     assert (found.weight, found.text) == ("ok", "compared with iu, uk: at most 0.3 s apart")
+    (found,) = machine.clock(time.time_ns() // 1_000_000, {"iu": -3_600_000, "uk": 40})
+    assert (found.weight, found.text) == ("warning", "compared with iu, uk: at most 3600.0 s apart")
