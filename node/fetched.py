@@ -9,7 +9,8 @@ only is spared the second verification.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -21,9 +22,16 @@ from node.verified import VerifiedTransactions
 class FetchedBlocks:
     """Takes an answer once: a peer that sends what was asked for again and again fills no memory."""
 
-    def __init__(self, verified: VerifiedTransactions, hand_on: Callable[[str, DeliverRequest], None]) -> None:
+    def __init__(
+        self,
+        verified: VerifiedTransactions,
+        hand_on: Callable[[str, DeliverRequest], None],
+        background: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+    ) -> None:
+        """``background`` starts a task with this name, and sees to errors in it."""
         self._verified = verified
         self._hand_on = hand_on
+        self._background = background
         self._waiting: dict[tuple[int, str], DeliverRequest] = {}  # by first height and peer
         self._work: asyncio.Task[None] | None = None
 
@@ -31,7 +39,7 @@ class FetchedBlocks:
         """Take an answer, not empty, that the engine asked this peer for."""
         self._waiting.setdefault((int(message.block_response.blocks[0].commit.height), peer), message)
         if self._work is None:
-            self._work = asyncio.create_task(self._verify_waiting(), name="verify fetched")
+            self._work = self._background(self._verify_waiting(), "verify fetched")
 
     def close(self) -> None:
         """Forget what is under way."""

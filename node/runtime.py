@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # gRPC's C core writes its own lines to stderr; what matters of them reaches us as errors.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -168,6 +168,7 @@ class Node:
         self._fetched = FetchedBlocks(
             self._application.verified,
             lambda peer, message: self._drive(lambda: self._engine.on_message(peer, message)),
+            self._background,
         )
         self._rpc = RpcServer(
             credentials.identity,
@@ -232,9 +233,9 @@ class Node:
             self._drive(self._engine.start)
             await self._rpc.set_serving(True)
             starting = asyncio.create_task(self._start_jobs(), name="start jobs")
-            sampling = asyncio.create_task(self._sample(), name="sample metrics")
-            beginning = asyncio.create_task(self._take_part(), name="take part")
-            syncing = asyncio.create_task(self._keep_up(), name="snapshots and pruning")
+            sampling = self._background(self._sample(), "sample metrics")
+            beginning = self._background(self._take_part(), "take part")
+            syncing = self._background(self._keep_up(), "snapshots and pruning")
             await self._stopping.wait()
             sampling.cancel()
             beginning.cancel()
@@ -277,14 +278,11 @@ class Node:
         """Take part in snapshots, and prune."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            try:
-                if self._snapshots.interval_ended() and await self._snapshots.restore():
-                    self._restored = True
-                    self._stopping.set()
-                    return
-                await self._upkeep.step(self._snapshots.newest())
-            except KoinonError as error:
-                self._fail(error)
+            if self._snapshots.interval_ended() and await self._snapshots.restore():
+                self._restored = True
+                self._stopping.set()
+                return
+            await self._upkeep.step(self._snapshots.newest())
 
     async def _listen(self) -> None:
         try:
@@ -323,6 +321,12 @@ class Node:
         except KoinonError as error:  # no worker could be started: the ledger goes on; each task tries again
             self._log.error("jobs cannot run", rule=error.rule, reason=error.message)
 
+    def _background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Start a task that nobody awaits: an error in it ends the node, like one of the engine."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(lambda ended: None if ended.cancelled() else self._drive(ended.result))
+        return task
+
     def _drive(self, action: Callable[[], None]) -> None:
         """Let the engine act; if a port failed it (disk full, ledger damaged), the node ends."""
         try:
@@ -330,8 +334,8 @@ class Node:
         except KoinonError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - a bug must stop this node, and not others' trust in it
-            self._log.exception("engine failed")
-            self._fail(KoinonError(f"the engine failed: {error}", hint="this is a bug; the log shows where"))
+            self._log.exception("node failed")
+            self._fail(KoinonError(f"the node failed: {error}", hint="this is a bug; the log shows where"))
 
     def _fail(self, error: KoinonError) -> None:
         if self._failure is None:
@@ -368,7 +372,7 @@ class Node:
         if any(record.subject == f"institution:{self._config.institution}" for record in changed):
             if signer := self._keys.named_next():
                 self._engine.add_signer(signer)
-            self._key_change = asyncio.create_task(self._take_up_keys(), name="take up keys")
+            self._key_change = self._background(self._take_up_keys(), "take up keys")
         self._snapshots.on_committed(height)
         asyncio.get_running_loop().call_soon(self._drive, self._publish)
         commit = self._engine.blocks.commit(height)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
 from node.fetched import FetchedBlocks, transactions_of
 from node.store.memory import MemoryStore
@@ -16,6 +20,10 @@ def recorded() -> tuple[RecordedLedger, BlockResponse]:
     for height in range(1, ledger.chain.height + 1):
         response.blocks.add(block=ledger.blocks.block(height), commit=ledger.blocks.commit(height))
     return ledger, response
+
+
+def background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    return asyncio.create_task(work, name=name)
 
 
 async def finished(blocks: FetchedBlocks) -> None:
@@ -41,7 +49,7 @@ async def test_answers_are_handed_on_after_their_transactions_are_verified() -> 
         assert all(known.get(envelope) for envelope in transactions_of(response))
         handed.append((peer, len(message.block_response.blocks)))
 
-    blocks = FetchedBlocks(known, hand_on)
+    blocks = FetchedBlocks(known, hand_on, background)
     blocks.put("um", DeliverRequest(block_response=response))
     await finished(blocks)
     assert handed == [("um", len(response.blocks))]
@@ -50,7 +58,7 @@ async def test_answers_are_handed_on_after_their_transactions_are_verified() -> 
 async def test_the_same_answer_again_and_again_is_dropped() -> None:
     ledger, response = recorded()
     handed: list[str] = []
-    blocks = FetchedBlocks(ledger.app.verified, lambda peer, _: handed.append(peer))
+    blocks = FetchedBlocks(ledger.app.verified, lambda peer, _: handed.append(peer), background)
     for _ in range(100):
         blocks.put("um", DeliverRequest(block_response=response))
     await finished(blocks)
@@ -63,6 +71,7 @@ async def test_what_is_executed_next_is_verified_first() -> None:
     blocks = FetchedBlocks(
         ledger.app.verified,
         lambda _, message: handed.append(message.block_response.blocks[0].commit.height),
+        background,
     )
     for index in (3, 2, 1, 0):
         blocks.put("um", DeliverRequest(block_response=BlockResponse(blocks=response.blocks[index : index + 1])))

@@ -14,16 +14,19 @@ import structlog
 import koinon
 from koinon import genesis as genesis_file
 from koinon.aio import Client
-from koinon.errors import Exhausted, KoinonError, Unavailable
+from koinon.errors import Corrupt, Exhausted, KoinonError, Unavailable
 from koinon.keys import SigningKey
+from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
 from node import config as configs
 from node import credentials as credential_files
 from node import home as homes
+from node import pruning
 from node.config import Address, Home
 from node.engine import Engine
 from node.ports import Alarm, Wake
 from node.runtime import Node
 from node.store.leveldb import LevelStore
+from node.verified import VerifiedTransactions
 from testnet.network import free_ports
 
 
@@ -113,7 +116,29 @@ async def test_a_bug_in_the_engine_ends_the_node_and_says_so(home: Home, monkeyp
     async with running(home) as (_, node, task):
         monkeypatch.setattr(Engine, "on_timer", _bug)
         node.schedule(0, Wake(Alarm.GOSSIP, 0))
-        with pytest.raises(KoinonError, match="the engine failed: impossible"):
+        with pytest.raises(KoinonError, match="the node failed: impossible"):
+            await task
+
+
+async def test_blocks_that_cannot_be_verified_end_the_node(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(home) as (client, node, task):
+        await register(client, "first")
+        monkeypatch.setattr(VerifiedTransactions, "verify_many", _bug)
+        response = BlockResponse()
+        response.blocks.add(block=node._engine.blocks.block(1), commit=node._engine.blocks.commit(1))
+        node._fetched.put("iu", DeliverRequest(block_response=response))
+        with pytest.raises(KoinonError, match="the node failed: impossible"):
+            await task
+
+
+async def test_damage_that_monitoring_meets_ends_the_node(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(home) as (_, _, task):
+
+        def damaged(*_: object) -> int:
+            raise Corrupt("the header at height 1 is missing on disk")
+
+        monkeypatch.setattr(pruning, "demanded", damaged)
+        with pytest.raises(Corrupt, match="the header at height 1 is missing"):
             await task
 
 
