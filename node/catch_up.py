@@ -27,7 +27,8 @@ from koinon.validators import ValidatorSet
 _WINDOW = 4  # ranges; each takes at most MAX_BLOCK_BYTES: as many transactions as the application remembers verified
 _FIRST_SPAN = 16  # blocks asked for at least in one question before any answer said how many fit
 _PER_PEER = 2  # questions to one peer per interval: it answers four
-_LONGEST_REST = 16  # intervals
+_FAILURES = 4  # in a row: then a peer rests for longest, and is no longer hoped for
+_LONGEST_REST = 1 << _FAILURES  # intervals
 _PIECE_BYTES = 256 * 1024  # of blocks executed before others get their turn: some tenths of a second
 
 
@@ -85,7 +86,7 @@ class CatchUp:
         self._asked: dict[int, _Asked] = {}  # by first height
         self._answers: dict[int, Answer] = {}  # by first height: waiting to be executed
         self._questions: Counter[str] = Counter()  # by peer, in this interval
-        self._failures: Counter[str] = Counter()  # by peer: questions in a row that it did not answer
+        self._failures: Counter[str] = Counter()  # by peer: questions in a row to which it sent no blocks
         self._rest: dict[str, int] = {}  # by peer: intervals until it is asked again
         self._spans: dict[str, int] = {}  # by peer: as many blocks as it lately put into an answer
         self._fetching = False
@@ -115,10 +116,17 @@ class CatchUp:
                 return claim
         return 0
 
-    def nobody_keeps(self, height: int) -> bool:
-        """Does everyone who is ahead say that it no longer keeps the block at this height?"""
+    def nobody_keeps(self, height: int, validators: ValidatorSet) -> bool:
+        """Do peers of which one must be correct say that they are ahead and no longer keep the block at this height?
+
+        Nor does any other who is ahead send it: whoever was asked for blocks again and again, in vain, may be gone, or
+        lie.
+        """
         ahead = [peer for peer, claim in self._claims.items() if claim >= height]
-        return bool(ahead) and all(self._first.get(peer, 0) > height for peer in ahead)
+        lacking = [peer for peer in ahead if self._first.get(peer, 0) > height]
+        return validators.power(lacking) >= validators.one_third and all(
+            peer in lacking or self._failures[peer] >= _FAILURES for peer in ahead
+        )
 
     # --- asking
 
@@ -137,7 +145,7 @@ class CatchUp:
             if asked.intervals > 1:
                 del self._asked[start]
                 self._failures[asked.ask.peer] += 1
-                self._rest[asked.ask.peer] = min(1 << self._failures[asked.ask.peer], _LONGEST_REST)
+                self._rest[asked.ask.peer] = 1 << min(self._failures[asked.ask.peer], _FAILURES)
         return self.asks(height)
 
     def asks(self, height: int) -> list[Ask]:
@@ -246,10 +254,11 @@ class CatchUp:
         self._first[peer] = first_height
         for start in [s for s, asked in self._asked.items() if asked.ask.peer == peer and s < first_height]:
             del self._asked[start]
+            self._failures[peer] += 1
 
     def disbelieve(self, peer: str) -> None:
         """Forget what a peer whose blocks do not hold claimed and sent, and let it rest."""
-        self._rest[peer] = _LONGEST_REST
+        self._failures[peer], self._rest[peer] = _FAILURES, _LONGEST_REST
         self._claims.pop(peer, None)
         self._first.pop(peer, None)
         self._asked = {start: asked for start, asked in self._asked.items() if asked.ask.peer != peer}

@@ -212,11 +212,11 @@ class Engine:
         """Is somebody ahead of this node that has no ledger yet, or does nobody keep the blocks that it lacks?
 
         Without a ledger a lie costs a search in vain, and those whom the genesis names may have left. A ledger would be
-        given up with all its blocks: then peers of which one must be correct say that they are ahead.
+        given up with all its blocks: then peers of which one must be correct say so.
         """
         if self.chain.height == 0:
             return self._neighbours.highest_claim() > 0
-        return self._neighbours.are_ahead() and self._neighbours.nobody_keeps_next()
+        return self._neighbours.nobody_keeps_next()
 
     def status(self) -> EngineStatus:
         core = self._core

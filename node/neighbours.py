@@ -131,8 +131,8 @@ class Neighbours:
         self.ask()
 
     def nobody_keeps_next(self) -> bool:
-        """Do all who are ahead say that they no longer keep the next block?"""
-        return self._catch_up.nobody_keeps(self._height)
+        """Do others say that they are ahead and no longer keep the next block, and does nobody send it?"""
+        return self._catch_up.nobody_keeps(self._height, self._chain.validators)
 
     # --- answering
 

@@ -274,3 +274,19 @@ def test_a_ledger_is_not_given_up_for_a_snapshot_on_one_peer_s_word(ledger: Reco
         joiner.engine.on_message(peer, DeliverRequest(hello=Hello(institution=peer, height=HEIGHT + 50)))
         joiner.engine.on_message(peer, DeliverRequest(block_response=BlockResponse(first_height=HEIGHT + 40)))
         assert joiner.engine.needs_snapshot() is believed
+
+
+def test_a_peer_that_claims_and_is_silent_does_not_keep_a_node_from_the_snapshot_it_needs(
+    ledger: RecordedLedger,
+) -> None:
+    joiner = Joiner(ledger, {})
+    joiner.run(20)
+    for peer in PEERS:
+        joiner.engine.on_message(peer, DeliverRequest(hello=Hello(institution=peer, height=HEIGHT + 50)))
+    for peer in ("case", "iu"):
+        joiner.engine.on_message(peer, DeliverRequest(block_response=BlockResponse(first_height=HEIGHT + 40)))
+    assert not joiner.engine.needs_snapshot()  # uk may send the next block
+    for _ in range(30):
+        joiner.queue.clear()  # and does not
+        joiner.engine.on_timer(Wake(Alarm.GOSSIP, 0))
+    assert joiner.engine.needs_snapshot()

@@ -12,6 +12,7 @@ from koinon.limits import MAX_SYNC_BLOCKS
 from koinon.v1.consensus_pb2 import Commit
 from koinon.v1.peer_pb2 import CommittedBlock
 from node.catch_up import Answer, Ask, CatchUp
+from tests.consensus.rig import validators_of
 
 GOAL = 5_000
 
@@ -180,10 +181,41 @@ def test_who_no_longer_keeps_a_block_is_not_asked_for_it() -> None:
     catch_up.tick(0)
     asks = catch_up.tick(0)
     assert all(ask.from_height >= 3_000 for ask in asks if ask.peer == "pruned")
-    assert not catch_up.nobody_keeps(1)
-    catch_up.lacks("whole", 2_000)
-    assert catch_up.nobody_keeps(1)
-    assert not catch_up.nobody_keeps(2_500)
+
+
+def test_nobody_keeps_a_block_when_some_say_so_and_no_other_sends_it() -> None:
+    validators = validators_of(1, 1, 1, 1)
+    catch_up = behind("v1", "v2", "v3")
+    catch_up.lacks("v1", 2_000)
+    assert not catch_up.nobody_keeps(1, validators)
+    catch_up.lacks("v2", 3_000)
+    assert not catch_up.nobody_keeps(1, validators)  # v3 may send it
+    for _ in range(30):
+        catch_up.tick(0)
+    assert catch_up.nobody_keeps(1, validators)  # v3 died before it answered, or withholds
+    assert not catch_up.nobody_keeps(2_500, validators)
+    catch_up.heard("observer", GOAL)
+    assert not catch_up.nobody_keeps(1, validators)
+
+
+def test_the_silence_of_all_but_one_does_not_make_a_block_nobodys() -> None:
+    catch_up = behind("v1", "v2", "v3")
+    catch_up.lacks("v1", 2_000)
+    for _ in range(60):
+        catch_up.tick(0)
+    assert not catch_up.nobody_keeps(1, validators_of(1, 1, 1, 1))
+
+
+def test_who_says_now_that_it_keeps_a_block_and_now_that_it_does_not_is_not_waited_for() -> None:
+    catch_up = behind("v1", "v2", "v3")
+    catch_up.lacks("v1", 2_000)
+    catch_up.lacks("v2", 2_000)
+    for _ in range(8):
+        catch_up.lacks("v3", 1)
+        catch_up.tick(0)
+        catch_up.lacks("v3", 2_000)
+    catch_up.lacks("v3", 1)
+    assert catch_up.nobody_keeps(1, validators_of(1, 1, 1, 1))
 
 
 @pytest.mark.parametrize("seed", range(20))
