@@ -75,14 +75,14 @@ def settle(config: NodeConfig, credentials: Credentials, member: Institution | N
         waiting = home.key(f"{kind}.{NEXT}")
         if waiting.exists() and key_files.public_key(waiting, form) == named:
             _replace_key(home, kind, form)
-        elif not _retired_key(home, kind, named).exists():
+        elif not retired_key(home, kind, named).exists():
             raise _wrong(f"{home.key(kind)} is not what the ledger names for {config.institution}", config.institution)
     named = descriptor.tls_certificate
     if named != tls.read_certificate(home.certificate):
         waiting = _waiting(home.certificate)
         if waiting.exists() and tls.read_certificate(waiting) == named:
             _replace_certificate(home)
-        elif not _retired_identity(home, named).exists() and member.former_tls_certificate != tls.read_certificate(
+        elif not retired_identity(home, named).exists() and member.former_tls_certificate != tls.read_certificate(
             home.certificate
         ):
             raise _wrong(
@@ -93,7 +93,7 @@ def settle(config: NodeConfig, credentials: Credentials, member: Institution | N
 
 def former_validator(home: Home, public_key: bytes, ask: AskPassphrase | None) -> SigningKey | None:
     """A validator key that was replaced, where the ledger still counts it for a height. Raises InvalidFile."""
-    path = _retired_key(home, "validator", public_key)
+    path = retired_key(home, "validator", public_key)
     return key_files.load_signing_key(path, ask) if path.exists() else None
 
 
@@ -126,6 +126,16 @@ def make_next_certificate(home: Home, institution: str) -> bytes:
         files.write_new(_waiting(home.certificate_key), identity.key.decode("ascii"), "TLS key", private=True)
         files.write_new(path, identity.certificate.decode("ascii"), "TLS certificate")
     return tls.read_certificate(path)
+
+
+def retired_key(home: Home, kind: str, public_key: bytes) -> Path:
+    """Where a key file is kept that was in use; a ledger that is behind may still name it."""
+    return home.key(kind).parent / RETIRED / f"{kind}-{public_key.hex()[:16]}.key"
+
+
+def retired_identity(home: Home, certificate: bytes) -> Path:
+    """The directory of a certificate (DER) and its key that were in use."""
+    return home.certificate.parent / RETIRED / tls.fingerprint(certificate).hex()[:16]
 
 
 def ask_once(ask: AskPassphrase) -> AskPassphrase:
@@ -171,12 +181,12 @@ def _check_institution(config: NodeConfig, genesis: Genesis) -> None:
 
 def _replace_key(home: Home, kind: str, form: Kind) -> None:
     present = home.key(kind)
-    retired = _retired_key(home, kind, key_files.public_key(present, form))
+    retired = retired_key(home, kind, key_files.public_key(present, form))
     _put_in_place(home.key(f"{kind}.{NEXT}"), present, retired)
 
 
 def _replace_certificate(home: Home) -> None:
-    retired = _retired_identity(home, tls.read_certificate(home.certificate))
+    retired = retired_identity(home, tls.read_certificate(home.certificate))
     for path in (home.certificate_key, home.certificate):  # the certificate last: it says what is in use
         if _waiting(path).exists():
             _put_in_place(_waiting(path), path, retired / path.name)
@@ -199,14 +209,6 @@ def _put_in_place(waiting: Path, present: Path, retired: Path) -> None:
 
 def _waiting(path: Path) -> Path:
     return path.parent / NEXT / path.name
-
-
-def _retired_key(home: Home, kind: str, public_key: bytes) -> Path:
-    return home.key(kind).parent / RETIRED / f"{kind}-{public_key.hex()[:16]}.key"
-
-
-def _retired_identity(home: Home, certificate: bytes) -> Path:
-    return home.certificate.parent / RETIRED / tls.fingerprint(certificate).hex()[:16]
 
 
 def _wrong(message: str, institution: str) -> InvalidFile:

@@ -80,7 +80,8 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
     yield from machine.disk(config)
     yield from machine.clock(standing.time_ms, _clocks(answer, config.institution))
     yield from _signing_state(config, standing.height)
-    yield from _network(config, members, running=running, admitted=known is not None)
+    sure = bool(standing.members)
+    yield from _network(config, members, running=running, admitted=known is not None, sure=sure)
 
 
 def is_running(home: Home) -> bool:
@@ -149,7 +150,7 @@ def _signing_state(config: NodeConfig, height: int) -> Iterator[Finding]:
 
 
 def _network(
-    config: NodeConfig, members: Iterable[InstitutionDescriptor], *, running: bool, admitted: bool
+    config: NodeConfig, members: Iterable[InstitutionDescriptor], *, running: bool, admitted: bool, sure: bool
 ) -> Iterator[Finding]:
     try:
         certificate = tls.read_certificate(config.home.certificate)
@@ -158,15 +159,24 @@ def _network(
     yield from machine.ports(config, running=running, certificate=certificate)
     others = [item for item in members if item.id != config.institution]
     with ThreadPoolExecutor(_DIALS) as threads:
-        yield from threads.map(lambda item: _reach(config, item, admitted), others)
+        yield from threads.map(lambda item: _reach(config, item, admitted=admitted, sure=sure), others)
 
 
-def _reach(config: NodeConfig, member: InstitutionDescriptor, admitted: bool) -> Finding:
-    """Does a member's node answer at its peer address, with the pinned certificate, and does it know ours?"""
+def _reach(config: NodeConfig, member: InstitutionDescriptor, *, admitted: bool, sure: bool) -> Finding:
+    """Does a member's node answer at its peer address, with the pinned certificate, and does it know ours?
+
+    Whether we are ``admitted``, and which certificate is pinned, is ``sure`` where it was read from the ledger.
+    """
     check, where = "peers", f"{member.id} at {member.peer_address}"
     answer = dial(Address.parse(member.peer_address), config.home)
     if not answer.certificate:
         return warning(check, f"{where} cannot be reached: {answer.reason}", "ask its operator; mind firewalls between")
+    if answer.certificate != member.tls_certificate and not sure:
+        return warning(
+            check,
+            f"{where} shows another certificate than the genesis names",
+            "it may have exchanged it since: ask its operator, or examine again once this node is in step",
+        )
     if answer.certificate != member.tls_certificate:
         return problem(
             check,

@@ -11,10 +11,11 @@ from koinon.key_files import AskPassphrase, Kind
 from koinon.v1.identity_pb2 import InstitutionDescriptor
 from node import tls
 from node.config import NodeConfig
-from node.credentials import KINDS, NEXT
+from node.credentials import KINDS, NEXT, retired_identity, retired_key
 from node.doctor.finding import Finding, ok, problem, refused, warning
 
 _SOON_DAYS = 30
+_BEHIND = "nothing: the genesis, or a ledger that is behind, is all that could be read here"
 _CENTURY_DAYS = 36_500  # koinon init makes certificates without an end, which X.509 writes as the year 9999
 
 
@@ -42,6 +43,8 @@ def keys(config: NodeConfig, known: InstitutionDescriptor | None, ask: AskPassph
             )
         elif known is not None and named == waiting:
             yield warning(check, f"{path} was rotated, and the node has not taken up the new key", "start the node")
+        elif known is not None and public_key != named and retired_key(config.home, name, named).exists():
+            yield warning(check, f"{path} has replaced the key that the ledger names here", _BEHIND)
         elif known is not None and public_key != named:
             yield problem(
                 check,
@@ -67,6 +70,8 @@ def certificate(config: NodeConfig, known: InstitutionDescriptor | None) -> Iter
     pinned = "pinned by the members" if known is not None else "it fits its key; the members do not know it yet"
     if known is not None and der != known.tls_certificate and known.tls_certificate == waiting:
         yield warning(check, f"{home.certificate} was rotated, and the node has not taken up the new one", "start it")
+    elif known is not None and der != known.tls_certificate and retired_identity(home, known.tls_certificate).exists():
+        yield warning(check, f"{home.certificate} has replaced the certificate that the ledger names here", _BEHIND)
     elif known is not None and der != known.tls_certificate:
         yield problem(
             check,
