@@ -71,9 +71,9 @@ class Journal:
             wal.reset(self._standings())
 
     @staticmethod
-    def create(wal: WriteAheadLog, public_key: bytes, *, from_height: int = 0) -> None:
-        """Begin the log of a validator key that was just made, or that signed nothing from this height on."""
-        wal.reset([_standing(public_key, 0, from_height)])
+    def create(wal: WriteAheadLog, public_key: bytes) -> None:
+        """Begin the log of a validator key that was just made."""
+        wal.reset([_standing(public_key, 0, 0)])
 
     # --- reading
 
@@ -213,6 +213,15 @@ class Journal:
         self._from_height = height + 1
         self._wal.append(self._standings()[-1])
         return True
+
+    def vote_again(self, height: int) -> None:
+        """Sign from this height on, durably, though no block showed it safe: an operator answers for that.
+
+        What others told of this validator's votes stays in the log, so that nothing is signed that contradicts it.
+        """
+        self._from_height = height
+        self._wal.append(self._standings()[-1])
+        self._wal.sync()
 
     def adopt(self, public_key: bytes) -> None:
         """The ledger names this key for our validator: it is covered from now on, and durably so."""

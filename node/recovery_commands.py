@@ -48,7 +48,7 @@ def vote_again(home: Path, yes: bool) -> None:
             f"Is no member past height {height}, and does nobody else run with these keys?", err=True
         ):
             raise InvalidInput("nothing was changed", hint="ask the other members' operators for koinon status")
-        Journal.create(wal, key, from_height=height + 1)
+        journal.vote_again(height + 1)
     finally:
         wal.close()
     output.say(f"{config.institution} votes from height {height + 1} on: start its node")

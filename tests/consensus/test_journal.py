@@ -190,6 +190,23 @@ def test_the_loss_is_remembered_from_when_it_was_noticed_first() -> None:
     assert opened(wal).votes_from_height == 11
 
 
+def test_who_votes_again_contradicts_nothing_that_others_told_it() -> None:
+    wal = MemoryWal()
+    journal = opened(wal)
+    told: list[Event] = [own_proposal(8, 0), own_vote(8, 2, VoteType.PRECOMMIT)]
+    for event in (HeightStarted(8, FOUR), *told):
+        journal.append(event)
+    assert not journal.may_vote(8, 3, VoteType.PREVOTE)
+    journal.vote_again(8)
+    wal.crash()
+    again = opened(wal)
+    assert again.votes_from_height == 8
+    assert not again.may_propose(8, 0)
+    assert not again.may_vote(8, 2, VoteType.PRECOMMIT)
+    assert again.may_vote(8, 3, VoteType.PREVOTE)
+    assert again.replay(8) == told
+
+
 # --- on disk
 
 

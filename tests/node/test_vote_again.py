@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from koinon.keys import SigningKey
 from node.cli import node
 from node.config import Home
+from node.store import wal
 from tests.node.test_runtime import home, running
 
 __all__ = ["home"]
@@ -17,6 +18,10 @@ __all__ = ["home"]
 
 def vote_again(path: Path, *, sure: str = "y\n") -> Result:
     return CliRunner().invoke(node, ["vote-again", "--home", str(path)], input=sure)
+
+
+def records(home: Home) -> list[bytes]:
+    return wal.read(home.wal)
 
 
 async def test_a_lone_validator_votes_again_when_its_operator_says_so(home: Home) -> None:
@@ -33,8 +38,10 @@ async def test_a_lone_validator_votes_again_when_its_operator_says_so(home: Home
         assert stall.signing_state_lost
         assert any("vote-again" in finding.hint for finding in stall.findings)
         assert (await client.status()).height >= height
+    before = records(home)
     assert vote_again(home.path, sure="n\n").exit_code != 0
     assert vote_again(home.path).exit_code == 0, vote_again(home.path).output
+    assert records(home)[: len(before)] == before  # what others told of its votes is among them
     async with running(home) as (client, _, _):
         await client.members.register("um/second", SigningKey.generate().public_key, ["analyst"])
         assert (await client.status()).height > height
