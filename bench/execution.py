@@ -41,16 +41,21 @@ def measure(sizes: Sequence[int], say: Callable[[str], None]) -> dict[str, float
 
     Keys ``ledger.execution_us_<size>``: verification, admission, check of the proposal, execution, one synced write,
     index: all that a validator does. ``ledger.merging_us_<size>``: of other threads, meanwhile and while it was filled.
+    ``ledger.execution_<part>_us``: where the first of these goes, at the largest size.
     """
     collect_seldom()
-    figures = {}
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="koinon-execution-") as directory, closing(_Node(Path(directory))) as node:
         for size in sizes:
             say(f"a store with {size:,} transactions")
             begun, merged_s = node.transactions, _other_threads_s()
             while node.transactions < size:
                 node.fill()
-            figures[f"ledger.execution_us_{size}"] = sum(node.timed() for _ in range(_MEASURED)) / _MEASURED
+            parts = _Parts()
+            for _ in range(_MEASURED):
+                node.timed(parts)
+            figures |= {f"ledger.execution_{name}_us": us for name, us in parts.us.items()}
+            figures[f"ledger.execution_us_{size}"] = sum(parts.us.values())
             merged_s = _other_threads_s() - merged_s
             figures[f"ledger.merging_us_{size}"] = merged_s / (node.transactions - begun) * 1e6
     return figures
@@ -96,22 +101,25 @@ class _Node:
             self._application.verified.remember(
                 block[-1], SignedTransaction(transaction_id, self._key.public_key, body)
             )
-        self._decide(block)
+        self._decide(block, _Parts())
 
-    def timed(self) -> float:
-        """One block of transactions that were signed; microseconds for each."""
+    def timed(self, parts: _Parts) -> None:
+        """One block of transactions that were signed."""
         block = [
             envelope.sign(self._chain_id, body.operations, self._key, body.expires_at_ms, body.nonce)
             for body in self._bodies()
         ]
-        started = time.thread_time()
-        for transaction in self._application.verified.verify_many(block):
+        application = self._application
+        parts.begin()
+        verified = application.verified.verify_many(block)
+        parts.ended("verify")
+        for transaction in verified:
             assert isinstance(transaction, SignedTransaction)
-            assert self._application.check_verified(transaction) is None
-        height, time_ms = self._application.info().height + 1, self._application.time_ms + _BLOCK_MS
-        assert self._application.process_proposal(height, time_ms, block) is None
-        self._decide(block)
-        return (time.thread_time() - started) / len(block) * 1e6
+            assert application.check_verified(transaction) is None
+        height, time_ms = application.info().height + 1, application.time_ms + _BLOCK_MS
+        assert application.process_proposal(height, time_ms, block) is None
+        parts.ended("admit")
+        self._decide(block, parts)
 
     def _bodies(self) -> list[TransactionBody]:
         return [
@@ -124,15 +132,34 @@ class _Node:
             for number, _ in zip(self._numbers, range(_BLOCK), strict=False)
         ]
 
-    def _decide(self, block: Sequence[bytes]) -> None:
+    def _decide(self, block: Sequence[bytes], parts: _Parts) -> None:
         application = self._application
         height, time_ms = application.info().height + 1, application.time_ms + _BLOCK_MS
         decided = DecidedBlock(
             height, time_ms, canonical.ZERO_HASH, self._voters[0], tuple(block), signers=self._voters
         )
         finalized = application.finalize_block(decided)
+        parts.ended("execute")
         self._store.write(finalized.writes, sync=True)
         application.commit()
+        parts.ended("write")
         self._read_model.follow()
+        parts.ended("index")
         assert all(result.status == TRANSACTION_STATUS_COMMITTED for result in finalized.results)
         self.transactions += len(block)
+
+
+class _Parts:
+    """Processor time of this thread by part, for each transaction, over the blocks measured."""
+
+    def __init__(self) -> None:
+        self.us: dict[str, float] = {}
+        self._since_s = 0.0
+
+    def begin(self) -> None:
+        self._since_s = time.thread_time()
+
+    def ended(self, part: str) -> None:
+        now_s = time.thread_time()
+        self.us[part] = self.us.get(part, 0.0) + (now_s - self._since_s) / (_MEASURED * _BLOCK) * 1e6
+        self._since_s = now_s

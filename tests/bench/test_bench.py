@@ -21,6 +21,7 @@ FIGURES = {
     "ledger.proposer_crash_gap_ms",
     "ledger.execution_us_1000",
     "ledger.merging_us_1000",
+    *(f"ledger.execution_{part}_us" for part in ("verify", "admit", "execute", "write", "index")),
     "ledger.catch_up_tx_per_s",
     "ledger.snapshot_join_s",
     "audit.page_ms",
