@@ -73,8 +73,8 @@ def _reasons(facts: DiagnoseStallResponse, own: str, now_ms: int) -> Iterable[Fi
             yield _problem(
                 f"too few have {vote} in round {facts.round}: nothing came from "
                 f"{_names(others, now_ms) or 'this node itself'}",
-                "a node that is connected and silent is overloaded, paused, or set to another time: ask its operator "
-                "to run koinon doctor",
+                "a node that is connected and silent is overloaded, paused, set to another time, or lost its signing "
+                "state: ask its operator to run koinon doctor",
             )
             return
 

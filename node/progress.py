@@ -48,8 +48,12 @@ class Progress:
         self._clocks[institution] = max(ahead_ms, self._clocks.get(institution, ahead_ms))
 
     def clocks(self) -> dict[str, int]:
-        """By institution, how far ahead of ours its clock seems: within a second or two, that is no difference."""
-        return self._clocks_before | self._clocks
+        """By institution, how far ahead of ours its clock seems: within a second or two, that is no difference.
+
+        While a height is undecided its votes may be old ones, repeated: they make no clock later than it was.
+        """
+        before = self._clocks_before
+        return before | {name: ahead for name, ahead in self._clocks.items() if ahead > min(0, before.get(name, 0))}
 
     def synced(self, took_ms: int, now_ms: int) -> None:
         """The write-ahead log was made durable."""

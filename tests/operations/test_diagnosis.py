@@ -169,8 +169,21 @@ def test_old_votes_do_not_make_a_clock_late_and_a_height_without_votes_changes_n
         progress.heard_vote("iu", ahead_ms)
     progress.committed(1)
     progress.committed(2)
-    progress.heard_vote("uk", -10)
-    assert progress.clocks() == {"iu": 30, "uk": -10}
+    progress.heard_vote("uk", 10)
+    assert progress.clocks() == {"iu": 30, "uk": 10}
+
+
+def test_who_starts_in_a_standstill_is_not_ahead_of_votes_that_are_repeated() -> None:
+    progress = Progress(0)
+    progress.heard_vote("iu", -60_000)
+    assert progress.clocks() == {}
+    progress.heard_vote("iu", -9_000)
+    progress.committed(1)
+    assert progress.clocks() == {"iu": -9_000}
+    progress.heard_vote("iu", -60_000)
+    assert progress.clocks() == {"iu": -9_000}
+    progress.heard_vote("iu", -10)  # it was set meanwhile
+    assert progress.clocks() == {"iu": -10}
 
 
 def test_the_slowest_write_is_forgotten_after_a_while() -> None:
