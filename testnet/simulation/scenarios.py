@@ -133,21 +133,35 @@ def _unsynced_but_read() -> None:
     _peace(world, network, checkers, [proposer, *others])
 
 
-def _joins_by_snapshot(forger: bool) -> None:
-    """v0 lost its ledger, and hears v3 first, alone: by a snapshot of whatever v3 says, it must become what all are."""
-    world, network, checkers, clients = _four({3: SnapshotForger} if forger else {}, _STATE_FORGED)
+def _loses_its_ledger_while_others_cut_snapshots(
+    attackers: dict[int, type[Attacker]], mute: Sequence[str]
+) -> tuple[World, Network, Checkers, Clients]:
+    """v0 lost its ledger and starts again. The others offer snapshots; it does not hear those who are mute."""
+    world, network, checkers, clients = _four(attackers, _STATE_FORGED if attackers else 0)
     network.snapshots = True
     joiner, *others = network.nodes.values()
     for node in others:
         node.stop()
         node.start()
-    for _ in range(3 * EVERY_BLOCKS):
-        clients.submit(others[0], clients.registration("v1"))
-        world.run(200)
+    _decide(world, clients, others[0], 3 * EVERY_BLOCKS, every_ms=200)
     joiner.stop()
     joiner.lose_store()
-    world.severed.update((node.name, joiner.name) for node in others[:2])
+    world.severed.update((name, joiner.name) for name in mute)
     joiner.start()
+    return world, network, checkers, clients
+
+
+def _decide(world: World, clients: Clients, node: SimNode, transactions: int, every_ms: int) -> None:
+    for _ in range(transactions):
+        clients.submit(node, clients.registration(node.institution))
+        world.run(every_ms)
+
+
+def _joins_by_snapshot(forger: bool) -> None:
+    """v0 lost its ledger, and hears v3 first, alone: by a snapshot of whatever v3 says, it must become what all are."""
+    attackers: dict[int, type[Attacker]] = {3: SnapshotForger} if forger else {}
+    world, network, checkers, _ = _loses_its_ledger_while_others_cut_snapshots(attackers, mute=("v1", "v2"))
+    joiner, *others = network.nodes.values()
     world.run(6_000)  # it waits for the others' offers as long as it may
     _peace(world, network, checkers, [joiner, *others[:2]])
     if not forger and not joiner.restorations:
@@ -159,24 +173,9 @@ def _snapshots_are_gone_sooner_than_fetched() -> None:
 
     Found by seed 502761 of 2026-11-22.
     """
-    world, network, checkers, clients = _four({})
-    network.snapshots = True
+    world, network, checkers, clients = _loses_its_ledger_while_others_cut_snapshots({}, mute=("v3",))
     joiner, *others = network.nodes.values()
-    for node in others:
-        node.stop()
-        node.start()
-
-    def decide(blocks: int) -> None:
-        for _ in range(blocks):
-            clients.submit(others[0], clients.registration("v1"))
-            world.run(100)
-
-    decide(3 * EVERY_BLOCKS)
-    joiner.stop()
-    joiner.lose_store()
-    world.severed.add((others[2].name, joiner.name))
-    joiner.start()
-    decide(200)
+    _decide(world, clients, others[0], 200, every_ms=100)
     if joiner.restorations or len(joiner.committed) < max(checkers.chain.decided) - 10:
         raise Violation("it did not go on by blocks")
     _peace(world, network, checkers, [joiner, *others])
