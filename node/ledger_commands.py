@@ -122,6 +122,8 @@ def prune(home: Path, keep: int, archive_path: Path | None, without_archive: boo
         return
     output.show_text(f"pruned {now - first} blocks; kept whole from {now} on\n")
     output.say(f"{directory}: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after")
+    if now == first:
+        output.say(f"blocks go {pruning.SEGMENT_BLOCKS} at a time, and none are that old yet")
     if retention_ms and pruning.boundary(height, keep) > below:
         output.say(f"more are kept than you asked for: the members demand the blocks of {duration(retention_ms)}")
 

@@ -80,9 +80,9 @@ def disk(config: NodeConfig) -> Iterator[Finding]:
                 os.fsync(file.fileno())
                 slowest = max(slowest, time.perf_counter() - began)
     except OSError as error:
-        yield problem(
-            check, f"{place} cannot be written: {error.strerror}", "give the node's user the right to write there"
-        )
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = room if full else "give the node's user the right to write there"
+        yield problem(check, f"{place} cannot be written: {error.strerror}", hint)
         return
     slowest_ms = slowest * 1000
     if slowest_ms > SLOW_SYNC_MS:

@@ -124,6 +124,9 @@ def test_an_archive_is_written_before_and_replays(home: Home, tmp_path: Path) ->
     assert "was not verified" in said
     code, _, said = run("ledger", "export", str(home.path), "--out", str(tmp_path / "again"))
     assert (code, "[pruned]" in said) == (2, True)
+    code, shown, said = run("ledger", "prune", str(home.path), "--keep", "0", "--without-archive")
+    assert (code, shown.split()[1]) == (0, "0"), said
+    assert "at a time, and none are that old yet" in said
 
 
 def test_without_a_word_about_the_archive_nothing_is_pruned(home: Home) -> None:

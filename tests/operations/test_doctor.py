@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -354,6 +355,16 @@ def test_a_signing_state_that_is_damaged_lost_or_another_s(left: Home) -> None:
     assert "does not know what this key signed" in troubles(left, "warning")[0].text
     left.wal.unlink()
     assert "is not there" in troubles(left, "warning")[0].text
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EACCES, "give the node's user")])
+def test_a_disk_that_cannot_be_written(fresh: Home, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    (found,) = troubles(fresh)
+    assert (found.text, found.hint[: len(remedy)]) == (f"{fresh.path} cannot be written: {os.strerror(number)}", remedy)
 
 
 def test_a_clock_behind_the_last_block() -> None:
