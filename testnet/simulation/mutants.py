@@ -22,7 +22,7 @@ from koinon.errors import Corrupt
 from koinon.v1.consensus_pb2 import Validator
 from koinon.validators import ValidatorSet
 from node import engine as engine_module
-from node import gossip, snapshot
+from node import gossip, snapshot, snapshot_join
 from node.application import Application
 from node.catch_up import CatchUp
 from node.consensus.core import Core
@@ -263,6 +263,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant("one liar is believed to be ahead", CatchUp, "is_behind", _believes_anyone, slow=True),
     Mutant("what was lost is not sent again", gossip, "missing", constant([])),
     Mutant("a snapshot is not held against the header", snapshot, "compare", constant(None)),
+    Mutant("snapshots are sought for ever", snapshot_join, "_ATTEMPTS", lambda _: 1_000_000),
     Mutant("the suspended go on voting", membership, "validators", _whatever_its_status),
     Mutant("the readmitted vote at once", membership, "readmit", _with_its_power, slow=True),
     Mutant("the admitted vote at once", membership, "admit", _at_once, slow=True),
