@@ -102,7 +102,12 @@ class Upkeep:
 
     async def step(self, snapshot_height: int) -> None:
         """Called a few times a second. Raises Corrupt, and as the store."""
-        if not self._keep_blocks or self._compacting is not None:
+        if self._compacting is not None:
+            if not self._compacting.done():
+                return
+            compacting, self._compacting = self._compacting, None
+            compacting.result()
+        if not self._keep_blocks:
             return
         height = min(self._blocks.height(), snapshot_height + self._keep_blocks)
         below = allowed(self._blocks, height, self._keep_blocks, self._retention_ms())
@@ -119,8 +124,5 @@ class Upkeep:
             await asyncio.wait([self._compacting])
 
     async def _give_back(self, below: int) -> None:
-        try:
-            await asyncio.to_thread(give_back, self._level, below)
-            self._log.info("blocks pruned", below=below)
-        finally:
-            self._compacting = None
+        await asyncio.to_thread(give_back, self._level, below)
+        self._log.info("blocks pruned", below=below)

@@ -169,6 +169,19 @@ async def test_a_running_node_prunes_by_itself_and_never_what_a_joiner_needs(hom
         assert blocks.first() == 50
 
 
+async def test_what_goes_wrong_while_space_is_given_back_is_raised(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(_level: LevelStore, _below: int) -> None:
+        raise Corrupt("a table is damaged")
+
+    monkeypatch.setattr(pruning, "give_back", damaged)
+    with closing(LevelStore(home.ledger)) as store:
+        upkeep = pruning.Upkeep(BlockStore(store), store, store, 5, lambda: 0, Silence())
+        await upkeep.step(32)
+        await upkeep.stop()
+        with pytest.raises(Corrupt):
+            await upkeep.step(32)
+
+
 # --- what the members demand
 
 
