@@ -97,6 +97,12 @@ def _own_troubles(facts: DiagnoseStallResponse, own: str) -> Iterable[Finding]:
             text="the members know another validator key for this institution than its home holds: it does not vote",
             hint="restore HOME/keys from the backup made after the last rotation, or: koinon key rotate validator",
         )
+    if facts.displaced:
+        yield _problem(
+            "another process shows this node's certificate: the others end our streams for newer ones, again and again",
+            "find the second copy of this home, and stop it for good: two nodes with one validator key sign votes that "
+            "exclude each other, which is evidence against their institution",
+        )
     clocks = {item.institution: item.clock_ahead_ms for item in facts.validators if item.institution != own}
     heard = [ahead for ahead in clocks.values() if ahead]
     middle = median_low(heard) if heard else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ KEEPALIVE = (
 )
 """A peer whose machine vanished is noticed within 15 s."""
 
+TAKEN_OVER = "a newer stream took over"
+"""Why a member's stream ends when another comes in its name. One is that of a node that dials anew."""
+
+_DISPLACED_TIMES, _DISPLACED_S = 3, 60  # so often in so long: somebody else dials in our name
+
 Traffic: TypeAlias = "Counter[tuple[str, str]]"
 """How many messages were ("sent", "received" or "dropped", of a kind: the field of DeliverRequest)."""
 
@@ -55,7 +61,7 @@ class Member:
     @property
     def roots(self) -> bytes:
         """Whom TLS lets in as this member, PEM. Raises InvalidFile."""
-        return b"".join(tls.der_to_pem(der) for der in (self.certificate, self.former) if der)
+        return b"".join(tls.root(der, self.institution) for der in (self.certificate, self.former) if der)
 
 
 class PeerLink:
@@ -92,6 +98,7 @@ class PeerLink:
         self._blocks: deque[DeliverRequest] = deque(maxlen=MAX_PEER_BLOCKS)
         self._gossip: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
         self._wake = asyncio.Event()
+        self._taken_over: deque[float] = deque(maxlen=_DISPLACED_TIMES)  # when, by the monotonic clock
         self._task = asyncio.create_task(self._run(), name=f"link to {member.institution}")
 
     def put(self, message: DeliverRequest) -> None:
@@ -112,6 +119,12 @@ class PeerLink:
             case _:
                 return self._urgent
 
+    @property
+    def displaced(self) -> bool:
+        """Does the peer keep ending our stream for a newer one in our name?"""
+        often = len(self._taken_over) == _DISPLACED_TIMES
+        return often and time.monotonic() - self._taken_over[0] < _DISPLACED_S
+
     def close(self) -> None:
         """Start to close; ``closed`` waits for the end."""
         self.connected = False
@@ -129,6 +142,8 @@ class PeerLink:
                     reason = await self._hold()
                 except aio.AioRpcError as error:
                     reason = error.details() or error.code().name
+                if reason == TAKEN_OVER:
+                    self._taken_over.append(time.monotonic())
                 if self.connected:
                     self.connected = False
                     pause_ms, reported = PEER_RETRY_MIN_MS, ""

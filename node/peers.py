@@ -31,7 +31,7 @@ from koinon.v1.peer_pb2 import DeliverRequest, DeliverResponse
 from koinon.v1.session_pb2 import SealedOutput
 from node import tls
 from node.config import Address
-from node.peer_link import KEEPALIVE, Member, PeerLink, Traffic
+from node.peer_link import KEEPALIVE, TAKEN_OVER, Member, PeerLink, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +247,10 @@ class Peers:
             for institution, link in sorted(self._links.items())
         ]
 
+    def displaced(self) -> bool:
+        """Does another process speak with this node's certificate, as far as members' nodes let us know?"""
+        return any(link.displaced for link in self._links.values())
+
     # --- hearing
 
     def member_of(self, certificate: bytes) -> str | None:
@@ -322,7 +326,7 @@ class _Service(peer_pb2_grpc.PeerServiceServicer):
         self._peers.hear(institution, first)
         async for message in request_iterator:
             if self._streams.get(institution) is not stream:
-                return DeliverResponse(reason="a newer stream took over")
+                return DeliverResponse(reason=TAKEN_OVER)
             self._peers.hear(institution, message)
         return DeliverResponse()
 

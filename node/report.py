@@ -73,6 +73,7 @@ class Report:
             upgrade_needed=not upgrades.knows(upcoming.version, upcoming.features),
             first_block=blocks.first(),
             demanded_block=pruning.demanded(blocks, self._application.parameters().block_retention_ms),
+            silent=self._signing_state_lost(engine) or self._key_missing(engine),
         )
 
     def stall(self) -> DiagnoseStallResponse:
@@ -111,15 +112,22 @@ class Report:
             validators=standings,
             syncing=engine.behind,
             highest_claim=engine.highest_claim,
-            signing_state_lost=own in chain.validators
-            and (engine.votes_from_height is None or engine.votes_from_height > chain.height + 1),
+            signing_state_lost=self._signing_state_lost(engine),
             votes_from_height=engine.votes_from_height or 0,
-            validator_key_missing=own in chain.validators and not engine.has_key,
+            validator_key_missing=self._key_missing(engine),
+            displaced=self._peers.displaced(),
             disk_free_bytes=shutil.disk_usage(self._config.home.path).free,
             slowest_sync_ms=progress.slowest_sync_ms(now_ms),
         )
         diagnose(answer, own, time.time_ns() // 1_000_000)
         return answer
+
+    def _signing_state_lost(self, engine: EngineStatus) -> bool:
+        chain, safe = self._engine.chain, engine.votes_from_height
+        return self._config.institution in chain.validators and (safe is None or safe > chain.height + 1)
+
+    def _key_missing(self, engine: EngineStatus) -> bool:
+        return self._config.institution in self._engine.chain.validators and not engine.has_key
 
 
 def monotonic_ms() -> int:

@@ -70,6 +70,8 @@ def _state(answer: GetStatusResponse) -> str:
         return f"catching up: {answer.highest_claim - answer.height} blocks behind the others"
     if answer.step != "idle" and answer.quiet_ms > 10_000:
         return "no decision for some time: koinon why-stalled says why"
+    if answer.silent:
+        return "follows, and does not vote for now: koinon why-stalled says why"
     votes = answer.institution in {item.institution for item in answer.validators}
     return "in step" if votes else "observing: follows, and has no vote"
 

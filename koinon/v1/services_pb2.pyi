@@ -101,6 +101,7 @@ class GetStatusResponse(_message.Message):
     UPGRADE_NEEDED_FIELD_NUMBER: _builtins.int
     FIRST_BLOCK_FIELD_NUMBER: _builtins.int
     DEMANDED_BLOCK_FIELD_NUMBER: _builtins.int
+    SILENT_FIELD_NUMBER: _builtins.int
     institution: _builtins.str
     chain_id: _builtins.str
     version: _builtins.str
@@ -125,6 +126,8 @@ class GetStatusResponse(_message.Message):
     """lowest height whose block is kept whole here"""
     demanded_block: _builtins.int
     """lowest height whose block the members demand to be kept; height + 1: of none"""
+    silent: _builtins.bool
+    """a validator that does not vote now, whose signing state or key is missing"""
     @_builtins.property
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerStatus]: ...
     @_builtins.property
@@ -155,10 +158,11 @@ class GetStatusResponse(_message.Message):
         upgrade_needed: _builtins.bool = ...,
         first_block: _builtins.int = ...,
         demanded_block: _builtins.int = ...,
+        silent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["protocol", b"protocol"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash", "block_time_ms", b"block_time_ms", "chain_id", b"chain_id", "demanded_block", b"demanded_block", "faults_tolerated", b"faults_tolerated", "first_block", b"first_block", "height", b"height", "highest_claim", b"highest_claim", "institution", b"institution", "peers", b"peers", "pending_transactions", b"pending_transactions", "protocol", b"protocol", "quiet_ms", b"quiet_ms", "round", b"round", "step", b"step", "syncing", b"syncing", "upgrade_needed", b"upgrade_needed", "validators", b"validators", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hash", b"block_hash", "block_time_ms", b"block_time_ms", "chain_id", b"chain_id", "demanded_block", b"demanded_block", "faults_tolerated", b"faults_tolerated", "first_block", b"first_block", "height", b"height", "highest_claim", b"highest_claim", "institution", b"institution", "peers", b"peers", "pending_transactions", b"pending_transactions", "protocol", b"protocol", "quiet_ms", b"quiet_ms", "round", b"round", "silent", b"silent", "step", b"step", "syncing", b"syncing", "upgrade_needed", b"upgrade_needed", "validators", b"validators", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -238,6 +242,7 @@ class DiagnoseStallResponse(_message.Message):
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     SLOWEST_SYNC_MS_FIELD_NUMBER: _builtins.int
     VALIDATOR_KEY_MISSING_FIELD_NUMBER: _builtins.int
+    DISPLACED_FIELD_NUMBER: _builtins.int
     stalled: _builtins.bool
     height: _builtins.int
     """being decided, or next"""
@@ -272,6 +277,8 @@ class DiagnoseStallResponse(_message.Message):
     """of the write-ahead log, within the last minute"""
     validator_key_missing: _builtins.bool
     """the ledger names another one for this validator than its node holds"""
+    displaced: _builtins.bool
+    """members end this node's streams for newer ones, of another that shows its certificate"""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
         """the weightiest first"""
@@ -304,10 +311,11 @@ class DiagnoseStallResponse(_message.Message):
         disk_free_bytes: _builtins.int = ...,
         slowest_sync_ms: _builtins.int = ...,
         validator_key_missing: _builtins.bool = ...,
+        displaced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deciding", b"deciding", "deciding_ms", b"deciding_ms", "disk_free_bytes", b"disk_free_bytes", "findings", b"findings", "heartbeat_ms", b"heartbeat_ms", "height", b"height", "highest_claim", b"highest_claim", "pending_transactions", b"pending_transactions", "proposed", b"proposed", "proposer", b"proposer", "quiet_ms", b"quiet_ms", "quorum", b"quorum", "reachable_power", b"reachable_power", "round", b"round", "round_ms", b"round_ms", "signing_state_lost", b"signing_state_lost", "slowest_sync_ms", b"slowest_sync_ms", "stalled", b"stalled", "step", b"step", "syncing", b"syncing", "validator_key_missing", b"validator_key_missing", "validators", b"validators", "votes_from_height", b"votes_from_height"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deciding", b"deciding", "deciding_ms", b"deciding_ms", "disk_free_bytes", b"disk_free_bytes", "displaced", b"displaced", "findings", b"findings", "heartbeat_ms", b"heartbeat_ms", "height", b"height", "highest_claim", b"highest_claim", "pending_transactions", b"pending_transactions", "proposed", b"proposed", "proposer", b"proposer", "quiet_ms", b"quiet_ms", "quorum", b"quorum", "reachable_power", b"reachable_power", "round", b"round", "round_ms", b"round_ms", "signing_state_lost", b"signing_state_lost", "slowest_sync_ms", b"slowest_sync_ms", "stalled", b"stalled", "step", b"step", "syncing", b"syncing", "validator_key_missing", b"validator_key_missing", "validators", b"validators", "votes_from_height", b"votes_from_height"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

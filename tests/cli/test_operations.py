@@ -34,6 +34,8 @@ def test_status_shows_lag_and_who_is_missing(ask: Run, node: FakeNode) -> None:
     assert isinstance(answer, services.GetStatusResponse)
     del answer.validators[:]
     assert "observing: follows, and has no vote" in ask("status").stdout
+    answer.silent = True
+    assert "does not vote for now: koinon why-stalled says why" in ask("status").stdout
 
 
 def test_status_says_when_it_lags_itself_or_nothing_is_decided(ask: Run, node: FakeNode) -> None:

@@ -250,6 +250,23 @@ async def test_an_oversized_message_ends_the_stream_and_is_not_heard(pair: tuple
     assert um.inbox.messages == []
 
 
+async def test_two_nodes_with_one_certificate_notice_each_other(pair: tuple[Node, Node]) -> None:
+    um, iu = pair
+    copy = Node("iu")
+    copy.peers = Peers("iu", iu.identity, GENESIS, copy.inbox, structlog.get_logger())
+    assert not iu.peers.displaced()
+    await copy.peers.start(copy.address, [um.member, iu.member])
+
+    def both() -> bool:
+        for node in (iu, copy):
+            node.peers.broadcast(votes(1))
+        return iu.peers.displaced() and copy.peers.displaced()
+
+    await until(both)
+    assert not um.peers.displaced()
+    await copy.peers.stop()
+
+
 async def test_who_joins_the_ledger_is_let_in_and_the_others_come_back(pair: tuple[Node, Node]) -> None:
     um, iu = pair
     case = Node("case")

@@ -142,6 +142,11 @@ def test_the_clock_that_differs_is_named() -> None:
     assert said(calm) == ["warning: the clock of case seems 61 seconds ahead"]
 
 
+def test_a_second_node_with_one_certificate_is_a_problem_also_where_nothing_stalls() -> None:
+    (found,) = said(facts(deciding=False, quiet_ms=0, displaced=True))
+    assert found.startswith("problem: another process shows this node's certificate")
+
+
 def test_a_full_or_slow_disk_is_named() -> None:
     calm = facts(deciding=False, quiet_ms=0, disk_free_bytes=GIB - 1, slowest_sync_ms=2_500)
     assert said(calm) == [
