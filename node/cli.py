@@ -110,10 +110,10 @@ def genesis(
     """
     loaded = [genesis_file.load_descriptor(path) for path in descriptors]
     for path, descriptor in zip(descriptors, loaded, strict=True):
-        if not tls.is_named(descriptor.tls_certificate, descriptor.id):
-            raise InvalidFile(
-                f"{path}: the TLS certificate is not one for {descriptor.id}", hint="koinon init makes a fitting one"
-            )
+        try:
+            tls.root(descriptor.tls_certificate, descriptor.id)
+        except InvalidFile as error:
+            raise InvalidFile(f"{path}: {error.message}", hint=error.hint) from error
     joined = genesis_file.join(
         chain_name,
         time.time_ns() // 1_000_000 if time_ms is None else time_ms,

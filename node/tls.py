@@ -35,21 +35,10 @@ class Identity:
 
 
 def create_identity(institution: str) -> Identity:
-    """Make a key and the self-signed certificate for it, named ``koinon.names.tls_name(institution)``."""
+    """Make a key and the self-signed certificate for it, named ``koinon.names.tls_name(institution)``; see ``root``."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, institution)])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_FROM)
-        .not_valid_after(_NO_END)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(tls_name(institution))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    number = x509.random_serial_number()
+    certificate = _signed(institution, f"{number:x}", number, key.public_key(), (_FROM, _NO_END), key)
     return Identity(
         certificate=certificate.public_bytes(serialization.Encoding.PEM),
         key=key.private_bytes(
@@ -111,23 +100,59 @@ def pem_to_der(pem: bytes) -> bytes:
     return der
 
 
-def der_to_pem(der: bytes) -> bytes:
-    """PEM of a certificate from the ledger. Raises InvalidFile when it is too long or no certificate."""
-    if len(der) > MAX_CERTIFICATE_BYTES:
-        raise InvalidFile(f"a certificate of {len(der)} bytes; at most {MAX_CERTIFICATE_BYTES} are accepted")
+def root(der: bytes, institution: str) -> bytes:
+    """PEM of a member's certificate on the ledger, to be let in by TLS. Raises InvalidFile.
+
+    It comes from the member, who may wish others ill. gRPC's TLS takes all roots or none, and finds one by its subject:
+    bytes that it cannot read would close everybody's port, and another member's name would shut that member out. So it
+    must be what ``create_identity`` makes for this institution, byte by byte but for number, key, dates and signature.
+    """
     try:
-        return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
-    except ValueError:
-        raise InvalidFile("not a DER certificate") from None
+        found = x509.load_der_x509_certificate(der)
+        number, dates = found.serial_number, (found.not_valid_before_utc, found.not_valid_after_utc)
+        key, signer = found.public_key(), ec.generate_private_key(ec.SECP256R1())
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise ValueError("another kind of key")
+        made = [_signed(institution, text, number, key, dates, signer) for text in (f"{number:x}", "")]
+        if found.tbs_certificate_bytes not in [each.tbs_certificate_bytes for each in made]:
+            raise ValueError("another form, or name")
+        found.verify_directly_issued_by(found)
+        if len(der) > MAX_CERTIFICATE_BYTES or not der.endswith(b"\x00" + found.signature):  # whole bytes, no bits left
+            raise ValueError("more than a certificate")
+        return found.public_bytes(serialization.Encoding.PEM)
+    except Exception as error:  # whatever a parser makes of bytes from anyone
+        raise InvalidFile(
+            f"the TLS certificate is not one for {institution}", hint="koinon init and koinon key rotate tls make one"
+        ) from error
 
 
-def is_named(der: bytes, institution: str) -> bool:
-    """Can clients that ask TLS for this institution's node accept the certificate (DER, from anyone)?"""
-    try:
-        names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (ValueError, x509.ExtensionNotFound):
-        return False
-    return tls_name(institution) in names.value.get_values_for_type(x509.DNSName)
+def _signed(
+    institution: str,
+    text: str,
+    number: int,
+    key: ec.EllipticCurvePublicKey,
+    dates: tuple[datetime, datetime],
+    signer: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    """A certificate in its one form; ``text`` is its number in the subject, by which TLS tells two of one member apart.
+
+    Those made by earlier versions have none there.
+    """
+    name = [x509.NameAttribute(x509.NameOID.COMMON_NAME, institution)]
+    if text:
+        name.append(x509.NameAttribute(x509.NameOID.SERIAL_NUMBER, text))
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name(name))
+        .issuer_name(x509.Name(name))
+        .public_key(key)
+        .serial_number(number)
+        .not_valid_before(dates[0])
+        .not_valid_after(dates[1])
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(tls_name(institution))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(signer, hashes.SHA256())
+    )
 
 
 def days_left(certificate: bytes, now: datetime) -> int:
