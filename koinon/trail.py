@@ -35,6 +35,9 @@ ANYTHING = RecordFilter()
 OF_ALL = ("kind", "actor", "outcome", "day", "purpose")
 """Dimensions that are no subjects."""
 
+_OWNERS = ("fund", "institution", "person", "union")
+"""Kinds of subjects that have accounts."""
+
 Dimension = tuple[str, str]
 """A name and a value."""
 
@@ -60,13 +63,15 @@ def dimensions(record: AuditRecord) -> set[Dimension]:
 def of_subject(subject: str) -> tuple[Dimension, ...]:
     """The dimensions of one subject: itself, what it names, and the institution it belongs to.
 
-    ``account:person:um/ada`` is an account, a person and an institution.
+    ``account:person:um/ada`` is an account, a person and an institution. Nothing else names more than itself: a reading
+    may name any text, with a thousand colons in it.
     """
     kind, _, name = subject.partition(":")
     if not name:
         return ()
-    if ":" in name:
-        return ((kind, name), *of_subject(name))
+    owner, colon, _ = name.partition(":")
+    if colon:
+        return ((kind, name), *(of_subject(name) if kind == "account" and owner in _OWNERS else ()))
     institution = _institution(kind, name)
     return ((kind, name), ("institution", institution)) if institution else ((kind, name),)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from koinon import trail
 from koinon.errors import InvalidInput
+from koinon.limits import MAX_TEXT
 from koinon.v1.audit_pb2 import READING_KIND_LIST, AuditRecord, DimensionFilter, RecordFilter
 from koinon.v1.points_pb2 import Posting
 
@@ -54,6 +55,18 @@ def test_dimensions_follow_from_the_record() -> None:
         ("institution", "iu"),
         ("institution", "case"),
     }
+
+
+@pytest.mark.parametrize("colons", [":" * MAX_TEXT, "a:" * (MAX_TEXT // 2), "account:" * (MAX_TEXT // 8)])
+def test_a_subject_of_many_colons_is_one_dimension(colons: str) -> None:
+    """A reading names what it likes; every node indexes that after the block, and dies of what it cannot."""
+    assert trail.of_subject(f"account:{colons}") == (("account", colons),)
+    assert len(trail.of_subject(colons)) <= 1
+
+
+def test_an_account_is_what_it_belongs_to_and_nothing_else() -> None:
+    assert trail.of_subject("account:kind:token.granted") == (("account", "kind:token.granted"),)
+    assert trail.of_subject("escrow:ab:1") == (("escrow", "ab:1"),)
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 12, 31)))  # noqa: DTZ001
