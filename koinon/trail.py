@@ -47,12 +47,8 @@ _BEGINNING = re.compile(r"(?:request|token|task|proposal|dispute|demand):[0-9a-f
 
 def dimensions(record: AuditRecord) -> set[Dimension]:
     """Everything a record can be found by, but its purpose, which only the ledger knows."""
-    found = {("kind", record.kind), ("actor", record.actor), ("day", _day(record.time_ms // _DAY_MS))}
-    if record.to_state:
-        found.add(("outcome", record.to_state))
-    found.update(_of_actor(record.actor))
-    found.update(of_subject(record.subject))
-    for subject in record.related[:]:
+    found = set(_of_transition(record.kind, record.actor, record.to_state, record.time_ms // _DAY_MS))
+    for subject in (record.subject, *record.related[:]):
         found.update(of_subject(subject))
     for posting in record.postings[:]:
         found.update(of_subject(f"account:{posting.account}"))
@@ -77,10 +73,16 @@ def of_subject(subject: str) -> tuple[Dimension, ...]:
 
 
 @lru_cache(maxsize=20_000)
-def _of_actor(actor: str) -> tuple[Dimension, ...]:
+def _of_transition(kind: str, actor: str, outcome: str, day: int) -> tuple[Dimension, ...]:
+    """The dimensions of what happened: most of one day's records share theirs with others."""
+    found = [("kind", kind), ("actor", actor), ("day", _date(day))]
+    if outcome:
+        found.append(("outcome", outcome))
     if "/" in actor:
-        return of_subject(f"person:{actor}")
-    return () if actor == "ledger" else (("institution", actor),)
+        found += of_subject(f"person:{actor}")
+    elif actor != "ledger":
+        found.append(("institution", actor))
+    return tuple(found)
 
 
 def _institution(kind: str, name: str) -> str:
@@ -90,8 +92,7 @@ def _institution(kind: str, name: str) -> str:
     return name.partition(".")[0] if kind == "dataset" else ""
 
 
-@lru_cache(maxsize=4_000)
-def _day(days: int) -> str:
+def _date(days: int) -> str:
     """The date so many days after 1970-01-01, by integers alone: contracts, which know no clock, import this file.
 
     Howard Hinnant, "chrono-compatible low-level date algorithms", civil_from_days: eras of 400 years from 0000-03-01.

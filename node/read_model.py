@@ -234,12 +234,12 @@ class ReadModel:
             seq = index
         else:
             (seq,) = self._database.execute("SELECT seq FROM datasets WHERE id = ?", (name,)).fetchone()
-            for statement in (schema.DELETE_COLUMNS, schema.DELETE_THEMES, schema.DELETE_TEXT):
+            for statement in (schema.DELETE_DATASET, schema.DELETE_COLUMNS, schema.DELETE_THEMES, schema.DELETE_TEXT):
                 rows[statement].append((seq,))
         published = dataset.published
-        columns = published.columns[:]
+        columns = [(column.name, seq, column.unit) for column in published.columns[:]]
         outcomes = [made.outcome for made in dataset.verifications[:]]
-        rows[schema.PUT_DATASET].append(
+        rows[schema.INSERT_DATASET].append(
             (
                 seq,
                 name,
@@ -251,8 +251,8 @@ class ReadModel:
                 prices.of_one_use(published.price, published.row_count),
             )
         )
-        names = [column.name for column in columns]
-        rows[schema.INSERT_COLUMN] += [(column.name, seq, column.unit) for column in columns]
+        names = [name for name, _, _ in columns]
+        rows[schema.INSERT_COLUMN] += columns
         rows[schema.INSERT_THEME] += [(code, seq) for code in published.themes[:]]
         rows[schema.INSERT_TEXT].append(
             (seq, name, published.title, " ".join(published.keywords[:]), " ".join(names), published.description)

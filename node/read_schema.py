@@ -55,7 +55,8 @@ CREATE TABLE parties (institution TEXT, seq INTEGER, PRIMARY KEY (institution, s
 # In every table of entities, seq is the index of the record that made the entity: unique, ascending in time,
 # the same however often the index is built; pages are stable because they continue after a seq.
 
-PUT_DATASET = "INSERT OR REPLACE INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_DATASET = "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+DELETE_DATASET = "DELETE FROM datasets WHERE seq = ?"
 DELETE_COLUMNS = "DELETE FROM columns WHERE seq = ?"
 INSERT_COLUMN = "INSERT INTO columns VALUES (?, ?, ?)"
 DELETE_THEMES = "DELETE FROM themes WHERE seq = ?"
@@ -83,7 +84,8 @@ INSERT_PARTY = "INSERT INTO parties VALUES (?, ?)"
 # In the order in which they are executed for some records: what is replaced goes first.
 STATEMENTS = (
     audit_index.INSERT,
-    PUT_DATASET,
+    DELETE_DATASET,
+    INSERT_DATASET,
     DELETE_COLUMNS,
     INSERT_COLUMN,
     DELETE_THEMES,
