@@ -76,6 +76,7 @@ class Joiner:
         self._plans: dict[str, Plan] = {}  # by peer: what it offers, proved
         self._answered: set[str] = set()
         self._liars: set[str] = set()
+        self._failures: Counter[str] = Counter()  # by peer: how often it was a source, and then no longer
         self._asks: Counter[str] = Counter()  # by peer, in this interval
         self._intervals = 0
         self._above = 0  # height of our own last block
@@ -147,13 +148,23 @@ class Joiner:
     # --- 2. choose
 
     def _choose(self) -> None:
-        """The snapshot that most offer, the newest of these; none at all ends the search."""
+        """The snapshot that most offer, the newest of these; none at all ends the search.
+
+        But first those that somebody offers who failed seldom: what is offered and not sent is chosen once.
+        """
         if not self._plans:
             self._end()
             return
-        offered = Counter(plan.manifest for plan in self._plans.values())
-        chosen = max(self._plans.values(), key=lambda plan: (offered[plan.manifest], plan.height, plan.manifest))
-        sources = {peer for peer, plan in self._plans.items() if plan.manifest == chosen.manifest}
+        offerers: dict[bytes, set[str]] = {}
+        for peer, plan in self._plans.items():
+            offerers.setdefault(plan.manifest, set()).add(peer)
+
+        def worth(plan: Plan) -> tuple[int, int, int, bytes]:
+            peers = offerers[plan.manifest]
+            return -min(self._failures[peer] for peer in peers), len(peers), plan.height, plan.manifest
+
+        chosen = max(self._plans.values(), key=worth)
+        sources = offerers[chosen.manifest]
         missing = {index for index in range(len(chosen.digests)) if not self._is_here(chosen, index)}
         self._attempts = 1 if len(missing) < self._least_missing else self._attempts + 1
         self._least_missing = min(self._least_missing, len(missing))
@@ -230,6 +241,7 @@ class Joiner:
         if fetch is None:
             return
         fetch.sources.discard(peer)
+        self._failures[peer] += 1
         for index in [index for index, (name, _) in fetch.asked.items() if name == peer]:
             del fetch.asked[index]
             fetch.missing.add(index)
