@@ -164,8 +164,14 @@ RPC_KEEPALIVE_MS = 20_000  # a client asks so often whether its node is there: a
 RPC_KEEPALIVE_ANSWER_MS = 10_000
 MAX_RPC_MESSAGE_BYTES = 8 * 1024 * 1024
 MAX_SUBSCRIPTIONS = 256
+MAX_SUBSCRIPTIONS_PER_PERSON = 64  # of these: whoever opens as many as there are keeps nobody else from following
 RECEIPT_WAIT_MS = 10_000  # the block that proves a record follows within a heartbeat
 MAX_CALLS = 1_000  # being served at once by one node, long polls included
+MAX_CALLS_PER_PERSON = 250  # of these: programs of one person wait for many transactions, and leave room for others
+MAX_VISITS = 32  # calls at a time of those who need no ticket (health, reflection); the oldest makes room
+VISIT_S = 10  # and each no longer: who wants to know how a node does asks again
+REQUEST_S = 30  # from a call's beginning until its request is there: the largest takes as long on 2 Mbit/s
+HANDSHAKE_MS = 10_000  # for TLS with a node: who connects and says nothing holds a descriptor for no longer
 MAX_TICKETS_REMEMBERED = 1_000  # verified tickets, so that a burst of calls costs one verification
 MAX_ERROR_TEXT = 1_000  # characters of a message or hint in gRPC's trailing metadata (8 KiB in all)
 

@@ -2,7 +2,9 @@
 
 1. the ticket is verified (koinon.ticket): signed for this chain and this node's certificate, not expired;
 2. its key must be a registered person's, not revoked, of an active member;
-3. what the service raises becomes a gRPC status, with rule and hint in the trailing metadata.
+3. one person has a bounded number of calls under way, so that nobody takes all there are; calls without a ticket
+   are bounded apart (node.visits);
+4. what the service raises becomes a gRPC status, with rule and hint in the trailing metadata.
 
 Reading is for every registered person of every member: catalog, requests, tokens and tasks are the
 members' common knowledge, being on the ledger each of them holds. Three things are narrower, and are
@@ -13,27 +15,29 @@ the audit trail is whole for regulators and operators only (node.rpc.audit), and
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 import grpc
 from grpc import aio
 from structlog.typing import FilteringBoundLogger
 
 from koinon import ticket
-from koinon.errors import KoinonError, PermissionRefused, Unauthenticated
-from koinon.limits import MAX_ERROR_TEXT, MAX_TICKETS_REMEMBERED
+from koinon.errors import Exhausted, InvalidInput, KoinonError, PermissionRefused, Unauthenticated
+from koinon.limits import MAX_CALLS_PER_PERSON, MAX_ERROR_TEXT, MAX_TICKETS_REMEMBERED, REQUEST_S
 from koinon.rpc import HINT_KEY, RULE_KEY
 from koinon.v1.identity_pb2 import Role
 from koinon.v1.services_pb2 import Ticket
 from node.contracts.context import Sender
+from node.visits import Handler, Visits
 
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _caller: ContextVar[Caller] = ContextVar("caller")
 
 
@@ -86,6 +90,8 @@ class Gate(aio.ServerInterceptor):
         self._certificate = certificate
         self._registry = registry
         self._log = log
+        self._visits = Visits()
+        self._calls: Counter[str] = Counter()  # under way, by person
         self._verified: OrderedDict[bytes, tuple[bytes, int]] = OrderedDict()  # ticket -> key, expiry (ms)
 
     async def intercept_service(
@@ -95,8 +101,10 @@ class Gate(aio.ServerInterceptor):
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or method.startswith(_OPEN):
-            return handler
+        if handler is None:
+            return None
+        if method.startswith(_OPEN):
+            return self._visits.bounded(handler)
         name = method.rpartition("/")[2]
         try:
             who = self.authenticate(handler_call_details.invocation_metadata or ())
@@ -133,32 +141,51 @@ class Gate(aio.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(cast("Any", refuse))
 
     def _guard(self, handler: Handler, method: str, who: Caller) -> Handler:
+        """The method for this caller. It takes requests as a stream, since of some none may ever come."""
         codec = (handler.request_deserializer, handler.response_serializer)
         if handler.unary_stream is not None:
             serve_stream: Any = handler.unary_stream  # typed for grpc's threads, served by grpc.aio
 
-            async def guarded_stream(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async def guarded_stream(
+                requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]
+            ) -> AsyncIterator[Any]:
                 try:
-                    _caller.set(who)
-                    async for response in serve_stream(request, context):
-                        yield response
+                    with self._one_more(who):
+                        async for response in serve_stream(await _request(requests), context):
+                            yield response
                 except KoinonError as error:
                     await self._refuse(context, method, error)
 
-            return grpc.unary_stream_rpc_method_handler(guarded_stream, *codec)
+            return grpc.stream_stream_rpc_method_handler(guarded_stream, *codec)
 
-        serve: Any = handler.unary_unary if handler.stream_unary is None else handler.stream_unary
+        uploads = handler.stream_unary is not None
+        serve: Any = handler.stream_unary if uploads else handler.unary_unary
 
-        async def guarded(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+        async def guarded(requests: AsyncIterator[Any], context: aio.ServicerContext[Any, Any]) -> Any:
             try:
-                _caller.set(who)
-                return await serve(request, context)
+                with self._one_more(who):
+                    return await serve(requests if uploads else await _request(requests), context)
             except KoinonError as error:
                 await self._refuse(context, method, error)
 
-        if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(guarded, *codec)
-        return grpc.unary_unary_rpc_method_handler(guarded, *codec)
+        return grpc.stream_unary_rpc_method_handler(guarded, *codec)
+
+    @contextmanager
+    def _one_more(self, who: Caller) -> Iterator[None]:
+        """A call of this caller, who is known within it. Raises Exhausted where it has too many."""
+        if self._calls[who.person] >= MAX_CALLS_PER_PERSON:
+            raise Exhausted(
+                f"{who.person} has {MAX_CALLS_PER_PERSON} calls under way at this node",
+                hint="wait for some of them: one call can wait for many transactions",
+            )
+        self._calls[who.person] += 1
+        try:
+            _caller.set(who)
+            yield
+        finally:
+            self._calls[who.person] -= 1
+            if not self._calls[who.person]:
+                del self._calls[who.person]
 
     async def _refuse(self, context: aio.ServicerContext[Any, Any], method: str, error: KoinonError) -> None:
         self._log.info("call refused", method=method, rule=error.rule)
@@ -167,3 +194,12 @@ class Gate(aio.ServerInterceptor):
             error.message[:MAX_ERROR_TEXT],
             ((RULE_KEY, error.rule.encode()), (HINT_KEY, error.hint[:MAX_ERROR_TEXT].encode())),
         )
+
+
+async def _request(requests: AsyncIterator[Any]) -> Any:
+    """The one request of a call. Raises InvalidInput where it does not come."""
+    try:
+        async with asyncio.timeout(REQUEST_S):
+            return await anext(requests)
+    except (TimeoutError, StopAsyncIteration):
+        raise InvalidInput("the call has no request", hint="use a Koinon client") from None

@@ -21,6 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from koinon.errors import InvalidFile, NotFound, Unavailable
 from koinon.limits import (
+    HANDSHAKE_MS,
     MAX_PEER_MESSAGE_BYTES,
     PEER_HELLO_MS,
     PEER_RETRY_MAX_MS,
@@ -137,6 +138,7 @@ class Peers:
             options=(
                 ("grpc.max_receive_message_length", MAX_PEER_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),  # two nodes on one port must fail, not share it
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 *KEEPALIVE,
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from grpc import aio
 
 from koinon import trail
 from koinon.errors import Exhausted
-from koinon.limits import MAX_SUBSCRIPTIONS
+from koinon.limits import MAX_SUBSCRIPTIONS, MAX_SUBSCRIPTIONS_PER_PERSON
 from koinon.v1 import services_pb2, services_pb2_grpc
 from koinon.v1.audit_pb2 import RecordFilter
 from node.auth import caller
@@ -30,23 +31,27 @@ class EventService(services_pb2_grpc.EventServiceServicer):
         self._read_model = read_model
         self._trail = visible
         self._changes = changes
-        self._open = 0
+        self._open: Counter[str] = Counter()  # by person
 
     async def Subscribe(
         self, request: services_pb2.SubscribeRequest, context: Context
     ) -> AsyncIterator[services_pb2.SubscribeResponse]:
-        if self._open >= MAX_SUBSCRIPTIONS:
+        who = caller()
+        if self._open[who.person] >= MAX_SUBSCRIPTIONS_PER_PERSON:
+            raise Exhausted(
+                f"{who.person} already has {MAX_SUBSCRIPTIONS_PER_PERSON} subscriptions at this node", hint="close some"
+            )
+        if self._open.total() >= MAX_SUBSCRIPTIONS:
             raise Exhausted(
                 f"this node already serves {MAX_SUBSCRIPTIONS} subscriptions", hint="close some, or ask another node"
             )
         trail.check(request.filter)
-        who = caller()
         self._trail.admit(who, request.filter, request.reading_id)
         rest = RecordFilter()
         rest.CopyFrom(request.filter)
         if request.new_only:
             rest.from_index = max(rest.from_index, self._read_model.size)
-        self._open += 1
+        self._open[who.person] += 1
         try:
             yield services_pb2.SubscribeResponse(next_index=rest.from_index)
             while True:
@@ -63,4 +68,4 @@ class EventService(services_pb2_grpc.EventServiceServicer):
                 else:
                     await self._changes.next()
         finally:
-            self._open -= 1
+            self._open -= Counter([who.person])  # which drops who has none left

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from node.auth import Handler
+from node.visits import Handler
 
 Observe = Callable[[str, str, float], None]
 """Method ("NodeService/GetStatus"), name of the gRPC status, seconds."""
@@ -20,7 +20,10 @@ _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class Meter(aio.ServerInterceptor):
-    """Stands before the gate, so that refused calls count too. Calls of unknown methods do not."""
+    """Stands before the gate, so that refused calls count too; it makes every method one that takes a stream.
+
+    Calls of unknown methods do not count.
+    """
 
     def __init__(self, observe: Observe) -> None:
         self._observe = observe
@@ -36,25 +39,23 @@ class Meter(aio.ServerInterceptor):
             return handler
         method = path.removeprefix(_OURS)
         codec = (handler.request_deserializer, handler.response_serializer)
-        if handler.unary_stream is not None:
-            serve_stream: Any = handler.unary_stream
+        if handler.stream_stream is not None:
+            serve_stream: Any = handler.stream_stream
 
-            async def metered_stream(request: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async def metered_stream(requests: Any, context: aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
                 with self._metered(method, context):
-                    async for response in serve_stream(request, context):
+                    async for response in serve_stream(requests, context):
                         yield response
 
-            return grpc.unary_stream_rpc_method_handler(metered_stream, *codec)
+            return grpc.stream_stream_rpc_method_handler(metered_stream, *codec)
 
-        serve: Any = handler.unary_unary if handler.stream_unary is None else handler.stream_unary
+        serve: Any = handler.stream_unary
 
-        async def metered(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+        async def metered(requests: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             with self._metered(method, context):
-                return await serve(request, context)
+                return await serve(requests, context)
 
-        if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(metered, *codec)
-        return grpc.unary_unary_rpc_method_handler(metered, *codec)
+        return grpc.stream_unary_rpc_method_handler(metered, *codec)
 
     @contextmanager
     def _metered(self, method: str, context: aio.ServicerContext[Any, Any]) -> Iterator[None]:

@@ -11,14 +11,17 @@ import grpc
 import pytest
 import structlog
 from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from koinon import ticket
+from koinon.limits import MAX_VISITS
 from koinon.names import tls_name
 from koinon.rpc import RULE_KEY
 from koinon.v1 import services_pb2, services_pb2_grpc
-from node import tls
+from node import auth, tls, visits
 from node.auth import Gate, caller
 from node.config import Address
+from node.rpc import server
 from node.rpc.meter import Meter
 from node.rpc.server import RpcServer
 from tests.contracts.consortium import Consortium, key
@@ -44,8 +47,8 @@ class Door:
         self.identity = tls.create_identity("um")
         self.consortium = Consortium()
         certificate = tls.pem_to_der(self.identity.certificate)
-        gate = Gate(self.consortium.chain_id, certificate, self.consortium.app, structlog.get_logger())
-        self.server = RpcServer(self.identity, gate, Meter(self._note), {"QueryService": Echo()})
+        self.gate = Gate(self.consortium.chain_id, certificate, self.consortium.app, structlog.get_logger())
+        self.server = RpcServer(self.identity, self.gate, Meter(self._note), {"QueryService": Echo()})
         self.address = Address("127.0.0.1", free_port())
         self.calls: list[tuple[str, str]] = []
 
@@ -58,14 +61,16 @@ class Door:
         expires_at_ms = time.time_ns() // 1_000_000 + MINUTE_MS
         return ((ticket.METADATA_KEY, ticket.make(self.consortium.chain_id, shown, key(person), expires_at_ms)),)
 
-    async def ask(self, metadata: Metadata, requests: AsyncIterator[bytes]) -> str:
-        """Who the node says is asking. Raises AioRpcError."""
-        channel = aio.secure_channel(
+    def channel(self) -> aio.Channel:
+        return aio.secure_channel(
             str(self.address),
             grpc.ssl_channel_credentials(self.identity.certificate),
             options=(("grpc.ssl_target_name_override", tls_name("um")),),
         )
-        async with channel:
+
+    async def ask(self, metadata: Metadata, requests: AsyncIterator[bytes]) -> str:
+        """Who the node says is asking. Raises AioRpcError."""
+        async with self.channel() as channel:
             call: Any = channel.stream_unary("/koinon.v1.QueryService/PlanQuery")
             answer = await call(requests, metadata=metadata, timeout=20)
         return services_pb2.PlanQueryResponse.FromString(answer).plan_hash.decode()
@@ -107,3 +112,66 @@ async def test_strangers_are_turned_away_before_their_request_is_read(door: Door
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
         assert dict(refused.value.trailing_metadata())[RULE_KEY] == rule
         assert door.calls[-1] == ("QueryService/PlanQuery", "UNAUTHENTICATED")
+
+
+async def test_strangers_who_watch_keep_nobody_out(door: Door) -> None:
+    """A thousand streams of health or reflection were all the calls that a node serves."""
+    async with door.channel() as channel, door.channel() as prober:
+        health = health_pb2_grpc.HealthStub(channel)
+        streams = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(MAX_VISITS)]
+        for stream in streams:
+            assert (await stream.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        check: Any = channel.stream_unary("/grpc.health.v1.Health/Check")
+        halves = [check(request_that_never_comes()) for _ in streams]
+        for stream in streams:  # gave way to those who came after them
+            assert await stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        answer = await health_pb2_grpc.HealthStub(prober).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await door.ask(door.ticket("um/analyst"), empty_request()) == "um/analyst"
+        for half in halves:
+            half.cancel()
+
+
+async def test_a_stranger_who_stays_is_sent_away(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits, "VISIT_S", 0.1)
+    async with door.channel() as channel:
+        stream = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await stream.read()
+        assert await stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_one_person_does_not_take_all_calls(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "MAX_CALLS_PER_PERSON", 2)
+    monkeypatch.setattr(auth, "REQUEST_S", 20)
+    held = [asyncio.create_task(door.ask(door.ticket("um/analyst"), request_that_never_comes())) for _ in range(2)]
+    gate = door.gate
+    while gate._calls["um/analyst"] < 2:
+        await asyncio.sleep(0.01)
+    with pytest.raises(aio.AioRpcError) as refused:
+        await door.ask(door.ticket("um/analyst"), empty_request())
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await door.ask(door.ticket("um/operator"), empty_request()) == "um/operator"
+    for call in held:
+        call.cancel()
+    while gate._calls:
+        await asyncio.sleep(0.01)
+    assert await door.ask(door.ticket("um/analyst"), empty_request()) == "um/analyst"
+
+
+async def test_a_request_that_never_comes_ends_its_call(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "REQUEST_S", 0.1)
+    with pytest.raises(aio.AioRpcError) as refused:
+        await door.ask(door.ticket("um/analyst"), request_that_never_comes())
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not door.gate._calls
+
+
+async def test_who_connects_and_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HANDSHAKE_MS", 100)
+    door = Door()
+    await door.server.start(door.address)
+    reader, writer = await asyncio.open_connection(door.address.host, door.address.port)
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    writer.close()
+    await door.server.stop(0)

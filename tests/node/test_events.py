@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from koinon import trail
+from koinon.errors import Exhausted
 from koinon.v1 import services_pb2
 from koinon.v1.audit_pb2 import AuditRecord, RecordFilter
 from koinon.v1.identity_pb2 import ROLE_OPERATOR, ROLE_REGULATOR, RegisterPerson
@@ -17,6 +18,7 @@ from node import auth
 from node.auth import Caller
 from node.changes import Changes
 from node.read_model import ReadModel
+from node.rpc import events
 from node.rpc.events import EventService
 from node.rpc.trail import Trail
 from tests.contracts.consortium import Consortium, person
@@ -111,3 +113,12 @@ async def test_only_what_is_new_and_where_that_begins(node: Node) -> None:
 async def test_a_stream_with_an_end_ends(node: Node) -> None:
     events = await node.opened(trail.make(until_index=3))
     assert [response.record.index async for response in events] == [0, 1, 2]
+
+
+async def test_one_person_does_not_take_all_subscriptions(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MAX_SUBSCRIPTIONS_PER_PERSON", 2)
+    streams = [await node.opened(RecordFilter()) for _ in range(2)]
+    with pytest.raises(Exhausted, match="um/operator already has 2 subscriptions"):
+        await anext(node.events(RecordFilter()))
+    await cast("AsyncGenerator[object, None]", streams[0]).aclose()
+    await node.opened(RecordFilter())
