@@ -6,6 +6,7 @@ stands for (deterministic protobuf), so layout does not matter and any other cha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from koinon.errors import InvalidFile
@@ -22,7 +23,7 @@ from koinon.genesis_form import (
     validate_descriptor,
     validators,
 )
-from koinon.json_form import parse, render
+from koinon.json_form import AnyMessage, parse, render
 from koinon.limits import MAX_GENESIS_BYTES
 from koinon.v1.identity_pb2 import Genesis, InstitutionDescriptor
 
@@ -56,9 +57,7 @@ def load(path: Path) -> Genesis:
             f"there is no genesis file {path}",
             hint="get the consortium's from a member, and compare the chain id on another channel",
         )
-    genesis = parse(read_text(path, "genesis file", MAX_GENESIS_BYTES), Genesis, FORMAT, "genesis file")
-    validate(genesis)
-    return genesis
+    return _load(path, "genesis file", Genesis, FORMAT, validate)
 
 
 def save(path: Path, genesis: Genesis) -> None:
@@ -69,13 +68,23 @@ def save(path: Path, genesis: Genesis) -> None:
 
 def load_descriptor(path: Path) -> InstitutionDescriptor:
     """Read and validate an institution's public descriptor, as ``koinon init`` makes it. Raises InvalidFile."""
-    what = "institution descriptor"
-    descriptor = parse(read_text(path, what, MAX_GENESIS_BYTES), InstitutionDescriptor, DESCRIPTOR_FORMAT, what)
-    validate_descriptor(descriptor)
-    return descriptor
+    return _load(path, "institution descriptor", InstitutionDescriptor, DESCRIPTOR_FORMAT, validate_descriptor)
 
 
 def save_descriptor(path: Path, descriptor: InstitutionDescriptor) -> None:
     """Write a valid descriptor to a new file. Raises InvalidFile or Exhausted."""
     validate_descriptor(descriptor)
     write_new(path, render(descriptor, DESCRIPTOR_FORMAT), "institution descriptor")
+
+
+def _load(
+    path: Path, what: str, message_type: type[AnyMessage], format_name: str, check: Callable[[AnyMessage], None]
+) -> AnyMessage:
+    """What a file holds, valid. Raises InvalidFile, naming the file."""
+    text = read_text(path, what, MAX_GENESIS_BYTES)
+    try:
+        message = parse(text, message_type, format_name, what)
+        check(message)
+    except InvalidFile as error:
+        raise InvalidFile(f"{path}: {error.message}", rule=error.rule, hint=error.hint) from error
+    return message

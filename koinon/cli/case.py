@@ -21,7 +21,7 @@ from koinon.cli.app import invocation, tell
 from koinon.cli.arguments import limit_option
 from koinon.cli.trail import filter_options, of_whom, purpose_option
 from koinon.display import csv_cell, plain, printable, when
-from koinon.errors import Corrupt, Exhausted, InvalidInput
+from koinon.errors import Corrupt, Exhausted, InvalidInput, NotFound
 from koinon.files import creating, read_text, write_new
 from koinon.limits import MAX_CASE_BYTES, MAX_CASE_RECORDS
 from koinon.trail import Words
@@ -167,7 +167,7 @@ def verify(file: Path, genesis: Path | None, compare: bool, purpose: str) -> Non
     no file can prove; --compare asks a node, which may be any member's.
     """
     trusted = _genesis(genesis)
-    text = read_text(file, "file", MAX_CASE_BYTES)
+    text = read_text(file, "receipt or case file", MAX_CASE_BYTES)
     if f'"format": "{cases.FORMAT}"' in text[:200]:
         _verify_case(text, trusted, compare, purpose)
         return
@@ -240,7 +240,13 @@ def _verify_credential(text: str, trusted: Genesis) -> None:
 
 
 def _genesis(path: Path | None) -> Genesis:
-    return genesis_file.load(path or profiles.load(invocation().profile).genesis)
+    if path is not None:
+        return genesis_file.load(path)
+    try:
+        return genesis_file.load(profiles.load(invocation().profile).genesis)
+    except NotFound as error:
+        hint = "give the genesis file, from someone you trust: --genesis FILE; or a profile, which names one"
+        raise NotFound(error.message, rule=error.rule, hint=hint) from None
 
 
 def _json(document: dict[str, Any]) -> str:
