@@ -19,6 +19,7 @@ from node.engine import CHAIN_KEY
 from node.journal import Journal
 from node.ledger import blocks
 from node.ledger.blocks import ChainState
+from node.signing_log import ends_below
 from node.store import wal
 from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore
@@ -35,6 +36,7 @@ class Ledger:
     height: int = 0
     time_ms: int = 0
     members: tuple[InstitutionDescriptor, ...] = ()  # as they stand on the ledger; none when that is not known
+    chain: ChainState | None = None  # of a node that does not run
 
 
 def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> Iterator[Finding]:
@@ -57,7 +59,7 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
             return
         application = Application(store, genesis)
         chain = _chain(store, genesis, application)
-        ledger.height, ledger.time_ms = chain.height, chain.time_ms
+        ledger.height, ledger.time_ms, ledger.chain = chain.height, chain.time_ms, chain
         ledger.members = tuple(
             item.descriptor for item in application.institutions() if item.status != MEMBER_STATUS_REMOVED
         )
@@ -161,8 +163,8 @@ def _index(home: Home, application: Application) -> Finding:
     return ok(check, f"holds {next_index} of {size} audit records" + ("" if next_index == size else "; it will follow"))
 
 
-def signing_state(home: Home, validator_key: bytes, institution: str, height: int) -> Iterator[Finding]:
-    """The write-ahead log, read without changing it; while the node runs, too. ``height`` is the last known one."""
+def signing_state(home: Home, validator_key: bytes, institution: str, ledger: Ledger) -> Iterator[Finding]:
+    """The write-ahead log, read without changing it; while the node runs, too."""
     check = "signing state"
     lost = "nothing: the node observes until it is safe to vote. Never restore an older copy"
     if not home.wal.exists():
@@ -181,7 +183,14 @@ def signing_state(home: Home, validator_key: bytes, institution: str, height: in
         return
     if journal.votes_from_height is None:
         yield warning(check, "the write-ahead log does not know what this key signed before", lost)
-    elif journal.votes_from_height > height + 1:
+    elif journal.votes_from_height > ledger.height + 1:
         yield warning(check, f"it was lost: this node votes from height {journal.votes_from_height} on", lost)
+    elif ledger.chain is not None and (last := ends_below(records, ledger.chain, institution)) is not None:
+        yield warning(
+            check,
+            f"the write-ahead log ends at height {last}, and the ledger at {ledger.height}",
+            f"nothing, if the node was catching up when it stopped; else {home.wal} was cut, or is an older copy: "
+            "move it away, and the node observes until it is safe to vote",
+        )
     else:
         yield ok(check, f"the write-ahead log can be read: {len(records)} records")

@@ -29,10 +29,12 @@ from koinon.errors import KoinonError
 from koinon.rules import RULES
 from node import config as configs
 from node import credentials as credential_files
+from node import doctor
 from node.application import Application
 from node.config import Home
 from node.runtime import Node
 from node.snapshots import Cutter
+from node.store import wal
 from node.store.leveldb import LevelStore
 from testnet.network import Testnet
 
@@ -236,6 +238,26 @@ def test_made_again_by_the_node_itself(home: Home, damage: Damage) -> None:
     damage(home)
     assert start(home) == height
     assert start(home) == height
+
+
+def test_a_log_that_was_cut_or_is_an_older_copy_is_told(home: Home) -> None:
+    """It looks like one with a torn end: what it lacks may have been signed. An ordinary restart tells nothing."""
+    event = "signing state behind the ledger"
+    with structlog.testing.capture_logs() as said:
+        height = start(home)
+    assert event not in [line["event"] for line in said]
+    records = wal.read(home.wal)
+    began = [number for number, record in enumerate(records) if record[:1] == b"H"]
+    log = wal.FileWal(home.wal)
+    log.reset(records[: began[-1]])
+    log.close()
+    found = [finding for finding in doctor.examine(home.path, None) if finding.check == "signing state"]
+    assert [finding.weight for finding in found] == ["warning"]
+    assert f"and the ledger at {height}" in found[0].text
+    assert "or is an older copy: move it away" in found[0].hint
+    with structlog.testing.capture_logs() as said:
+        assert start(home) == height
+    assert [line["height"] for line in said if line["event"] == event] == [height]
 
 
 def test_a_change_behind_the_checksums_is_found_by_looking(home: Home) -> None:
