@@ -37,6 +37,7 @@ REJECTED = TransactionStatus.TRANSACTION_STATUS_REJECTED
 class _Entry(NamedTuple):
     envelope: bytes
     sender_key: bytes
+    expires_at_ms: int
 
 
 class Pool:
@@ -63,7 +64,7 @@ class Pool:
         self._entries: dict[bytes, _Entry] = {}  # by transaction id, in order of arrival
         self._bytes = 0
         self._by_sender: Counter[bytes] = Counter()
-        self._expiries: list[tuple[int, bytes]] = []  # heap of (expires_at_ms, transaction id)
+        self._expiries: list[tuple[int, bytes]] = []  # heap of (expires_at_ms, transaction id), also of some that left
         self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
         self.refusals: Counter[str] = Counter()  # by rule, since the start: for people
         self._unannounced: list[bytes] = []
@@ -144,7 +145,7 @@ class Pool:
                 self._refuse(transaction.id, refusal)
             return refusal
         self._refused.pop(transaction.id, None)
-        self._entries[transaction.id] = _Entry(data, transaction.sender_key)
+        self._entries[transaction.id] = _Entry(data, transaction.sender_key, transaction.body.expires_at_ms)
         self._bytes += len(data)
         self._by_sender[transaction.sender_key] += 1
         heapq.heappush(self._expiries, (transaction.body.expires_at_ms, transaction.id))
@@ -203,6 +204,9 @@ class Pool:
                 self._backlog_bytes -= len(data)
         for transaction_id in transaction_ids:
             self._drop(transaction_id)
+        if len(self._expiries) > 2 * len(self._entries) + _STALE_EXPIRIES:  # ten minutes of load would stay in memory
+            self._expiries = [(entry.expires_at_ms, item) for item, entry in self._entries.items()]
+            heapq.heapify(self._expiries)
         while self._expiries and self._expiries[0][0] <= time_ms:
             _, transaction_id = heapq.heappop(self._expiries)
             if self._drop(transaction_id):
@@ -241,4 +245,5 @@ class Pool:
             self._refused.popitem(last=False)
 
 
+_STALE_EXPIRIES = 10_000  # of transactions that left, kept at most beside as many as there are entries
 _BATCH = 512  # envelopes of one peer's backlog verified before the loop looks at something else

@@ -126,6 +126,18 @@ async def test_what_was_decided_before_is_not_remembered_as_rejected(host: Host)
     assert host.pool.status(info.transaction_id) is None
 
 
+async def test_what_left_does_not_wait_in_memory_for_its_expiry(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "_STALE_EXPIRIES", 10)
+    await host.pool.submit([signed(0, expires_at_ms=2_000)])
+    for number in range(1, 60):
+        data = signed(number, expires_at_ms=3_000)
+        await host.pool.submit([data])
+        host.pool.committed([data], [identify(data)], time_ms=1_000)
+        assert len(host.pool._expiries) <= 12
+    host.pool.committed([], [], time_ms=2_000)
+    assert len(host.pool) == 0, "what stayed still expires"
+
+
 async def test_what_a_block_decided_leaves_and_so_does_what_it_made_too_old(host: Host) -> None:
     decided, expired, waiting = signed(1), signed(2, expires_at_ms=500), signed(3, expires_at_ms=501)
     await host.pool.submit([decided, expired, waiting])
