@@ -19,6 +19,7 @@ from node import archive, examine, pruning, replay
 from node.application import Application
 from node.config import Home
 from node.examine import Examined
+from node.opening import holds_data, open_ledger
 from node.replay import OnProgress, Replayed
 from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore
@@ -148,9 +149,9 @@ def _examined(genesis: Genesis, store: LevelStore) -> Examined:
 def _opened(home: Path) -> Iterator[LevelStore]:
     """The store of a home. Raises InvalidFile, and what LevelStore raises: Unavailable while the node runs."""
     path = Home(home.absolute()).ledger
-    if not (path / "CURRENT").is_file():
+    if not holds_data(path):
         raise InvalidFile(f"{home} holds no ledger", hint="give the home of a node that has run, as in koinon node run")
-    with closing(LevelStore(path)) as store:
+    with closing(open_ledger(path)) as store:
         yield store
 
 

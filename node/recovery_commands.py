@@ -17,7 +17,7 @@ from node.application import Application
 from node.engine import CHAIN_KEY
 from node.journal import Journal
 from node.ledger.blocks import ChainState
-from node.store.leveldb import LevelStore
+from node.opening import open_ledger
 from node.store.wal import FileWal
 
 
@@ -61,7 +61,7 @@ def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes]
             "there is no ledger in this home, so no height to vote from",
             hint="start the node: it fetches the ledger from the other members first",
         )
-    store = LevelStore(config.home.ledger)
+    store = open_ledger(config.home.ledger)
     try:
         data = store.get(CHAIN_KEY)
         application = Application(store, genesis)

@@ -45,6 +45,7 @@ from node.ledger.blocks import ParsedBlock
 from node.metering import TimedStore, TimedWal
 from node.metrics import Metrics
 from node.metrics_port import MetricsPort
+from node.opening import open_ledger
 from node.own_keys import OwnKeys
 from node.peer_link import Member
 from node.peers import Peers
@@ -61,7 +62,6 @@ from node.rpc.server import RpcServer
 from node.signing_log import ends_below
 from node.snapshot_exchange import MESSAGES
 from node.snapshots import INTERVAL_S, Snapshots
-from node.store.leveldb import LevelStore
 from node.store.validator_history import ValidatorHistory
 from node.store.wal import FileWal
 from node.upgrades import UpgradeGuard
@@ -102,7 +102,7 @@ class Node:
         self._metrics.watch_home(config.home)
         self._restored = False  # is another ledger to be put in place of this one?
         self._again = False  # or is it to begin again with another certificate?
-        self._level = LevelStore(config.home.ledger)
+        self._level = open_ledger(config.home.ledger)
         self._store = TimedStore(self._level, self._metrics.store_write.observe)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)

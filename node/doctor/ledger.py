@@ -19,6 +19,7 @@ from node.engine import CHAIN_KEY
 from node.journal import Journal
 from node.ledger import blocks
 from node.ledger.blocks import ChainState
+from node.opening import open_ledger
 from node.signing_log import ends_below
 from node.store import wal
 from node.store.blocks import BlockStore
@@ -49,7 +50,7 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
         yield ok(check, "nothing is on the disk yet: the node starts from the genesis")
         return
     try:
-        store = LevelStore(home.ledger)
+        store = open_ledger(home.ledger)
     except KoinonError as error:
         yield refused(check, error)
         return

@@ -172,6 +172,7 @@ DAMAGED: dict[str, Damage] = {
     "manifest edited": lambda home: edit(largest(home, "MANIFEST-*")),
     "manifest missing": lambda home: largest(home, "MANIFEST-*").unlink(),
     "CURRENT of bytes": lambda home: garbage(home.ledger / "CURRENT"),
+    "CURRENT missing": lambda home: (home.ledger / "CURRENT").unlink(),
     "CURRENT emptied": lambda home: (home.ledger / "CURRENT").write_bytes(b""),
     "chain lost": lambda home: write(home, b"m/chain", None),
     "chain edited": lambda home: write(home, b"m/chain", b"x"),
@@ -238,6 +239,17 @@ def test_made_again_by_the_node_itself(home: Home, damage: Damage) -> None:
     damage(home)
     assert start(home) == height
     assert start(home) == height
+
+
+@pytest.mark.parametrize("command", [["doctor", "--home"], ["ledger", "verify"], ["node", "repair", "--home"]])
+def test_looking_at_a_damaged_ledger_deletes_nothing(home: Home, command: list[str]) -> None:
+    (home.ledger / "CURRENT").unlink()
+    tables = {path.name: path.read_bytes() for path in home.ledger.glob("*.ldb")}
+    assert tables
+    result = CliRunner().invoke(main, [*command, str(home.path)])
+    assert "its file CURRENT is missing" in result.output
+    (ledger,) = home.ledger.parent.glob("ledger*")
+    assert {path.name: path.read_bytes() for path in ledger.glob("*.ldb")} == tables
 
 
 def test_a_log_that_was_cut_or_is_an_older_copy_is_told(home: Home) -> None:
