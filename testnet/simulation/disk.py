@@ -19,8 +19,11 @@ from node.store.wal import MemoryWal
 class Disk:
     """What survives a process. ``wal`` and ``store`` are ports for its engine."""
 
-    def __init__(self, rng: Random, operation: Callable[[], None]) -> None:
-        """``operation`` is called before every operation, and ends the process at some of them."""
+    def __init__(self, rng: Random, operation: Callable[[], None], on_logged: Callable[[bytes], None]) -> None:
+        """``operation`` is called before every operation, and ends the process at some of them.
+
+        ``on_logged`` is told each record of the log.
+        """
         self.full = False
         self.slow_ms = 0  # what a sync may take at most
         self.spent_ms = 0  # waiting for syncs, since this was last set to 0
@@ -28,6 +31,7 @@ class Disk:
         self.wal_is_damaged = False
         self.rng = rng
         self.operation = operation
+        self.on_logged = on_logged
         self.files = (MemoryWal(), MemoryStore())
         self.wal = _Wal(self)
         self.store = _Store(self)
@@ -86,6 +90,7 @@ class _Wal:
     def append(self, record: bytes) -> None:
         self._disk.operation()
         self._disk.files[0].append(record)
+        self._disk.on_logged(record)
 
     def sync(self) -> None:
         self._disk.sync()
@@ -97,7 +102,10 @@ class _Wal:
 
     def reset(self, records: Iterable[bytes] = ()) -> None:
         self._disk.sync()
-        self._disk.files[0].reset(records)
+        kept = list(records)
+        self._disk.files[0].reset(kept)
+        for record in kept:
+            self._disk.on_logged(record)
         self._disk.operation()
 
     def close(self) -> None:

@@ -25,8 +25,9 @@ from node import engine as engine_module
 from node import gossip, snapshot, snapshot_join
 from node.application import Application
 from node.catch_up import CatchUp
+from node.consensus import votes as votes_module
 from node.consensus.core import Core
-from node.consensus.messages import NO_ROUND, VoteType
+from node.consensus.messages import NO_ROUND, Vote, VoteType
 from node.consensus.votes import VoteKeeper
 from node.contracts import accounts, membership, tables
 from node.engine import Engine
@@ -92,6 +93,14 @@ def _no_polka_needed(before: Callable[[Core], bool]) -> Callable[[Core], bool]:
             return before(core)
 
     return line_28
+
+
+def _unless_known(before: Callable[[Core, Vote], bool]) -> Callable[[Core, Vote], bool]:
+    def wants_vote(core: Core, vote: Vote) -> bool:
+        known = core.votes.votes(vote.type, vote.round, vote.block_hash)
+        return all(other.institution != vote.institution for other in known)
+
+    return wants_vote
 
 
 def _once(before: Callable[..., Any]) -> Callable[..., Any]:
@@ -241,6 +250,9 @@ MUTANTS: Sequence[Mutant] = (
     Mutant("the valid value is forgotten", Core, "_line_36", _forget_valid_value),
     Mutant("prevotes decide", VoteKeeper, "has_quorum_for", _prevotes_decide),
     Mutant("a value returns without its polka", Core, "_line_28", _no_polka_needed),
+    Mutant("every new vote is written down", Core, "wants_vote", _unless_known),
+    Mutant("every proposal is written down", Core, "wants_proposal", constant(True)),
+    Mutant("later rounds are followed for ever", votes_module, "MAX_ROUNDS_PASSED", lambda _: 1_000_000),
     Mutant("sent before it is synced", Journal, "sync", constant(None), slow=True),
     Mutant("what was signed is forgotten in a crash", Journal, "replay", constant(None)),
     Mutant("the log's replay ends at a lost ledger", Journal, "replay", _once),

@@ -69,7 +69,7 @@ class SimNode:
         self.invited = True  # does the ledger let it in? Until then it is not started
         self.snapshots: SimSnapshots | None = None
         self.engine: Engine | None = None
-        self.disk = Disk(self.world.random(f"disk of {name}"), self.operation)
+        self.disk = Disk(self.world.random(f"disk of {name}"), self.operation, partial(checkers.on_logged, self))
         self.config = EngineConfig(
             institution=institution,
             chain_id=genesis_file.chain_id(genesis),

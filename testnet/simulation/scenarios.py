@@ -11,6 +11,7 @@ from koinon.v1.governance_pb2 import CHOICE_YES, CastBallot, Propose, SuspendIns
 from koinon.v1.governance_pb2 import Action as GovernanceAction
 from koinon.v1.identity_pb2 import BeginVoting
 from testnet.simulation.attackers.attacker import Attacker
+from testnet.simulation.attackers.endless_signer import EndlessSigner
 from testnet.simulation.attackers.false_polka import FalsePolka
 from testnet.simulation.attackers.snapshot_forger import SnapshotForger
 from testnet.simulation.attackers.twin import Twin
@@ -181,6 +182,14 @@ def _snapshots_are_gone_sooner_than_fetched() -> None:
     _peace(world, network, checkers, [joiner, *others])
 
 
+def _signs_without_end() -> None:
+    """v3 contradicts itself in every vote and proposal until it is suspended; all it says arrives, in order."""
+    world, network, checkers, clients = _four({3: EndlessSigner})
+    others = list(network.nodes.values())[:3]
+    _decide(world, clients, others[0], 4, every_ms=400)
+    _peace(world, network, checkers, others)
+
+
 def _suspended_it_does_not_vote() -> None:
     """v3 is suspended by ballots; what its node, and its operator, go on saying does not make it a voter again."""
     world, network, checkers, clients = _four({})
@@ -215,6 +224,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "joining by a snapshot": lambda: _joins_by_snapshot(forger=False),
     "joining by a snapshot that is forged": lambda: _joins_by_snapshot(forger=True),
     "joining, and snapshots are gone sooner than fetched": _snapshots_are_gone_sooner_than_fetched,
+    "signs without end": _signs_without_end,
     "suspended, and it goes on": _suspended_it_does_not_vote,
 }
 

@@ -14,9 +14,9 @@ from koinon.v1 import peer_pb2
 from koinon.v1.peer_pb2 import DeliverRequest
 from node.abci import Finalized
 from node.application import _Standing
-from node.consensus.messages import NO_ROUND, Proposal, VoteType
+from node.consensus.messages import NO_ROUND, VoteType
 from node.ledger import blocks
-from testnet.simulation.attackers.attacker import signed_vote, signing_key, votes
+from testnet.simulation.attackers.attacker import signed_proposal, signed_vote, votes
 from testnet.simulation.attackers.twin import Twin
 from testnet.simulation.checkers import Violation
 from testnet.simulation.nodes import TIMEOUTS, SimNode
@@ -241,10 +241,7 @@ def test_what_one_validator_signs_without_end_fills_neither_memory_nor_log() -> 
     def say(number: int) -> None:
         block = blocks.build(chain, [number.to_bytes(30_000, "big")], [], commit, liar.institution).value
         for valid_round in (NO_ROUND, turn, -2):
-            unsigned = Proposal(height, turn, valid_round, block, liar.institution, b"")
-            signed = unsigned.to_proto()
-            signed.signature = signing_key(liar).sign(unsigned.signed_bytes(victim.config.chain_id))
-            engine.on_message(liar.institution, DeliverRequest(proposal=signed))
+            engine.on_message(liar.institution, signed_proposal(liar, height, turn, valid_round, block))
         for round_, block_hash in ((0, number.to_bytes(32, "big")), (turn, block.block_hash), (number + 3, b"")):
             for kind in VoteType:
                 engine.on_message(liar.institution, votes(signed_vote(liar, kind, height, round_, block_hash)))

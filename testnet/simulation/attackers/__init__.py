@@ -5,6 +5,7 @@ from __future__ import annotations
 from testnet.simulation.attackers.amnesiac import Amnesiac
 from testnet.simulation.attackers.attacker import Attacker
 from testnet.simulation.attackers.block_forger import BlockForger
+from testnet.simulation.attackers.endless_signer import EndlessSigner
 from testnet.simulation.attackers.equivocator import Equivocator
 from testnet.simulation.attackers.false_accuser import FalseAccuser
 from testnet.simulation.attackers.false_polka import FalsePolka
@@ -23,6 +24,7 @@ __all__ = ["ATTACKERS", "Attacker"]
 ATTACKERS: dict[str, type[Attacker]] = {
     "amnesiac": Amnesiac,
     "block forger": BlockForger,
+    "endless signer": EndlessSigner,
     "equivocator": Equivocator,
     "false accuser": FalseAccuser,
     "false polka": FalsePolka,

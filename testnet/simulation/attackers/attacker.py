@@ -9,7 +9,7 @@ from koinon.keys import SigningKey
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.v1.peer_pb2 import DeliverRequest
-from node.consensus.messages import Vote, VoteType
+from node.consensus.messages import Proposal, Value, Vote, VoteType
 from testnet.simulation.consortium import VALIDATOR_KEYS, validator_key
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ def signed_vote(node: SimNode, vote_type: int, height: int, round_: int, block_h
     vote = unsigned.to_proto()
     vote.signature = signing_key(node).sign(unsigned.signed_bytes(chain))
     return vote
+
+
+def signed_proposal(node: SimNode, height: int, round_: int, valid_round: int, value: Value) -> DeliverRequest:
+    """A proposal with this node's signature, whatever its journal says."""
+    unsigned = Proposal(height, round_, valid_round, value, node.institution, b"")
+    proposal = unsigned.to_proto()
+    proposal.signature = signing_key(node).sign(unsigned.signed_bytes(node.config.chain_id))
+    return DeliverRequest(proposal=proposal)
 
 
 def votes(*items: pb.Vote) -> DeliverRequest:

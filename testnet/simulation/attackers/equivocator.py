@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1.peer_pb2 import DeliverRequest
-from node.consensus.messages import NIL, NO_ROUND, Proposal
+from node.consensus.messages import NIL, NO_ROUND
 from node.ledger import blocks
-from testnet.simulation.attackers.attacker import Attacker, Outgoing, own_vote, signed_vote, signing_key, votes
+from testnet.simulation.attackers.attacker import Attacker, Outgoing, own_vote, signed_proposal, signed_vote, votes
 
 if TYPE_CHECKING:
     from testnet.simulation.nodes import SimNode
@@ -43,7 +43,4 @@ class Equivocator(Attacker):
         if block.header.height != chain.height + 1:
             return None
         other = blocks.build(chain, block.transactions[:-1], block.evidence, block.last_commit, node.institution)
-        unsigned = Proposal(proposal.height, proposal.round, NO_ROUND, other.value, node.institution, b"")
-        signed = unsigned.to_proto()
-        signed.signature = signing_key(node).sign(unsigned.signed_bytes(node.config.chain_id))
-        return DeliverRequest(proposal=signed)
+        return signed_proposal(node, proposal.height, proposal.round, NO_ROUND, other.value)

@@ -8,6 +8,7 @@ Nothing of the production arithmetic is imported: a mistake there must not hide 
 - ``settlement``: what tasks cost, from the audit log alone
 - ``members``: who votes, from the audit log alone
 - ``conduct``: what nodes say in their own names
+- ``journals``: how much they write down of one height
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from node.abci import AppHashes, Finalized
 from testnet.simulation.checkers.chain import Chain
 from testnet.simulation.checkers.conduct import Conduct
 from testnet.simulation.checkers.contents import Contents, state_commitment
+from testnet.simulation.checkers.journals import Journals
 from testnet.simulation.checkers.members import Members
 from testnet.simulation.checkers.settlement import Settlement
 from testnet.simulation.checkers.violation import Violation
@@ -40,12 +42,14 @@ class Checkers:
         self.chain = Chain(chain_id, validators)
         self.contents = Contents(faulty, Members(validators), Settlement(FUND_BP, TASK_FEE))
         self.conduct = Conduct(chain_id, self.chain, faulty)
+        self.journals = Journals()
         self.on_first_decision: Callable[[SimNode], None] | None = None  # an adversary watches too
 
     def on_start(self, node: SimNode) -> None:
         """After a restart nothing that was announced may be missing."""
         if not node.correct:
             return
+        self.journals.on_start(node)
         info, announced = node.app.info(), len(node.committed)
         if info.height < announced:
             raise Violation(f"{node.name} announced block {announced} and restarts at {info.height}")
@@ -94,6 +98,9 @@ class Checkers:
 
     def on_delivery(self, node: SimNode, message: DeliverRequest) -> None:
         self.conduct.on_delivery(node, message)
+
+    def on_logged(self, node: SimNode, record: bytes) -> None:
+        self.journals.on_logged(node, record)
 
     def finish(self, nodes: Sequence[SimNode]) -> None:
         """At the end, of everything together; ``nodes`` are correct and up."""
