@@ -123,7 +123,7 @@ class App(click.Group):
             "\b\nExamples:\n"
             "  koinon testnet up --dir net --detach\n"
             "  koinon --profile net/profiles/analyst.toml catalog search pancreatitis\n"
-            '  koinon query "SELECT rx, COUNT(*) AS n FROM ercp.indo_rct GROUP BY rx" --dry-run\n',
+            '  koinon query "SELECT rx, COUNT(*) FROM ercp.indo_rct GROUP BY rx" --dry-run\n',
             epilog="Data goes to stdout, everything else to stderr. Exit codes: 2 input, 3 not found, 4 refused, "
             "5 key or certificate, 6 node out of reach, 7 a bound was hit, 8 corrupt.",
             no_args_is_help=True,
