@@ -52,6 +52,9 @@ class Metrics:
         self.round = gauge("koinon_round", "Round of the height being decided; 0 while nothing is.")
         self.step = gauge("koinon_step", "0 idle, 1 propose, 2 prevote, 3 precommit.")
         self.syncing = gauge("koinon_syncing", "1 while the node fetches blocks that others have.")
+        self.silent = gauge(
+            "koinon_silent", "1 while this validator does not vote: its signing state, or its key, is missing."
+        )
         self.first_block = gauge("koinon_first_block", "Lowest height whose block is kept whole.")
         self.snapshot = gauge("koinon_snapshot_height", "Height of the newest snapshot that this node offers; 0: none.")
         self.chunks_missing = gauge("koinon_snapshot_chunks_missing", "Of a snapshot that this node is fetching.")
@@ -148,6 +151,7 @@ class Metrics:
         self.round.set(status.round)
         self.step.set(_STEPS[status.step])
         self.syncing.set(status.syncing)
+        self.silent.set(status.silent)
         self.last_block.set(status.block_time_ms / 1000)
         self.pool.set(status.pending_transactions)
         self.workers.set(workers)

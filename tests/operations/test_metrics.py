@@ -102,7 +102,10 @@ def test_samples_add_what_is_new_and_forget_who_left() -> None:
     assert value(metrics, "koinon_peers_connected") == 1
     assert value(metrics, "koinon_peer_lag_blocks", peer="uk") == 7
     assert value(metrics, "koinon_step") == 2
-    metrics.sample(GetStatusResponse(height=9, step="idle", peers=both[:1]), {("sent", "votes"): 8}, {"policy": 1}, 0)
+    assert value(metrics, "koinon_silent") == 0
+    later = GetStatusResponse(height=9, step="idle", silent=True, peers=both[:1])
+    metrics.sample(later, {("sent", "votes"): 8}, {"policy": 1}, 0)
+    assert value(metrics, "koinon_silent") == 1
     assert value(metrics, "koinon_messages_sent_total", kind="votes") == 8
     assert value(metrics, "koinon_pool_refused_total", rule="policy") == 1
     assert value(metrics, "koinon_peer_lag_blocks", peer="uk") is None
