@@ -296,6 +296,10 @@ class Engine:
 
     def _drain(self) -> None:
         """Handle events until there are none, then send what was signed."""
+        self._handle_all()
+        self._flush()
+
+    def _handle_all(self) -> None:
         while self._own or self._events or self._inbox:
             if self._own:
                 self._handle(self._own.popleft())
@@ -306,7 +310,6 @@ class Engine:
                     self._handle(event)
             else:
                 self._receive_message(*self._inbox.popleft())
-        self._flush()
 
     def _is_current(self, event: Event) -> bool:
         """Is this about the height in hand? Blocks from peers may have overtaken it."""
@@ -458,6 +461,7 @@ class Engine:
                 for vote in message.votes.votes[:MAX_VOTES_PER_MESSAGE]:
                     if not self._receive_vote(peer, vote):
                         break  # one bad signature costs its sender the rest of the batch
+                    self._handle_all()  # whether the next one is wanted depends on this one
             case "round_status":
                 self._neighbours.on_status(peer, message.round_status)
             case "block_request":

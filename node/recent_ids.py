@@ -17,7 +17,7 @@ from mmap import mmap
 
 from koinon.limits import MAX_EXPIRY_MS
 
-_WORDS = 19 # bits of a word's number: 4 MiB per generation; of 1.5 million ids 1 in 100 is asked for in vain
+_WORDS = 19  # bits of a word's number: 4 MiB per generation; of 1.5 million ids 1 in 100 is asked for in vain
 _SHIFT = 32 - _WORDS
 _places = struct.Struct("<IBB").unpack_from  # ids are digests: their bytes are places already
 

@@ -30,7 +30,7 @@ _QUEUED_PACKETS = 20_000
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _CLONE_NEWNET = 0x40000000
 _INSIDE = "KOINON_FAULTS_INSIDE"
-_DISK_BYTES = 96 * 1024 * 1024
+_DISK_BYTES = 512 * 1024 * 1024  # a ledger of hours, at some blocks a second
 
 
 def enter() -> None:

@@ -35,12 +35,15 @@ class EndlessSigner(Attacker):
         return [(0, message), *((0, lie) for lie in lies)]
 
     def _votes(self, node: SimNode, vote: pb.Vote) -> Iterator[DeliverRequest]:
-        for _ in range(_VOTES):
-            yield votes(signed_vote(node, vote.type, vote.height, vote.round, self.rng.randbytes(32)))
-        self._round = max(self._round, vote.round)
-        for _ in range(_ROUNDS):
-            self._round += 1
-            yield votes(signed_vote(node, vote.type, vote.height, self._round, NIL))
+        """Each kind in one batch, which must be judged vote by vote."""
+
+        def signed(round_: int, block_hash: bytes) -> pb.Vote:
+            return signed_vote(node, vote.type, vote.height, round_, block_hash)
+
+        yield votes(*(signed(vote.round, self.rng.randbytes(32)) for _ in range(_VOTES)))
+        first = max(self._round, vote.round) + 1
+        self._round = first + _ROUNDS - 1
+        yield votes(*(signed(round_, NIL) for round_ in range(first, first + _ROUNDS)))
 
     def _proposals(self, node: SimNode, proposal: pb.Proposal) -> Iterator[DeliverRequest]:
         if node.engine is None or proposal.height != node.engine.chain.height + 1:
