@@ -112,7 +112,7 @@ class Words(TypedDict, total=False):
     """How a person names records, beside their subject."""
 
     actor: str
-    kind: str  # exact, or a family: "token." or "token.*"
+    kind: str  # exact, or a family: "token", "token." or "token.*"
     where: Mapping[str, str | Collection[str]]  # by any dimension: one value, or several of which one must fit
     since_ms: int  # block time, included
     until_ms: int  # not included; 0: no end
@@ -133,6 +133,8 @@ def make(subject: str = "", **words: Unpack[Words]) -> RecordFilter:
     if actor := words.get("actor"):
         wanted.setdefault("actor", set()).add(actor)
     if kind := words.get("kind"):
+        if "." not in kind and not kind.endswith("*"):  # every kind has a family
+            kind += "."
         wanted.setdefault("kind", set()).add(kind + "*" if kind.endswith(".") else kind)
     made = RecordFilter(
         dimensions=[DimensionFilter(dimension=name, values=sorted(wanted[name])) for name in sorted(wanted)],

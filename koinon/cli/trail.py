@@ -28,7 +28,7 @@ def filter_options(command: Function) -> Function:
 
     @click.argument("subject", default="")
     @click.option("--actor", default="", metavar="ID", help="Only what this person or institution did.")
-    @click.option("--kind", default="", metavar="KIND", help='E.g. "token.granted", or a family: "token."')
+    @click.option("--kind", default="", metavar="KIND", help="E.g. token.granted, or a family: token")
     @click.option("--outcome", multiple=True, metavar="STATE", help="State it led to, e.g. failed; any of several.")
     @click.option("--about", multiple=True, metavar="PURPOSE", help="Purpose of the task, token or request concerned.")
     @click.option(

@@ -117,6 +117,14 @@ def test_a_wide_reading_covers_narrow_ones_only() -> None:
         assert not trail.covers(wide, other)
 
 
+def test_a_kind_is_exact_or_a_family() -> None:
+    for family in ("token", "token.", "token.*"):
+        assert trail.make(kind=family) == trail.make(where={"kind": "token.*"})
+    assert trail.make(kind="token.granted") == trail.make(where={"kind": "token.granted"})
+    assert trail.make(kind="tok*") == trail.make(where={"kind": "tok*"})
+    assert trail.make(kind="token.gr*") == trail.make(where={"kind": "token.gr*"})
+
+
 def test_a_reading_names_whom_it_concerns_and_says_what_it_is() -> None:
     wanted = trail.make("person:um/ada", actor="iu/bo", kind="task.", where={"token": "ab*", "outcome": "failed"})
     assert trail.subjects(wanted) == ["person:iu/bo", "person:um/ada"]
