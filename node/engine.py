@@ -60,6 +60,8 @@ from node.store.wal import WriteAheadLog
 
 CHAIN_KEY = b"m/chain"
 """Where a store keeps the ChainState of its last block."""
+SIGNED_KEY = b"m/signed"
+"""Where it keeps what this validator had signed then (Journal.signed)."""
 _REPAIR = "stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew"
 
 
@@ -125,7 +127,13 @@ class Engine:
         self.blocks = BlockStore(store)
         self.chain = self._open_chain()
         own = self.chain.validators.member(config.institution)
-        self._journal = Journal(wal, own.public_key if own else signer.public_key, config.institution, clock.now_ms())
+        self._journal = Journal(
+            wal,
+            own.public_key if own else signer.public_key,
+            config.institution,
+            clock.now_ms(),
+            store.get(SIGNED_KEY) or b"",
+        )
         self._core = Core(config.institution, config.timeouts)
         self._intake = Intake(self.chain, self._core, clock, app, log)
         self._neighbours = Neighbours(self.chain, self._core, transport, self.blocks)
@@ -412,7 +420,8 @@ class Engine:
         finalized = self._app.finalize_block(block.decided())
         chain = self.chain.after(block, finalized)
         writes = [*finalized.writes, *self.blocks.writes(height, block.value.block, commit)]
-        self._store.write([*writes, (CHAIN_KEY, chain.to_bytes())], sync=sync)
+        standing = [(CHAIN_KEY, chain.to_bytes()), (SIGNED_KEY, self._journal.signed)]
+        self._store.write([*writes, *standing], sync=sync)
         self._app.commit()
         self.chain = chain
         if own := chain.next_validators.member(self._config.institution):

@@ -12,6 +12,7 @@ A record is one byte of kind and its content:
 ``P`` proposal received or made: 1 if valid (1), block hash (32), serialised Proposal without the block
 ``V`` vote received or cast: serialised Vote
 ``T`` timed out: step (1), height (8), round (4)
+``L`` something was signed here that this log does not hold: position (``Journal.signed``)
 ====  =======================================================================================
 
 **Signing state is born with the key.** ``Journal.create`` writes the first record when a validator key is made. A log
@@ -27,6 +28,7 @@ counts for no height that had begun before the log heard of it. A log that was l
 
 from __future__ import annotations
 
+import struct
 from typing import assert_never
 
 from google.protobuf.message import DecodeError
@@ -47,28 +49,45 @@ _KEYS_COVERED = 4  # the newest: the one in force, the next one, and what rotate
 _AFTER_HASH = 1 + HASH_BYTES
 
 _PROPOSAL_RANK = 0  # signing order within a round; votes rank by their type (1, 2)
+_Position = tuple[int, int, int]  # height, round, rank
+_NOTHING: _Position = (0, 0, 0)
+_POSITION = struct.Struct(">QIb")
 
 
 class Journal:
     """The write-ahead log of one validator, and its conscience. One instance per open log."""
 
-    def __init__(self, wal: WriteAheadLog, public_key: bytes, institution: str, now_ms: int) -> None:
-        """Read the log; ``now_ms`` is noted if it does not cover the key, which is the one in force. Raises Corrupt."""
+    def __init__(
+        self, wal: WriteAheadLog, public_key: bytes, institution: str, now_ms: int, signed: bytes = b""
+    ) -> None:
+        """Read the log.
+
+        Args:
+            public_key: the key in force.
+            now_ms: noted if the log has lost the signing state: does not cover the key, or ends before ``signed``.
+            signed: what the ledger beside the log keeps of ``self.signed``; empty where it keeps nothing.
+
+        Raises Corrupt.
+        """
         self._wal = wal
         self._keys: list[bytes] = []  # that the log covers
         self._institution = institution
         self._since_ms = now_ms
         self._from_height = _NEVER
-        self._last_signed = (0, 0, 0)  # height, round, rank: never sign at or before this
+        self._last_signed = _NOTHING  # never sign at or before this
         self._height = 0
         self._events: list[Event] = []  # of self._height
         self._values: dict[bytes, Value] = {}  # blocks in the log that were proposed at self._height, by hash
         self._bytes = 0
         for record in wal.records():
             self._read(record)
-        if public_key not in self._keys:
-            self._keys, self._since_ms, self._from_height = [public_key], now_ms, _NEVER
-            wal.reset(self._standings())
+        known = _position(signed) if signed else _NOTHING
+        if public_key not in self._keys or self._last_signed < known:
+            self._keys = self._keys if public_key in self._keys else [public_key]
+            self._since_ms, self._from_height = now_ms, _NEVER
+            self._last_signed = max(self._last_signed, known)
+            wal.reset([*self._standings(), b"L" + _POSITION.pack(*self._last_signed)])
+        self._synced = self._last_signed
 
     @staticmethod
     def create(wal: WriteAheadLog, public_key: bytes) -> None:
@@ -87,6 +106,8 @@ class Journal:
                     self._cover(content[:_KEY_BYTES])
                     self._since_ms = int.from_bytes(content[_KEY_BYTES : _KEY_BYTES + 8], "big")
                     self._from_height = int.from_bytes(content[_KEY_BYTES + 8 :], "big")
+                case b"L":
+                    self._last_signed = max(self._last_signed, _position(content))
                 case b"H":
                     self._begin(int.from_bytes(content, "big"))
                 case b"B":
@@ -190,8 +211,14 @@ class Journal:
     def sync(self) -> None:
         """Once this returns, everything appended survives a crash: now what was signed may be sent."""
         self._wal.sync()
+        self._synced = self._last_signed
 
     # --- signing
+
+    @property
+    def signed(self) -> bytes:
+        """The position last signed that is in the log on the disk: height (8), round (4), rank (1)."""
+        return _POSITION.pack(*self._synced)
 
     @property
     def votes_from_height(self) -> int | None:
@@ -241,6 +268,17 @@ class Journal:
 
 def _standing(public_key: bytes, since_ms: int, from_height: int) -> bytes:
     return b"S" + public_key + since_ms.to_bytes(8, "big") + from_height.to_bytes(8, "big")
+
+
+def _position(data: bytes) -> _Position:
+    """Raises Corrupt."""
+    if len(data) != _POSITION.size:
+        raise Corrupt(
+            "the ledger or the write-ahead log does not say what was signed",
+            hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
+        )
+    height, round_, rank = _POSITION.unpack(data)
+    return height, round_, rank
 
 
 def _read_vote(content: bytes) -> Vote:

@@ -14,7 +14,7 @@ from koinon.errors import Corrupt, InvalidInput, Refused
 from koinon.v1.identity_pb2 import Genesis
 from node import config as configs
 from node.application import Application
-from node.engine import CHAIN_KEY
+from node.engine import CHAIN_KEY, SIGNED_KEY
 from node.journal import Journal
 from node.ledger.blocks import ChainState
 from node.opening import open_ledger
@@ -34,10 +34,10 @@ def vote_again(home: Path, yes: bool) -> None:
     """
     config = configs.load(home.absolute())
     genesis = genesis_file.load(config.home.genesis)
-    height, key = _standing(config, genesis)
+    height, key, signed = _standing(config, genesis)
     wal = FileWal(config.home.wal)
     try:
-        journal = Journal(wal, key, config.institution, time.time_ns() // 1_000_000)
+        journal = Journal(wal, key, config.institution, time.time_ns() // 1_000_000, signed)
         if journal.votes_from_height is not None:
             raise Refused(
                 f"{config.institution} has its signing state, or knows from which height it votes",
@@ -54,8 +54,11 @@ def vote_again(home: Path, yes: bool) -> None:
     output.say(f"{config.institution} votes from height {height + 1} on: start its node")
 
 
-def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes]:
-    """The last height of a stopped node, and the validator key that counts next. Raises Corrupt, Unavailable."""
+def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes, bytes]:
+    """Of a stopped node: its last height, the validator key that counts next, and what it signed (Journal.signed).
+
+    Raises Corrupt, Unavailable.
+    """
     if not config.home.ledger.exists():
         raise Corrupt(
             "there is no ledger in this home, so no height to vote from",
@@ -63,13 +66,13 @@ def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes]
         )
     store = open_ledger(config.home.ledger)
     try:
-        data = store.get(CHAIN_KEY)
+        data, signed = store.get(CHAIN_KEY), store.get(SIGNED_KEY) or b""
         application = Application(store, genesis)
         height = application.info().height
         if data is not None:
             own = ChainState.from_bytes(genesis_file.chain_id(genesis), data).validators.member(config.institution)
             if own is not None:
-                return height, own.public_key
-        return height, key_files.public_key(config.home.key("validator"), "ed25519")
+                return height, own.public_key, signed
+        return height, key_files.public_key(config.home.key("validator"), "ed25519"), signed
     finally:
         store.close()

@@ -59,7 +59,6 @@ from node.report import Report, monotonic_ms
 from node.rpc import offered
 from node.rpc.meter import Meter
 from node.rpc.server import RpcServer
-from node.signing_log import ends_below
 from node.snapshot_exchange import MESSAGES
 from node.snapshots import INTERVAL_S, Snapshots
 from node.store.validator_history import ValidatorHistory
@@ -108,7 +107,6 @@ class Node:
         self._application = Application(self._store, genesis)
         self._keys = OwnKeys(config, credentials, self._application, log)
         credentials = self._keys.credentials
-        records = self._wal.records()
         self._validators = ValidatorHistory(self._store, genesis_file.validators(genesis))
         self._upgrades = UpgradeGuard(self._application, log, self._stop_before)
         self._read_model = ReadModel(config.home.read_model, self._application)
@@ -133,9 +131,6 @@ class Node:
             log=log,
             listeners=(self, self._validators, self._upgrades),
         )
-        chain, lost = self._engine.chain, self._engine.status().votes_from_height is None
-        if not lost and (last := ends_below(records, chain, config.institution)) is not None:
-            log.warning("signing state behind the ledger", log_height=last, height=chain.height)
         self._validators.adopt(self._engine.chain)
         for signer in self._keys.waiting(self._engine.chain):
             self._engine.add_signer(signer)

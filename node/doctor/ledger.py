@@ -15,12 +15,11 @@ from node import pruning
 from node.application import Application
 from node.config import Home
 from node.doctor.finding import Finding, ok, problem, refused, warning
-from node.engine import CHAIN_KEY
+from node.engine import CHAIN_KEY, SIGNED_KEY
 from node.journal import Journal
 from node.ledger import blocks
 from node.ledger.blocks import ChainState
 from node.opening import open_ledger
-from node.signing_log import ends_below
 from node.store import wal
 from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore
@@ -37,7 +36,7 @@ class Ledger:
     height: int = 0
     time_ms: int = 0
     members: tuple[InstitutionDescriptor, ...] = ()  # as they stand on the ledger; none when that is not known
-    chain: ChainState | None = None  # of a node that does not run
+    signed: bytes = b""  # by this validator, as the ledger of a node that does not run says
 
 
 def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> Iterator[Finding]:
@@ -60,7 +59,8 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
             return
         application = Application(store, genesis)
         chain = _chain(store, genesis, application)
-        ledger.height, ledger.time_ms, ledger.chain = chain.height, chain.time_ms, chain
+        ledger.height, ledger.time_ms = chain.height, chain.time_ms
+        ledger.signed = store.get(SIGNED_KEY) or b""
         ledger.members = tuple(
             item.descriptor for item in application.institutions() if item.status != MEMBER_STATUS_REMOVED
         )
@@ -175,7 +175,7 @@ def signing_state(home: Home, validator_key: bytes, institution: str, ledger: Le
         records = wal.read(home.wal)
         copy = wal.MemoryWal()
         copy.reset(records)
-        journal = Journal(copy, validator_key, institution, time.time_ns() // 1_000_000)
+        journal = Journal(copy, validator_key, institution, time.time_ns() // 1_000_000, ledger.signed)
     except OSError as error:
         yield problem(check, f"{home.wal} cannot be read: {error.strerror}", "check the disk and its permissions")
         return
@@ -186,12 +186,5 @@ def signing_state(home: Home, validator_key: bytes, institution: str, ledger: Le
         yield warning(check, "the write-ahead log does not know what this key signed before", lost)
     elif journal.votes_from_height > ledger.height + 1:
         yield warning(check, f"it was lost: this node votes from height {journal.votes_from_height} on", lost)
-    elif ledger.chain is not None and (last := ends_below(records, ledger.chain, institution)) is not None:
-        yield warning(
-            check,
-            f"the write-ahead log ends at height {last}, and the ledger at {ledger.height}",
-            f"nothing, if the node was catching up when it stopped; else {home.wal} was cut, or is an older copy: "
-            "move it away, and the node observes until it is safe to vote",
-        )
     else:
         yield ok(check, f"the write-ahead log can be read: {len(records)} records")

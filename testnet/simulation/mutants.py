@@ -120,6 +120,13 @@ def _votes_at_once(before: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
+def _of_any_age(before: Callable[..., None]) -> Callable[..., None]:
+    def init(journal: Journal, *arguments: Any) -> None:
+        before(journal, *arguments[:4])  # and not what the ledger says was signed
+
+    return init
+
+
 def _unsynced(before: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, block, commit, *, sync: before(self, block, commit, sync=False)
 
@@ -258,6 +265,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant("the log's replay ends at a lost ledger", Journal, "replay", _once),
     Mutant("the journal does not note what it signed", Journal, "_note_own", constant(None), slow=True),
     Mutant("without a signing state it votes at once", Journal, "__init__", _votes_at_once, slow=True),
+    Mutant("an older log passes for this one", Journal, "__init__", _of_any_age),
     Mutant("a damaged log ends quietly", wal, "_decode", _ends_quietly, slow=True),
     Mutant("blocks are announced before they are synced", Engine, "_execute", _unsynced, slow=True),
     Mutant("votes need no signature", Intake, "vote", _unsigned, slow=True),

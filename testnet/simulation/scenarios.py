@@ -134,6 +134,25 @@ def _unsynced_but_read() -> None:
     _peace(world, network, checkers, [proposer, *others])
 
 
+def _an_older_log() -> None:
+    """v0 proposes, and ends. Its operator puts back a copy of its log from before, and starts it."""
+    world, network, checkers, clients = _four({})
+    proposer, *others = network.nodes.values()
+    _until_turn(world, clients, proposer, others)
+    older = proposer.disk.wal.records()
+    clients.submit(others[0], clients.registration(others[0].institution))
+    _until_turn(world, clients, proposer, others)
+    world.severed.update((proposer.name, node.name) for node in others)
+    clients.submit(proposer, clients.registration(proposer.institution))
+    world.run(1)
+    proposer.stop()
+    proposer.disk.files[0].reset(older)
+    proposer.start()
+    clients.submit(proposer, clients.registration(proposer.institution))
+    world.run(1_500)
+    _peace(world, network, checkers, [proposer, *others])
+
+
 def _loses_its_ledger_while_others_cut_snapshots(
     attackers: dict[int, type[Attacker]], mute: Sequence[str]
 ) -> tuple[World, Network, Checkers, Clients]:
@@ -221,6 +240,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "decided and cut off, and a ledger is lost": lambda: _decided_and_cut_off(Twin, loses_ledger=True),
     "locked, and the proposer dies": _locked_and_the_proposer_dies,
     "unsynced, but read": _unsynced_but_read,
+    "an older log": _an_older_log,
     "joining by a snapshot": lambda: _joins_by_snapshot(forger=False),
     "joining by a snapshot that is forged": lambda: _joins_by_snapshot(forger=True),
     "joining, and snapshots are gone sooner than fetched": _snapshots_are_gone_sooner_than_fetched,

@@ -190,6 +190,36 @@ def test_the_loss_is_remembered_from_when_it_was_noticed_first() -> None:
     assert opened(wal).votes_from_height == 11
 
 
+def test_a_log_that_ends_before_what_the_ledger_says_was_signed_is_lost() -> None:
+    wal = born()
+    journal = opened(wal)
+    older = wal.records()
+    for event in (HeightStarted(8, FOUR), own_vote(8, 0), own_vote(8, 0, VoteType.PRECOMMIT)):
+        journal.append(event)
+    before = journal.signed
+    journal.sync()
+    signed = journal.signed
+    assert before < signed, "only what is on the disk counts"
+    assert Journal(wal, KEY, "v0", NOW, signed).votes_from_height == 0, "this log has it"
+
+    wal.reset(older)
+    assert Journal(wal, KEY, "v0", NOW, before).votes_from_height == 0, "what was never relied on is not missed"
+    lost = Journal(wal, KEY, "v0", NOW, signed)
+    assert lost.votes_from_height is None
+    assert lost.signed == signed
+    assert not lost.may_vote(9, 0, VoteType.PREVOTE)
+    again = Journal(wal, KEY, "v0", NOW + 5 * MAX_CLOCK_DRIFT_MS, signed)
+    again.observe(10, NOW + 2 * MAX_CLOCK_DRIFT_MS)
+    assert again.votes_from_height == 11, "the loss is noticed once"
+    assert Journal(wal, KEY, "v0", NOW, signed).votes_from_height == 11
+
+
+def test_what_the_ledger_says_was_signed_is_read_with_care() -> None:
+    for bad in (b"x", bytes(14)):
+        with pytest.raises(Corrupt):
+            Journal(born(), KEY, "v0", NOW, bad)
+
+
 def test_who_votes_again_contradicts_nothing_that_others_told_it() -> None:
     wal = MemoryWal()
     journal = opened(wal)
