@@ -40,13 +40,13 @@ async def memory(network: Testnet, seconds: float, tx_per_s: float, say: Callabl
 
 
 def _resident_mb(network: Testnet) -> dict[str, float]:
-    """Memory of every node's process."""
-    return {institution: _status_kib(network.pid(institution)) / _KIB for institution in network.institutions}
+    """Memory of every node's own; not LevelDB's tables, which are mapped into it and come and go as they are merged."""
+    return {institution: _own_kib(network.pid(institution)) / _KIB for institution in network.institutions}
 
 
-def _status_kib(pid: int) -> int:
+def _own_kib(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith("RssAnon:"):
             return int(line.split()[1])
     raise RuntimeError(f"the kernel does not say how much memory process {pid} has")
 
