@@ -114,7 +114,18 @@ class Core:
 
     def wants_vote(self, vote: Vote) -> bool:
         """Would this vote, of the height in hand, change anything? If not, its signature need not be checked."""
-        return self._votes.wants(vote, self.round, self._proposed)
+        return self._still_counts(vote) and self._votes.wants(vote, self.round, self._proposed)
+
+    def _still_counts(self, vote: Vote) -> bool:
+        """Of rounds long forgotten, only the polka of our valid value or of one that is proposed again (line 28).
+
+        Whatever else of them came would be forgotten with every round, and be taken, and logged, once more after it.
+        """
+        if vote.round >= self.round - MAX_ROUNDS_BEHIND:
+            return True
+        proposals = (received.proposal for known in self._proposals.values() for received in known.values())
+        proven_by = {self._valid_round, *(proposal.valid_round for proposal in proposals)}
+        return vote.type is VoteType.PREVOTE and vote.round in proven_by
 
     def wants_proposal(self, proposal: Proposal) -> bool:
         """Would this proposal, of the height in hand, change anything?
@@ -176,6 +187,8 @@ class Core:
         self._proposed.add(block_hash)
 
     def _keep_vote(self, vote: Vote) -> None:
+        if not self._still_counts(vote):
+            return
         first = self._votes.add(vote, self.round, self._proposed)
         if first is not None:
             self._effects.append(Accuse(first, vote))

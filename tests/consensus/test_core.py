@@ -478,6 +478,38 @@ def test_a_long_stall_does_not_fill_memory_but_keeps_the_valid_round() -> None:
     assert rig.core.votes.has_quorum_for(VoteType.PREVOTE, 0, A.block_hash)
 
 
+def stalled(rounds: int) -> Rig:
+    """In this round, after so many without a decision in which everyone voted nil."""
+    rig = Rig()
+    for round_ in range(rounds):
+        rig.time_out(Step.PROPOSE, round_)
+        rig.prevotes(round_, NIL, "v0", "v1")
+        rig.precommits(round_, NIL, "v0", "v1")
+    assert rig.core.round == rounds
+    return rig
+
+
+@pytest.mark.parametrize("vote_type", VoteType)
+def test_votes_of_forgotten_rounds_are_not_taken_once_more_in_every_round(vote_type: VoteType) -> None:
+    rig = stalled(MAX_ROUNDS_BEHIND + 1)
+    forgotten, kept = vote("v0", vote_type, 0, A.block_hash), vote("v0", vote_type, 1, A.block_hash)
+    assert not rig.core.wants_vote(forgotten)
+    assert rig.core.wants_vote(kept)  # evidence: it voted nil there
+    rig.feed(VoteReceived(forgotten))
+    assert not rig.core.votes.senders(vote_type, 0)
+
+
+def test_28_the_polka_of_a_forgotten_round_counts_when_its_value_is_proposed_again() -> None:
+    rounds = 2 * MAX_ROUNDS_BEHIND
+    rig = stalled(rounds)
+    rig.propose(rounds, A, valid_round=1)
+    polka = [vote(sender, VoteType.PREVOTE, 1, A.block_hash) for sender in ("v0", "v1", "v2")]
+    assert all(rig.core.wants_vote(of_polka) for of_polka in polka)
+    assert not rig.core.wants_vote(vote("v0", VoteType.PRECOMMIT, 1, A.block_hash))
+    assert not rig.core.wants_vote(vote("v0", VoteType.PREVOTE, 2, A.block_hash))
+    assert prevote(rounds, A.block_hash) in rig.prevotes(1, A.block_hash, "v0", "v1", "v2")
+
+
 def test_an_observer_follows_and_never_votes() -> None:
     rig = Rig("v9")
     rig.propose(0, A)
