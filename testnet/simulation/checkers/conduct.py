@@ -70,5 +70,9 @@ class Conduct:
                     self.witnessed.add(vote.institution)
 
     def unpunished(self, accused: Collection[tuple[str, int, int]]) -> set[str]:
-        """Who contradicted itself before witnesses, and is not on the ledger for anything."""
-        return self.witnessed - {institution for institution, _, _ in accused}
+        """Who contradicted itself before witnesses, still votes, and is not on the ledger for anything.
+
+        Who left the validators before it was accused cannot be any more: evidence is taken of those who vote.
+        """
+        voters = self._chain.voters[max(self._chain.voters)]
+        return (self.witnessed & voters.keys()) - {institution for institution, _, _ in accused}
