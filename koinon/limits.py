@@ -21,6 +21,7 @@ MAX_INSTITUTIONS = 500  # observers, suspended and removed ones included: every 
 LIVE_HEARTBEATS = 60  # intervals within which a validator must have been seen to count as live: 5 minutes by default
 MIN_NOTICE_BLOCKS = 10  # before a member leaves: others see it coming, and a member whose operator went astray, too
 MAX_NOTICE_BLOCKS = 10_000_000  # more than a year
+CERTIFICATE_BLOCKS = 100  # a certificate stays so long: with every new one all nodes close their ports for a moment
 KEPT_BLOCKS = 100  # longer, where the others could not decide without it: then it is tried again
 MAX_JOIN_LAG_BLOCKS = 1_000  # a node this near has caught up: what it lacks takes it a second
 MAX_TOTAL_POWER = 10_000  # proposer rotation is tabulated over the total power

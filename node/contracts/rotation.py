@@ -2,7 +2,8 @@
 
 Nobody proves to hold a new key: see ``identity`` for why that costs nothing. A validator key counts from two blocks
 after its transaction; the old one signs until then. A new certificate is let in at once, and the old one beside it,
-until it is revoked or a third comes: so a node that has not heard of its own rotation yet can still be told.
+until it is revoked or a third comes, CERTIFICATE_BLOCKS later at the earliest: so a node that has not heard of its own
+rotation yet can still be told.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 
 from koinon import genesis_form
 from koinon.errors import InvalidInput, Refused
-from koinon.limits import MAX_TEXT
+from koinon.limits import CERTIFICATE_BLOCKS, MAX_TEXT
 from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_NODE,
     KEY_PURPOSE_PERSON,
@@ -58,6 +59,7 @@ def rotate(context: Context, operation: RotateKey) -> str:
     descriptor = member.descriptor
     old, new = getattr(descriptor, field), _recorded(operation.purpose, operation.key)
     if operation.purpose == KEY_PURPOSE_TLS:
+        _check_age(context, old)
         _end_former(context, member, "rotated")
         member.former_tls_certificate = old
     else:
@@ -105,6 +107,20 @@ def _field(purpose: KeyPurpose.ValueType) -> str:
             "this is no key of an institution", hint="name its validator, node or sealing key, or its certificate"
         )
     return _FIELDS[purpose]
+
+
+def _check_age(context: Context, certificate: bytes) -> None:
+    """All nodes make their ports anew to let a new certificate in: one member must not have them do it all the time.
+
+    Founders' certificates may be rotated from the first block on.
+    """
+    named_at = tables.KEYS.get(context.state, _recorded(KEY_PURPOSE_TLS, certificate).hex()).from_height
+    if named_at > 1 and context.height < (free_at := named_at + CERTIFICATE_BLOCKS):
+        raise Refused(
+            f"the certificate is in force since block {named_at}",
+            rule="certificate-blocks",
+            hint=f"rotate it again from block {free_at} on",
+        )
 
 
 def _end_former(context: Context, member: Institution, reason: str) -> bytes:

@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from koinon.limits import CERTIFICATE_BLOCKS
 from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_NODE,
     KEY_PURPOSE_PERSON,
@@ -87,6 +88,17 @@ def test_a_new_certificate_stands_beside_the_old_one_until_that_is_revoked(conso
     consortium.do("um/operator", revoke)
     assert not consortium.app.institution("um").former_tls_certificate
     assert [end for _, _, end in span(consortium, "um", KEY_PURPOSE_TLS)] == ["the disk was sold", ""]
+
+
+def test_a_certificate_is_not_rotated_again_at_once(consortium: Consortium) -> None:
+    """For every one all nodes make their ports anew: in a loop that would stop them."""
+    third = RotateKey(purpose=KEY_PURPOSE_TLS, key=CERTIFICATE[:-1] + b"3")
+    consortium.do("um/operator", rotate(KEY_PURPOSE_TLS))
+    consortium.do("um/operator", RevokeKey(purpose=KEY_PURPOSE_TLS, reason="and again"))
+    (_, (since, _, _)) = span(consortium, "um", KEY_PURPOSE_TLS)
+    while consortium.app.info().height + 1 < since + CERTIFICATE_BLOCKS:
+        assert consortium.refused("um/operator", third) == "certificate-blocks"
+    consortium.do("um/operator", third)
 
 
 @pytest.mark.parametrize("purpose", [KEY_PURPOSE_VALIDATOR, KEY_PURPOSE_NODE, KEY_PURPOSE_SEALING])
