@@ -49,7 +49,7 @@ from node.consensus.events import (
 )
 from node.consensus.messages import VoteType
 from node.intake import Forged, Intake, Message
-from node.journal import Journal
+from node.journal import Journal, last_signed
 from node.ledger import blocks, evidence
 from node.ledger.blocks import ChainState, InvalidBlock, ParsedBlock
 from node.neighbours import Neighbours
@@ -60,8 +60,6 @@ from node.store.wal import WriteAheadLog
 
 CHAIN_KEY = b"m/chain"
 """Where a store keeps the ChainState of its last block."""
-SIGNED_KEY = b"m/signed"
-"""Where it keeps what this validator had signed then (Journal.signed)."""
 _REPAIR = "stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew"
 
 
@@ -132,7 +130,7 @@ class Engine:
             own.public_key if own else signer.public_key,
             config.institution,
             clock.now_ms(),
-            store.get(SIGNED_KEY) or b"",
+            last_signed(store),
         )
         self._core = Core(config.institution, config.timeouts)
         self._intake = Intake(self.chain, self._core, clock, app, log)
@@ -420,7 +418,7 @@ class Engine:
         finalized = self._app.finalize_block(block.decided())
         chain = self.chain.after(block, finalized)
         writes = [*finalized.writes, *self.blocks.writes(height, block.value.block, commit)]
-        standing = [(CHAIN_KEY, chain.to_bytes()), (SIGNED_KEY, self._journal.signed)]
+        standing = [(CHAIN_KEY, chain.to_bytes()), self._journal.mark()]
         self._store.write([*writes, *standing], sync=sync)
         self._app.commit()
         self.chain = chain

@@ -7,6 +7,7 @@
    appended is there and unchanged (``corrupt``).
 4. The state adds up to its commitment. The last header states what the block before it left; what the last block did
    is under no header yet, and is compared with where the node says that it stands (``corrupt``).
+5. It says what its node had signed, or that there was nothing (``corrupt``): that is a node's own, and nobody's proof.
 
 Not verified: that executing the blocks leads to this state. Validators' signatures say so, two thirds of them by power;
 an archive exported before pruning, and replay, prove it. Nothing is believed but the genesis; nothing is changed.
@@ -26,6 +27,7 @@ from koinon.v1.identity_pb2 import Genesis
 from koinon.validators import ValidatorSet
 from node.abci import AppHashes
 from node.application import Application
+from node.journal import last_signed
 from node.ledger import blocks
 from node.ledger.audit_log import RECORDS, SIZE, AuditLog
 from node.ledger.blocks import ChainState
@@ -50,7 +52,7 @@ class Examined:
 
 
 def examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress = lambda _: None) -> Examined:
-    """Verify 1 to 4; ``genesis`` is valid, and trusted. Raises Corrupt with height and rule of the first problem."""
+    """Verify 1 to 5; ``genesis`` is valid, and trusted. Raises Corrupt with height and rule of the first problem."""
     application = Application(store, genesis)
     kept = BlockStore(store)
     chain = _chain(store, genesis, application)
@@ -68,6 +70,7 @@ def examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress = la
         raise _differs(chain.height, "the last header is not that of the block that the node says it stands at")
     _state(store, chain)
     _records(store, chain.hashes)
+    last_signed(store)
     return Examined(chain, headers, whole, application.audit_log.size)
 
 

@@ -12,7 +12,7 @@ A record is one byte of kind and its content:
 ``P`` proposal received or made: 1 if valid (1), block hash (32), serialised Proposal without the block
 ``V`` vote received or cast: serialised Vote
 ``T`` timed out: step (1), height (8), round (4)
-``L`` something was signed here that this log does not hold: position (``Journal.signed``)
+``L`` something was signed here that this log does not hold: position, as in ``Journal.mark``
 ====  =======================================================================================
 
 **Signing state is born with the key.** ``Journal.create`` writes the first record when a validator key is made. A log
@@ -40,6 +40,7 @@ from koinon.v1 import consensus_pb2 as pb
 from node.consensus.events import Event, HeightStarted, ProposalReceived, Step, TimedOut, Timer, VoteReceived
 from node.consensus.messages import Proposal, Value, Vote
 from node.ledger import blocks
+from node.store.kv import KeyValueStore
 from node.store.wal import WriteAheadLog
 
 _ROTATE_BYTES = 16 * 1024 * 1024  # of records, after which a new height starts a new log
@@ -49,23 +50,38 @@ _KEYS_COVERED = 4  # the newest: the one in force, the next one, and what rotate
 _AFTER_HASH = 1 + HASH_BYTES
 
 _PROPOSAL_RANK = 0  # signing order within a round; votes rank by their type (1, 2)
-_Position = tuple[int, int, int]  # height, round, rank
-_NOTHING: _Position = (0, 0, 0)
 _POSITION = struct.Struct(">QIb")
+_MARK_KEY = b"m/signed"
+
+Position = tuple[int, int, int]
+"""Of something signed: height, round, rank."""
+NOTHING: Position = (0, 0, 0)
+
+
+def last_signed(store: KeyValueStore) -> Position:
+    """What the ledger says that its node had signed (``Journal.mark``): NOTHING in a new one. Raises Corrupt."""
+    data = store.get(_MARK_KEY)
+    try:
+        return NOTHING if data is None else _position(data)
+    except ValueError as error:
+        raise Corrupt(
+            "the ledger does not say any more what its node signed",
+            hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
+        ) from error
 
 
 class Journal:
     """The write-ahead log of one validator, and its conscience. One instance per open log."""
 
     def __init__(
-        self, wal: WriteAheadLog, public_key: bytes, institution: str, now_ms: int, signed: bytes = b""
+        self, wal: WriteAheadLog, public_key: bytes, institution: str, now_ms: int, signed: Position = NOTHING
     ) -> None:
         """Read the log.
 
         Args:
             public_key: the key in force.
             now_ms: noted if the log has lost the signing state: does not cover the key, or ends before ``signed``.
-            signed: what the ledger beside the log keeps of ``self.signed``; empty where it keeps nothing.
+            signed: ``last_signed`` of the ledger beside the log.
 
         Raises Corrupt.
         """
@@ -74,18 +90,17 @@ class Journal:
         self._institution = institution
         self._since_ms = now_ms
         self._from_height = _NEVER
-        self._last_signed = _NOTHING  # never sign at or before this
+        self._last_signed = NOTHING  # never sign at or before this
         self._height = 0
         self._events: list[Event] = []  # of self._height
         self._values: dict[bytes, Value] = {}  # blocks in the log that were proposed at self._height, by hash
         self._bytes = 0
         for record in wal.records():
             self._read(record)
-        known = _position(signed) if signed else _NOTHING
-        if public_key not in self._keys or self._last_signed < known:
+        if public_key not in self._keys or self._last_signed < signed:
             self._keys = self._keys if public_key in self._keys else [public_key]
             self._since_ms, self._from_height = now_ms, _NEVER
-            self._last_signed = max(self._last_signed, known)
+            self._last_signed = max(self._last_signed, signed)
             wal.reset([*self._standings(), b"L" + _POSITION.pack(*self._last_signed)])
         self._synced = self._last_signed
 
@@ -216,9 +231,13 @@ class Journal:
     # --- signing
 
     @property
-    def signed(self) -> bytes:
-        """The position last signed that is in the log on the disk: height (8), round (4), rank (1)."""
-        return _POSITION.pack(*self._synced)
+    def signed(self) -> Position:
+        """The position last signed that is in the log on the disk."""
+        return self._synced
+
+    def mark(self) -> tuple[bytes, bytes]:
+        """Key and value that keep ``signed`` in the ledger, for ``last_signed``: height (8), round (4), rank (1)."""
+        return _MARK_KEY, _POSITION.pack(*self._synced)
 
     @property
     def votes_from_height(self) -> int | None:
@@ -270,13 +289,10 @@ def _standing(public_key: bytes, since_ms: int, from_height: int) -> bytes:
     return b"S" + public_key + since_ms.to_bytes(8, "big") + from_height.to_bytes(8, "big")
 
 
-def _position(data: bytes) -> _Position:
-    """Raises Corrupt."""
+def _position(data: bytes) -> Position:
+    """Raises ValueError."""
     if len(data) != _POSITION.size:
-        raise Corrupt(
-            "the ledger or the write-ahead log does not say what was signed",
-            hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-        )
+        raise ValueError("not a position")
     height, round_, rank = _POSITION.unpack(data)
     return height, round_, rank
 

@@ -14,8 +14,8 @@ from koinon.errors import Corrupt, InvalidInput, Refused
 from koinon.v1.identity_pb2 import Genesis
 from node import config as configs
 from node.application import Application
-from node.engine import CHAIN_KEY, SIGNED_KEY
-from node.journal import Journal
+from node.engine import CHAIN_KEY
+from node.journal import Journal, Position, last_signed
 from node.ledger.blocks import ChainState
 from node.opening import open_ledger
 from node.store.wal import FileWal
@@ -54,8 +54,8 @@ def vote_again(home: Path, yes: bool) -> None:
     output.say(f"{config.institution} votes from height {height + 1} on: start its node")
 
 
-def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes, bytes]:
-    """Of a stopped node: its last height, the validator key that counts next, and what it signed (Journal.signed).
+def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes, Position]:
+    """Of a stopped node: its last height, the validator key that counts next, and what it signed last.
 
     Raises Corrupt, Unavailable.
     """
@@ -66,7 +66,7 @@ def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes,
         )
     store = open_ledger(config.home.ledger)
     try:
-        data, signed = store.get(CHAIN_KEY), store.get(SIGNED_KEY) or b""
+        data, signed = store.get(CHAIN_KEY), last_signed(store)
         application = Application(store, genesis)
         height = application.info().height
         if data is not None:

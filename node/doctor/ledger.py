@@ -15,8 +15,8 @@ from node import pruning
 from node.application import Application
 from node.config import Home
 from node.doctor.finding import Finding, ok, problem, refused, warning
-from node.engine import CHAIN_KEY, SIGNED_KEY
-from node.journal import Journal
+from node.engine import CHAIN_KEY
+from node.journal import NOTHING, Journal, Position, last_signed
 from node.ledger import blocks
 from node.ledger.blocks import ChainState
 from node.opening import open_ledger
@@ -36,7 +36,7 @@ class Ledger:
     height: int = 0
     time_ms: int = 0
     members: tuple[InstitutionDescriptor, ...] = ()  # as they stand on the ledger; none when that is not known
-    signed: bytes = b""  # by this validator, as the ledger of a node that does not run says
+    signed: Position = NOTHING  # by this validator, as the ledger of a node that does not run says
 
 
 def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> Iterator[Finding]:
@@ -60,7 +60,7 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
         application = Application(store, genesis)
         chain = _chain(store, genesis, application)
         ledger.height, ledger.time_ms = chain.height, chain.time_ms
-        ledger.signed = store.get(SIGNED_KEY) or b""
+        ledger.signed = last_signed(store)
         ledger.members = tuple(
             item.descriptor for item in application.institutions() if item.status != MEMBER_STATUS_REMOVED
         )

@@ -10,8 +10,9 @@ from koinon.errors import Corrupt
 from koinon.limits import MAX_CLOCK_DRIFT_MS
 from node.consensus.events import Event, HeightStarted, ProposalReceived, Step, TimedOut, Timer, VoteReceived
 from node.consensus.messages import NIL, Proposal, VoteType
-from node.journal import Journal
+from node.journal import NOTHING, Journal, last_signed
 from node.ledger import blocks
+from node.store.memory import MemoryStore
 from node.store.wal import FileWal, MemoryWal
 from tests.consensus.rig import KEYS
 from tests.ledger.chain import FOUR, digest, genesis, signed_proposal, signed_vote
@@ -215,9 +216,18 @@ def test_a_log_that_ends_before_what_the_ledger_says_was_signed_is_lost() -> Non
 
 
 def test_what_the_ledger_says_was_signed_is_read_with_care() -> None:
-    for bad in (b"x", bytes(14)):
-        with pytest.raises(Corrupt):
-            Journal(born(), KEY, "v0", NOW, bad)
+    store, journal = MemoryStore(), opened(born())
+    assert last_signed(store) == NOTHING
+    journal.append(own_vote(8, 2, VoteType.PRECOMMIT))
+    journal.sync()
+    store.write([journal.mark()], sync=True)
+    assert last_signed(store) == journal.signed == (8, 2, VoteType.PRECOMMIT)
+    key, mark = journal.mark()
+    for bad in (b"", b"x", mark + b"\0"):
+        store.write([(key, bad)], sync=True)
+        with pytest.raises(Corrupt, match="the ledger does not say") as caught:
+            last_signed(store)
+        assert "node repair" in caught.value.hint
 
 
 def test_who_votes_again_contradicts_nothing_that_others_told_it() -> None:
@@ -254,11 +264,13 @@ def test_in_a_file_with_a_torn_tail(tmp_path: Path) -> None:
     assert opened(FileWal(path)).replay(1) == events()
 
 
-@pytest.mark.parametrize("record", [b"", b"?", b"P", b"P\x01" + bytes(32), b"Vjunk", b"T\x09" + bytes(12), b"Bjunk"])
+@pytest.mark.parametrize(
+    "record", [b"", b"?", b"P", b"P\x01" + bytes(32), b"Vjunk", b"T\x09" + bytes(12), b"Bjunk", b"Lx"]
+)
 def test_a_record_that_cannot_be_read_is_not_skipped(record: bytes) -> None:
     wal = born()
     wal.append(record)
-    with pytest.raises(Corrupt):
+    with pytest.raises(Corrupt, match="the write-ahead log holds a record"):
         opened(wal)
 
 

@@ -296,6 +296,7 @@ DAMAGE: dict[str, Callable[[MemoryStore], None]] = {
     "chain missing": lambda store: store.write([(b"m/chain", None)], sync=True),
     "standing edited": lambda store: _flip(store, b"m/application"),
     "standing cut": lambda store: store.write([(b"m/application", b"x")], sync=True),
+    "what was signed cut": lambda store: store.write([(b"m/signed", b"x")], sync=True),
     "validators edited": lambda store: _flip(store, height_key(b"v/", 1)),
     "last block missing": lambda store: store.write(
         [(height_key(b"b/", HEIGHT), None), (height_key(b"c/", HEIGHT), None)], sync=True

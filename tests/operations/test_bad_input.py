@@ -178,6 +178,8 @@ DAMAGED: dict[str, Damage] = {
     "chain edited": lambda home: write(home, b"m/chain", b"x"),
     "standing lost": lambda home: write(home, b"m/application", None),
     "standing cut": lambda home: write(home, b"m/application", b"x"),
+    "what was signed cut": lambda home: write(home, b"m/signed", b"x"),
+    "what was signed emptied": lambda home: write(home, b"m/signed", b""),
 }
 """What the others have, or what is not needed: refused, and after `koinon node repair` the node starts."""
 

@@ -311,6 +311,10 @@ def _no_chain(database: plyvel.DB) -> None:
     database.delete(b"m/chain")
 
 
+def _no_position(database: plyvel.DB) -> None:
+    database.put(b"m/signed", b"x")
+
+
 def _no_last_block(database: plyvel.DB) -> None:
     last = max(key for key, _ in database.iterator(prefix=b"b/"))
     database.delete(last)
@@ -324,6 +328,7 @@ def _no_last_block(database: plyvel.DB) -> None:
         (_another_certificate, "the commit certificate of block 2 does not hold"),
         (_no_chain, "the store has lost where the chain stands"),
         (_no_last_block, "is missing, and its header too"),
+        (_no_position, "the ledger does not say any more what its node signed"),
     ],
 )
 def test_a_ledger_that_was_edited(left: Home, change: Callable[[plyvel.DB], None], said: str) -> None:
