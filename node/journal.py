@@ -21,6 +21,11 @@ until a safe height. Safe is every height after a block whose time lies more tha
 noticed at ``since_ms``: that block's time is the median of precommits made after the loss, so the block did
 not exist before, so our former self never reached the height after it.
 
+**A log can be lost in part.** With every block the ledger keeps which position was signed last and in the log on the
+disk (``Journal.mark``). A log that ends before that was cut, or is an older copy: its signing state is lost as if there
+were no log. Record ``L`` keeps the position that it lacks: nothing is signed at or before it, and the loss is noticed
+once. What was signed after the last block is known to the log alone.
+
 **A log outlives keys.** When the ledger names a new key for this validator, ``adopt`` lets the log cover it with the
 standing that it has. That is safe: what was signed at a height is in the log, whichever key signed it, and a new key
 counts for no height that had begun before the log heard of it. A log that was lost stays lost, under any key.
@@ -98,7 +103,8 @@ class Journal:
         for record in wal.records():
             self._read(record)
         if public_key not in self._keys or self._last_signed < signed:
-            self._keys = self._keys if public_key in self._keys else [public_key]
+            if public_key not in self._keys:
+                self._keys = [public_key]
             self._since_ms, self._from_height = now_ms, _NEVER
             self._last_signed = max(self._last_signed, signed)
             wal.reset([*self._standings(), b"L" + _POSITION.pack(*self._last_signed)])
