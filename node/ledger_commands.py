@@ -19,10 +19,9 @@ from node import archive, examine, pruning, replay
 from node.application import Application
 from node.config import Home
 from node.examine import Examined
-from node.opening import holds_data, open_ledger
 from node.replay import OnProgress, Replayed
 from node.store.blocks import BlockStore
-from node.store.leveldb import LevelStore
+from node.store.leveldb import LevelStore, holds_data
 
 _PATH = click.Path(path_type=Path)
 _OWN_GENESIS = "the genesis was the ledger's own: compare the chain id with one from someone you trust"
@@ -151,7 +150,7 @@ def _opened(home: Path) -> Iterator[LevelStore]:
     path = Home(home.absolute()).ledger
     if not holds_data(path):
         raise InvalidFile(f"{home} holds no ledger", hint="give the home of a node that has run, as in koinon node run")
-    with closing(open_ledger(path)) as store:
+    with closing(LevelStore(path)) as store:
         yield store
 
 

@@ -17,7 +17,7 @@ from node.application import Application
 from node.engine import CHAIN_KEY
 from node.journal import Journal, Position, last_signed
 from node.ledger.blocks import ChainState
-from node.opening import open_ledger
+from node.store.leveldb import LevelStore
 from node.store.wal import FileWal
 
 
@@ -64,7 +64,7 @@ def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes,
             "there is no ledger in this home, so no height to vote from",
             hint="start the node: it fetches the ledger from the other members first",
         )
-    store = open_ledger(config.home.ledger)
+    store = LevelStore(config.home.ledger)
     try:
         data, signed = store.get(CHAIN_KEY), last_signed(store)
         application = Application(store, genesis)

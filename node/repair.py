@@ -27,8 +27,8 @@ from koinon.v1.identity_pb2 import Genesis
 from node.config import Home
 from node.examine import examine
 from node.journal import Journal
-from node.opening import open_ledger
 from node.store import wal
+from node.store.leveldb import LevelStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def _damage(look: Callable[[], None]) -> str:
 
 def _examine(home: Home, genesis: Genesis) -> None:
     if home.ledger.exists():
-        with closing(open_ledger(home.ledger)) as store:
+        with closing(LevelStore(home.ledger)) as store:
             examine(genesis, store)
 
 

@@ -45,7 +45,6 @@ from node.ledger.blocks import ParsedBlock
 from node.metering import TimedStore, TimedWal
 from node.metrics import Metrics
 from node.metrics_port import MetricsPort
-from node.opening import open_ledger
 from node.own_keys import OwnKeys
 from node.peer_link import Member
 from node.peers import Peers
@@ -61,6 +60,7 @@ from node.rpc.meter import Meter
 from node.rpc.server import RpcServer
 from node.snapshot_exchange import MESSAGES
 from node.snapshots import INTERVAL_S, Snapshots
+from node.store.leveldb import LevelStore
 from node.store.validator_history import ValidatorHistory
 from node.store.wal import FileWal
 from node.upgrades import UpgradeGuard
@@ -101,7 +101,7 @@ class Node:
         self._metrics.watch_home(config.home)
         self._restored = False  # is another ledger to be put in place of this one?
         self._again = False  # or is it to begin again with another certificate?
-        self._level = open_ledger(config.home.ledger)
+        self._level = LevelStore(config.home.ledger)
         self._store = TimedStore(self._level, self._metrics.store_write.observe)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)

@@ -19,7 +19,6 @@ from node.engine import CHAIN_KEY
 from node.journal import NOTHING, Journal, Position, last_signed
 from node.ledger import blocks
 from node.ledger.blocks import ChainState
-from node.opening import open_ledger
 from node.store import wal
 from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore
@@ -49,7 +48,7 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
         yield ok(check, "nothing is on the disk yet: the node starts from the genesis")
         return
     try:
-        store = open_ledger(home.ledger)
+        store = LevelStore(home.ledger)
     except KoinonError as error:
         yield refused(check, error)
         return

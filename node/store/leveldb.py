@@ -3,6 +3,9 @@
 LevelDB changes to a new log file without syncing the old one, so that after a power cut a synced write may be there
 while an unsynced one before it is not. Here nothing is there without what came before it: writes without a sync are
 held in memory, seen by readers, and go to the disk in one batch with the next synced write.
+
+LevelDB takes a directory without the file CURRENT for a new store, and deletes every table that it finds there. A
+ledger that lost that file would be gone once anybody looked at it: so whoever opens it is told that it is damaged.
 """
 
 from __future__ import annotations
@@ -24,6 +27,11 @@ _BLOOM_BITS = 10  # 1 % false positives: most names that are looked up before th
 _COMPRESSION = None  # tables would be compressed anew whenever they are merged: most of what merging costs
 
 
+def holds_data(path: Path) -> bool:
+    """Is there anything of a store in the directory? A store whose making was interrupted has none yet."""
+    return any(path.glob("*.ldb")) or any(path.glob("*.log"))
+
+
 class LevelStore:
     """A KeyValueStore in the directory ``path``, made if it is missing; one process at a time."""
 
@@ -35,6 +43,8 @@ class LevelStore:
         self._held_bytes = 0
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if not (path / "CURRENT").exists() and holds_data(path):
+                raise self._damaged("its file CURRENT is missing")
             self._db = plyvel.DB(
                 str(path),
                 create_if_missing=True,
@@ -131,15 +141,18 @@ class LevelStore:
         except (plyvel.Error, RuntimeError) as error:
             raise self._typed(error) from error
 
+    def _damaged(self, problem: str) -> Corrupt:
+        return Corrupt(
+            f"the ledger store {self._path} is damaged: {problem}",
+            hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger from its peers",
+        )
+
     def _typed(self, error: Exception) -> KoinonError:
         """The typed error for one of LevelDB's, which differ only in their text."""
         text = str(error)
         # A table that was cut is read beyond its end, which LevelDB reports as the system does.
         if isinstance(error, plyvel.CorruptionError) or ".ldb: Invalid argument" in text:
-            return Corrupt(
-                f"the ledger store {self._path} is damaged: {text}",
-                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger from its peers",
-            )
+            return self._damaged(text)
         if "No space left" in text or "quota exceeded" in text.lower():
             return Exhausted(
                 f"no space left on the disk of {self._path}", rule="disk-full", hint="free some space, then restart"

@@ -216,6 +216,39 @@ def test_a_lost_manifest_is_damage(tmp_path: Path) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_store_that_lost_its_file_current_is_damaged_and_stays_as_it_is(tmp_path: Path, *, compacted: bool) -> None:
+    """LevelDB alone would begin a new store, and delete the tables of the old one."""
+    path = tmp_path / "ledger"
+    store = LevelStore(path)
+    store.write([(b"a", b"1")], sync=True)
+    if compacted:
+        store.compact(b"", b"\xff")
+    store.close()
+    assert any(path.glob("*.ldb")) == compacted
+    current = (path / "CURRENT").rename(tmp_path / "CURRENT")
+    kept = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(Corrupt, match="its file CURRENT is missing") as caught:
+        LevelStore(path)
+    assert "node repair" in caught.value.hint
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == kept
+    current.rename(path / "CURRENT")
+    whole = LevelStore(path)
+    assert whole.get(b"a") == b"1"
+    whole.close()
+
+
+def test_a_store_whose_making_was_interrupted_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    path.mkdir()
+    (path / "MANIFEST-000001").write_bytes(b"half")
+    (path / "LOCK").touch()
+    store = LevelStore(path)
+    store.write([(b"a", b"1")], sync=True)
+    assert store.get(b"a") == b"1"
+    store.close()
+
+
 FULL_DISK = """
 import pathlib, resource, signal, sys
 from koinon.errors import KoinonError
