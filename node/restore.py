@@ -37,9 +37,14 @@ T = TypeVar("T")
 
 
 def build(genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes], store: KeyValueStore) -> ChainState:
-    """Fill an empty store with what the ledger holds after the snapshot's block. Raises InvalidSnapshot.
+    """Fill an empty store with what the ledger holds after the snapshot's block.
 
-    ``plan`` is proved (snapshot.plan); ``chunks`` are not trusted. After a failure the store is to be thrown away.
+    ``plan`` is proved (snapshot.plan); of ``chunks`` each is what it names (Plan.check), and the whole is not trusted.
+    After a failure the store is to be thrown away.
+
+    Raises:
+        InvalidSnapshot: whoever made the manifest lied.
+        KoinonError: of another kind, what ``chunks`` and the store raise: the fault is this node's own.
     """
     header = plan.head.header
     lthash, audit_log = LtHash(), AuditLog(lambda _: None)
@@ -79,7 +84,7 @@ def build(genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes], store: K
 
 
 def build_aside(home: Home, genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes]) -> None:
-    """Build the store beside the present ledger, for ``put_in_place``. Raises InvalidSnapshot, and as a store does."""
+    """Build the store beside the present ledger, for ``put_in_place``. Raises as ``build``."""
     shutil.rmtree(home.ledger_building, ignore_errors=True)
     try:
         with closing(LevelStore(home.ledger_building)) as store:

@@ -8,8 +8,8 @@
    dropped, its sender disbelieved, and the chunk asked of another; so it is when it does not come in time. Chunks are
    kept by digest, so that a restart, or another snapshot, begins with those that are there. When nobody has the
    snapshot any more, seek again: a few times, unless each time less is missing than ever before.
-4. *Complete*: node.restore compares everything with the signed header. If it differs, the manifest was forged:
-   ``reject`` disbelieves all who offered it, and seeks again.
+4. *Complete*: node.restore compares everything with the signed header. If it differs, the manifest was forged: all who
+   offered it are disbelieved. If a chunk was lost on our own disk meanwhile, nobody is. Either way, seek again.
 
 If nobody offers anything, or snapshots are gone sooner than they are fetched, the node fetches blocks instead (Search).
 Memory: one offer per peer, chunks in flight.
@@ -165,7 +165,7 @@ class Joiner:
 
         chosen = max(self._plans.values(), key=worth)
         sources = offerers[chosen.manifest]
-        missing = {index for index in range(len(chosen.digests)) if not self._is_here(chosen, index)}
+        missing = {index for index in range(len(chosen.digests)) if self._kept(chosen, index) is None}
         self._attempts = 1 if len(missing) < self._least_missing else self._attempts + 1
         self._least_missing = min(self._least_missing, len(missing))
         self._fetch = _Fetch(chosen, sources, missing)
@@ -179,15 +179,16 @@ class Joiner:
         )
         self._ask()
 
-    def _is_here(self, plan: Plan, index: int) -> bool:
+    def _kept(self, plan: Plan, index: int) -> bytes | None:
+        """A chunk, if it is here as it was fetched."""
         data = self._chunks.get(plan.digests[index])
         if data is None:
-            return False
+            return None
         try:
             plan.check(index, data)
-        except Corrupt:
-            return False
-        return True
+        except InvalidSnapshot:
+            return None
+        return data
 
     # --- 3. fetch
 
@@ -247,10 +248,14 @@ class Joiner:
             fetch.missing.add(index)
         if fetch.sources:
             self._ask()
-        elif self._attempts < _ATTEMPTS:
+        else:
+            self._seek_again()
+
+    def _seek_again(self) -> None:
+        if self._attempts < _ATTEMPTS:
             self._seek()
         else:
-            self._log.warning("snapshots are gone sooner than fetched", height=fetch.plan.height)
+            self._log.warning("snapshot given up", height=self.plan.height)
             self._end()
 
     def _end(self) -> None:
@@ -270,10 +275,13 @@ class Joiner:
         return self._fetch.plan
 
     def chunk(self, index: int) -> bytes:
-        """A chunk that was fetched; to be checked again. Raises InvalidSnapshot where it is gone."""
-        data = self._chunks.get(self.plan.digests[index])
+        """A chunk as it was fetched. Raises Corrupt, which is nobody's lie, where it no longer is here."""
+        data = self._kept(self.plan, index)
         if data is None:
-            raise InvalidSnapshot(f"chunk {index} is no longer on the disk", hint="nothing: it is fetched again")
+            raise Corrupt(
+                f"chunk {index} of the snapshot at {self.plan.height} was lost or damaged on our own disk",
+                hint="nothing: it is fetched again. If this comes again, examine the disk",
+            )
         return data
 
     @property
@@ -285,8 +293,15 @@ class Joiner:
         count = len(fetch.plan.digests)
         return count - len(fetch.missing) - len(fetch.asked), count
 
-    def reject(self, error: Corrupt) -> None:
-        """The whole is not what the header states: whoever offered it made it up."""
+    def not_restored(self, error: Corrupt) -> None:
+        """Restoring failed. Where the whole is not what the header states, whoever offered it made it up.
+
+        Any other damage was done on our own disk, and nobody else is to blame: what is missing is fetched again.
+        """
+        if not isinstance(error, InvalidSnapshot):
+            self._log.warning("snapshot damaged here", rule=error.rule, reason=error.message)
+            self._seek_again()
+            return
         manifest = self.plan.manifest
         for peer in [peer for peer, plan in self._plans.items() if plan.manifest == manifest]:
             self._disbelieve(peer, error)

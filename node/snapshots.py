@@ -24,7 +24,6 @@ from node.config import Home
 from node.engine import Engine
 from node.ports import Log, Transport
 from node.receipts import Receipts
-from node.snapshot import InvalidSnapshot
 from node.snapshot_exchange import Exchange
 from node.snapshot_join import Joiner
 from node.store.kv import KeyValueStore
@@ -232,12 +231,12 @@ class Snapshots:
         return self._exchange.interval_ended(self._reachable())
 
     async def restore(self) -> bool:
-        """Make a ledger of what was fetched, to be put in place at the next start; False where it was forged."""
+        """Make a ledger of what was fetched, to be put in place at the next start; False if forged, or lost here."""
         plan = self._joiner.plan
         try:
             await asyncio.to_thread(restore.build_aside, self._home, self._genesis, plan, self._joiner.chunk)
-        except (InvalidSnapshot, Corrupt) as error:
-            self._joiner.reject(error)
+        except Corrupt as error:
+            self._joiner.not_restored(error)
             return False
         self._log.info(
             "snapshot restored", height=plan.height, records=int(plan.head.header.audit_size), chunks=len(plan.digests)

@@ -17,7 +17,6 @@ from node import restore, snapshot
 from node.engine import Engine
 from node.ports import Log
 from node.receipts import Receipts
-from node.snapshot import InvalidSnapshot
 from node.snapshot_exchange import Exchange
 from node.snapshot_join import Joiner
 from node.store.memory import MemoryStore
@@ -110,7 +109,7 @@ class SimSnapshots:
         store = MemoryStore()
         try:
             restore.build(self._genesis, self._joiner.plan, self._joiner.chunk, store)
-        except (InvalidSnapshot, Corrupt) as error:
-            self._joiner.reject(error)
+        except Corrupt as error:
+            self._joiner.not_restored(error)
             return
         self._node.adopt_restored(store, self._joiner.plan.height)

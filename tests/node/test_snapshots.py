@@ -22,7 +22,7 @@ from node.config import Home
 from node.ledger import blocks
 from node.ledger.blocks import ChainState
 from node.snapshot import InvalidSnapshot
-from node.snapshot_join import Joiner, Phase
+from node.snapshot_join import Chunks, Joiner, Phase
 from node.snapshots import ChunkFiles, Cutter
 from node.store.blocks import BlockStore
 from node.store.leveldb import LevelStore
@@ -78,6 +78,13 @@ class Server:
                 return None
 
 
+class Memory(dict[bytes, bytes]):
+    """Fetched chunks, where no disk is needed."""
+
+    def put(self, digest: bytes, data: bytes) -> None:
+        self[digest] = data
+
+
 Bend = Callable[[DeliverRequest], DeliverRequest | None]
 """What a faulty peer makes of its answers; None for silence."""
 
@@ -87,20 +94,14 @@ class Net:
     """A joiner and its peers; messages travel when ``run`` is called."""
 
     server: Server
-    chunks: dict[bytes, bytes] = field(default_factory=dict)
+    chunks: Chunks = field(default_factory=Memory)
     bends: dict[str, Bend] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     searches: int = 0
     queue: deque[tuple[str, DeliverRequest]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.joiner = Joiner(self.server.ledger.genesis, self, self, Silence())
-
-    def get(self, digest: bytes) -> bytes | None:
-        return self.chunks.get(digest)
-
-    def put(self, digest: bytes, data: bytes) -> None:
-        self.chunks[digest] = data
+        self.joiner = Joiner(self.server.ledger.genesis, self, self.chunks, Silence())
 
     def send(self, institution: str, message: DeliverRequest) -> None:
         self.asked.append(institution)
@@ -112,7 +113,8 @@ class Net:
             self.send(peer, message)
 
     def run(self, intervals: int = 200) -> Phase:
-        self.joiner.seek()
+        if self.joiner.phase is Phase.IDLE:
+            self.joiner.seek()
         for _ in range(intervals):
             while self.queue:
                 peer, message = self.queue.popleft()
@@ -336,7 +338,7 @@ def test_one_honest_peer_is_enough(server: Server, bend: Bend, liars: tuple[str,
         try:
             _, chain = net.restore()
         except Corrupt as error:
-            net.joiner.reject(error)
+            net.joiner.not_restored(error)
         else:
             assert chain.height == server.height
             return
@@ -375,7 +377,7 @@ def test_a_state_that_its_manifest_names_and_the_header_does_not_is_never_applie
     assert net.joiner.plan.manifest == forged
     with pytest.raises(InvalidSnapshot, match="state do not make up the commitment") as refused:
         net.restore()
-    net.joiner.reject(refused.value)
+    net.joiner.not_restored(refused.value)
     net.asked.clear()
     assert net.run() is Phase.COMPLETE
     assert net.joiner.plan.manifest == offer.manifest
@@ -442,9 +444,8 @@ def test_a_snapshot_that_blocks_have_overtaken_is_no_help(server: Server) -> Non
 
 
 def test_a_restart_fetches_only_what_is_missing_and_not_what_was_damaged(server: Server) -> None:
-    first = Net(server)
-    first.run()
-    chunks = dict(first.chunks)
+    chunks = Memory()
+    Net(server, chunks=chunks).run()
     lost, damaged = list(chunks)[:2]
     del chunks[lost]
     chunks[damaged] = chunks[damaged][:-1]
@@ -455,6 +456,47 @@ def test_a_restart_fetches_only_what_is_missing_and_not_what_was_damaged(server:
 
 
 # --- on a disk
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "lost": Path.unlink,
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "changed": lambda file: file.write_bytes(file.read_bytes()[::-1]),
+    "emptied": lambda file: file.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("index", [0, -1], ids=["state", "audit log"])
+def test_what_our_own_disk_loses_is_fetched_again_and_nobody_is_disbelieved(
+    server: Server, tmp_path: Path, damage: Callable[[Path], object], index: int
+) -> None:
+    home = Home(tmp_path)
+    net = Net(server, chunks=ChunkFiles(home.chunks))
+    assert net.run() is Phase.COMPLETE
+    plan = net.joiner.plan
+    damage(home.chunks / plan.digests[index].hex())
+    with pytest.raises(Corrupt) as failed:
+        restore.build_aside(home, server.ledger.genesis, plan, net.joiner.chunk)
+    net.asked.clear()
+    net.joiner.not_restored(failed.value)
+    assert net.run() is Phase.COMPLETE
+    assert len(net.asked) == len(PEERS) + 1  # for their offers, and one of them for the chunk
+    restore.build_aside(home, server.ledger.genesis, net.joiner.plan, net.joiner.chunk)
+    assert restore.put_in_place(home)
+
+
+def test_a_disk_that_loses_every_chunk_ends_the_search_and_nobody_is_disbelieved(server: Server) -> None:
+    disk = Memory()
+    net = Net(server, chunks=disk)
+    for _ in range(3):
+        assert net.run() is Phase.COMPLETE
+        disk.clear()
+        with pytest.raises(Corrupt, match="our own disk") as failed:
+            net.restore()
+        net.joiner.not_restored(failed.value)
+    assert (net.joiner.phase, net.searches) == (Phase.IDLE, 3)
+    assert net.run() is Phase.COMPLETE
+    net.restore()
 
 
 def test_a_restored_ledger_takes_the_place_of_the_old_one_whole_or_not_at_all(server: Server, tmp_path: Path) -> None:
