@@ -77,14 +77,12 @@ def settle(config: NodeConfig, credentials: Credentials, member: Institution | N
             _replace_key(home, kind, form)
         elif not retired_key(home, kind, named).exists():
             raise _wrong(f"{home.key(kind)} is not what the ledger names for {config.institution}", config.institution)
-    named = descriptor.tls_certificate
-    if named != tls.read_certificate(home.certificate):
+    named, present = descriptor.tls_certificate, tls.read_certificate(home.certificate)
+    if named != present:
         waiting = _waiting(home.certificate)
         if waiting.exists() and tls.read_certificate(waiting) == named:
             _replace_certificate(home)
-        elif not retired_identity(home, named).exists() and member.former_tls_certificate != tls.read_certificate(
-            home.certificate
-        ):
+        elif not retired_identity(home, named).exists() and member.former_tls_certificate != present:
             raise _wrong(
                 f"{home.certificate} is not what the ledger names for {config.institution}", config.institution
             )
