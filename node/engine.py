@@ -193,6 +193,14 @@ class Engine:
         """Our messages reach this member's node from now on: tell it where we stand, so that it can help."""
         self._enter(lambda: self._neighbours.greet(peer))
 
+    def on_disconnected(self, peer: str) -> None:
+        """The stream to this member's node broke: nobody waits long for what it will hardly propose."""
+        self._enter(lambda: self._lose(peer))
+
+    def _lose(self, peer: str) -> None:
+        for effect in self._core.lose(peer):
+            self._perform(effect)
+
     def on_timer(self, timer: Timer | Wake) -> None:
         """A timer set through the Timers port is due."""
         self._enter(lambda: self._on_timer(timer))

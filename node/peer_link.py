@@ -73,6 +73,7 @@ class PeerLink:
         identity: tls.Identity,
         hello: Callable[[], DeliverRequest],
         on_connected: Callable[[str], None],
+        on_disconnected: Callable[[str], None],
         traffic: Traffic,
         log: FilteringBoundLogger,
     ) -> None:
@@ -92,6 +93,7 @@ class PeerLink:
         )
         self._hello = hello
         self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
         self._traffic = traffic
         self._log = log
         self._urgent: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
@@ -146,6 +148,7 @@ class PeerLink:
                     self._taken_over.append(time.monotonic())
                 if self.connected:
                     self.connected = False
+                    self._on_disconnected(self.member.institution)
                     pause_ms, reported = PEER_RETRY_MIN_MS, ""
                 if reason != reported:  # a peer that stays down is reported once
                     self._log.warning("peer unreachable", address=self.member.address, reason=reason)

@@ -56,6 +56,10 @@ class Receiver(Protocol):
         """Our stream to this member is open: it can be told things now."""
         ...
 
+    def disconnected(self, institution: str) -> None:
+        """The stream broke that was open to this member."""
+        ...
+
     def received(self, institution: str, message: DeliverRequest) -> None:
         """A message from an authenticated member; its content is not yet checked."""
         ...
@@ -188,6 +192,7 @@ class Peers:
                     self._identity,
                     self._hello,
                     self._connected,
+                    self._receiver.disconnected,
                     self.traffic,
                     self._log.bind(peer=institution),
                 )

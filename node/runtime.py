@@ -403,6 +403,9 @@ class Node:
             self._peers.send(institution, DeliverRequest(transactions=TransactionBatch(envelopes=waiting)))
         self._drive(lambda: self._engine.on_connected(institution))
 
+    def disconnected(self, institution: str) -> None:
+        self._drive(lambda: self._engine.on_disconnected(institution))
+
     def received(self, institution: str, message: DeliverRequest) -> None:
         kind = message.WhichOneof("message")
         if kind == "transactions":

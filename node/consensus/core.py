@@ -24,7 +24,7 @@ Deviations, none of which touches safety:
 - The proposer starts the propose timer too (line 21 excludes it): it may be unable to propose or to sign.
 - Prevotes that leave no block a quorum end the wait for more: nobody can lock in this round.
 - A quorum of precommits for nil starts the next round at once: nothing else can come of this one.
-- A proposer that missed its last turn is waited for briefly (``Timeouts.propose_late_ms``).
+- A proposer that missed its last turn, or is out of reach, is waited for briefly (``Timeouts.propose_late_ms``).
 - Line 55 counts validators seen in *that round or a later one*, by their votes.
 - Messages are bounded (see ``votes``): what was dropped is sent again by the engine's gossip.
 """
@@ -68,7 +68,7 @@ class Core:
     def __init__(self, own: str, timeouts: Timeouts) -> None:
         self._own = own
         self._timeouts = timeouts
-        self._late: set[str] = set()  # proposers that missed their last turn
+        self._late: set[str] = set()  # proposers that missed their last turn, or were out of reach since
         self._start_height(0, _NO_VALIDATORS)
         self._decided = True
 
@@ -168,6 +168,18 @@ class Core:
         self._apply_rules()
         return self._effects
 
+    def lose(self, institution: str) -> list[Effect]:
+        """A validator is out of reach: until it proposes again it is waited for briefly, and so in this round."""
+        self._late.add(institution)
+        waiting = self.step is Step.PROPOSE and not self._decided and self.round not in self._proposals
+        if not waiting or self.validators.proposer(self.height, self.round) != institution:
+            return []
+        return [self._propose_timer(institution)]
+
+    def _propose_timer(self, proposer: str) -> StartTimer:
+        delay_ms = self._timeouts.propose(self.round, proposer in self._late)
+        return StartTimer(Timer(Step.PROPOSE, self.height, self.round), delay_ms)
+
     def _keep_proposal(self, received: ProposalReceived) -> None:
         proposal = received.proposal
         if not self.wants_proposal(proposal):
@@ -234,8 +246,7 @@ class Core:
         proposer = self.validators.proposer(self.height, round_)
         if proposer == self._own:  # lines 14 to 19
             self._effects.append(Propose(self.height, round_, self._valid_round, self._valid_value))
-        delay_ms = self._timeouts.propose(round_, proposer in self._late)
-        self._effects.append(StartTimer(Timer(Step.PROPOSE, self.height, round_), delay_ms))  # line 21
+        self._effects.append(self._propose_timer(proposer))  # line 21
 
     def _forget_before(self, round_: int) -> None:
         """Bound a long stall: who still waits for a decision of a forgotten round learns it from its certificate."""

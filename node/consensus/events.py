@@ -150,7 +150,7 @@ class Timeouts:
     """
 
     propose_ms: int = 1_500  # a dead proposer costs this once: clients shall miss a commit for at most two seconds
-    propose_late_ms: int = 300  # for a proposer that missed its last turn
+    propose_late_ms: int = 300  # for a proposer that missed its last turn, or to whom we have no connection
     vote_ms: int = 500  # for the other votes, once a quorum has voted for different things
     growth_ms: int = 500  # added to the second round after the first; to later ones, as much more each time
     cap_ms: int = 5_000  # as long as the largest block takes to three members at 10 Mbit/s

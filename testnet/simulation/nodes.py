@@ -156,6 +156,11 @@ class SimNode:
 
         self.enter(greet)
 
+    def disconnect(self, institution: str) -> None:
+        """The stream to a peer broke, and this node heard of it."""
+        if (engine := self.engine) is not None:
+            self.enter(lambda: engine.on_disconnected(institution))
+
     def crash_after(self, operations: int) -> None:
         """End the process at the operation with this number from now on."""
         if self.up:
@@ -210,6 +215,8 @@ class SimNode:
         self.repairs += 1
 
     def _end(self) -> None:
+        if self.engine is not None:
+            self.network.reset(self)
         self.engine = self.snapshots = None
         self.lives += 1
         self._operations_left = None
@@ -376,6 +383,12 @@ class Network:
 
     def _carry(self, sender: SimNode, node: SimNode, data: bytes, after_ms: int) -> None:
         self.world.carry(sender.name, node.name, data, lambda: node.deliver(sender.institution, data), after_ms)
+
+    def reset(self, ended: SimNode) -> None:
+        """Its peers hear that its streams ended, unless that is lost on the way."""
+        for node in self.nodes.values():
+            if node is not ended:
+                self.world.carry(ended.name, node.name, b"", partial(node.disconnect, ended.institution))
 
     def reconnect(self) -> None:
         """What was severed and is no more is dialled anew."""

@@ -399,6 +399,21 @@ def test_a_proposer_that_missed_its_turn_is_waited_for_briefly_until_it_proposes
     assert rig.time_out(Step.PRECOMMIT, 7) == [timer(Step.PROPOSE, 8, TIMEOUTS.cap_ms)]
 
 
+def test_a_proposer_out_of_reach_is_waited_for_briefly_in_this_round_and_its_next() -> None:
+    rig = Rig()
+    assert rig.core.lose("v0") == [timer(Step.PROPOSE, 0, TIMEOUTS.propose_late_ms)]
+    rig.time_out(Step.PROPOSE, 0)
+    assert rig.core.lose("v0") == []  # its time is over
+    assert rig.core.lose("v2") == []  # not its turn
+    assert timer(Step.PROPOSE, 2, 100 + 50) in rig.prevotes(2, NIL, "v0", "v1")
+
+
+def test_who_has_proposed_may_go_out_of_reach() -> None:
+    rig = Rig()
+    rig.propose(0, A)
+    assert rig.core.lose("v0") == []
+
+
 def test_a_proposal_in_time_is_no_missed_turn() -> None:
     rig = Rig()
     rig.propose(0, A)

@@ -42,12 +42,16 @@ class Inbox:
     def __init__(self) -> None:
         self.messages: list[tuple[str, DeliverRequest]] = []
         self.greeted: list[str] = []
+        self.lost: list[str] = []
 
     def height(self) -> int:
         return 7
 
     def connected(self, institution: str) -> None:
         self.greeted.append(institution)
+
+    def disconnected(self, institution: str) -> None:
+        self.lost.append(institution)
 
     def received(self, institution: str, message: DeliverRequest) -> None:
         if message.WhichOneof("message") != "hello":
@@ -115,6 +119,7 @@ async def test_a_peer_that_returns_is_found_again(pair: tuple[Node, Node]) -> No
     um, iu = pair
     await iu.peers.stop()
     await until(lambda: not um.linked("iu"))
+    assert um.inbox.lost == ["iu"]
     um.peers.broadcast(votes(1))  # forgotten: the engine repeats what is needed
     again = Peers("iu", iu.identity, GENESIS, iu.inbox, structlog.get_logger())
     await again.start(iu.address, [um.member, iu.member])
