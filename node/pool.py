@@ -36,8 +36,7 @@ REJECTED = TransactionStatus.TRANSACTION_STATUS_REJECTED
 
 class _Entry(NamedTuple):
     envelope: bytes
-    sender_key: bytes
-    expires_at_ms: int
+    transaction: SignedTransaction
 
 
 class Pool:
@@ -140,12 +139,10 @@ class Pool:
             return None
         refusal = self._full(transaction.sender_key, len(data)) or self._check(transaction)
         if refusal is not None:
-            self._verified.forget(data)
-            if refusal.rule != "replayed-transaction":  # whatever became of it, this pool did not reject it
-                self._refuse(transaction.id, refusal)
+            self._reject(data, transaction.id, refusal)
             return refusal
         self._refused.pop(transaction.id, None)
-        self._entries[transaction.id] = _Entry(data, transaction.sender_key, transaction.body.expires_at_ms)
+        self._entries[transaction.id] = _Entry(data, transaction)
         self._bytes += len(data)
         self._by_sender[transaction.sender_key] += 1
         heapq.heappush(self._expiries, (transaction.body.expires_at_ms, transaction.id))
@@ -186,14 +183,22 @@ class Pool:
     # --- out
 
     def reap(self, max_bytes: int, max_count: int) -> list[bytes]:
-        """The oldest envelopes within these bounds, in order of arrival; they stay until committed."""
+        """The oldest envelopes within these bounds, in order of arrival; they stay until committed.
+
+        What no block may hold any more leaves: a key that is revoked would keep thousands in front of everyone else's
+        until they expire.
+        """
         chosen: list[bytes] = []
         size = 0
-        for entry in self._entries.values():
-            size += len(entry.envelope)
-            if size > max_bytes or len(chosen) == max_count:
+        for transaction_id, (envelope, transaction) in list(self._entries.items()):
+            if len(chosen) == max_count or size + len(envelope) > max_bytes:
                 break
-            chosen.append(entry.envelope)
+            if refusal := self._check(transaction):
+                self._drop(transaction_id)
+                self._reject(envelope, transaction_id, refusal)
+            else:
+                chosen.append(envelope)
+                size += len(envelope)
         return chosen
 
     def committed(self, envelopes: Iterable[bytes], transaction_ids: Iterable[bytes], time_ms: int) -> None:
@@ -205,7 +210,7 @@ class Pool:
         for transaction_id in transaction_ids:
             self._drop(transaction_id)
         if len(self._expiries) > 2 * len(self._entries) + _STALE_EXPIRIES:  # ten minutes of load would stay in memory
-            self._expiries = [(entry.expires_at_ms, item) for item, entry in self._entries.items()]
+            self._expiries = [(entry.transaction.body.expires_at_ms, item) for item, entry in self._entries.items()]
             heapq.heapify(self._expiries)
         while self._expiries and self._expiries[0][0] <= time_ms:
             _, transaction_id = heapq.heappop(self._expiries)
@@ -232,10 +237,17 @@ class Pool:
         if entry is None:
             return False
         self._bytes -= len(entry.envelope)
-        self._by_sender[entry.sender_key] -= 1
-        if not self._by_sender[entry.sender_key]:
-            del self._by_sender[entry.sender_key]
+        sender_key = entry.transaction.sender_key
+        self._by_sender[sender_key] -= 1
+        if not self._by_sender[sender_key]:
+            del self._by_sender[sender_key]
         return True
+
+    def _reject(self, data: bytes, transaction_id: bytes, refusal: Refusal) -> None:
+        """The application does not let it in, or there is no room."""
+        self._verified.forget(data)
+        if refusal.rule != "replayed-transaction":  # whatever became of it, this pool did not reject it
+            self._refuse(transaction_id, refusal)
 
     def _refuse(self, transaction_id: bytes, refusal: Refusal) -> None:
         self.refusals[refusal.rule] += 1

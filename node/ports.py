@@ -63,7 +63,7 @@ class Pool(Protocol):
     def __len__(self) -> int: ...
 
     def reap(self, max_bytes: int, max_count: int) -> Sequence[bytes]:
-        """The oldest envelopes within these bounds. They stay in the pool."""
+        """The oldest envelopes within these bounds that a block may hold by now. They stay in the pool."""
         ...
 
 

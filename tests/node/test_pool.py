@@ -163,6 +163,22 @@ async def test_no_sender_and_no_flood_fills_the_pool_beyond_its_bounds(
     assert info.status == PENDING
 
 
+async def test_what_waits_under_a_key_that_was_revoked_is_in_nobodys_way(host: Host) -> None:
+    """Else it would be all that is proposed, and no block could hold it, until it expires."""
+    stale = [signed(number) for number in range(3)]
+    others = [signed(number, KEYS[1]) for number in range(2)]
+    await host.pool.submit([*stale, *others])
+    revoked = Refusal(rule="revoked-key")
+    host.refuses = lambda transaction: revoked if transaction.sender_key == KEYS[0].public_key else None
+    assert host.pool.reap(1_000_000, 2) == others
+    assert len(host.pool) == 2
+    info = host.pool.status(identify(stale[2]))
+    assert info is not None
+    assert (info.status, info.refusal.rule) == (REJECTED, "revoked-key")
+    (again,) = await host.pool.submit([signed(9, KEYS[2])])
+    assert again.status == PENDING
+
+
 async def test_refusals_are_forgotten_oldest_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "MAX_REFUSALS_REMEMBERED", 2)
     host.refuses = lambda _: Refusal(rule="unknown-key")
