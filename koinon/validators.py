@@ -171,7 +171,7 @@ def _rotation(powers: tuple[int, ...]) -> tuple[int, ...]:
 def verify_commit(chain_id: str, validators: ValidatorSet, commit: pb.Commit, block_hash: bytes, height: int) -> None:
     """Check that ``commit`` proves that ``validators`` decided ``block_hash`` at ``height``.
 
-    1. The certificate is for this height and this block.
+    1. The certificate is for this height and this block, and nothing is attached to it that would be kept with it.
     2. Its signers are validators, ascending, each at most once.
     3. Together they hold a quorum of the voting power.
     4. Every signature is valid over the signer's precommit (canonical.vote_bytes) with the time it states.
@@ -183,6 +183,11 @@ def verify_commit(chain_id: str, validators: ValidatorSet, commit: pb.Commit, bl
         raise _bad_commit(height, "it is for another block")
     if len(commit.signatures) > len(validators):
         raise _bad_commit(height, "it has more signatures than there are validators")
+    known = pb.Commit()
+    known.CopyFrom(commit)
+    known.DiscardUnknownFields()
+    if known.ByteSize() != commit.ByteSize():
+        raise _bad_commit(height, "it carries more than height, round, block and signatures")
     previous, power = "", 0
     for item in commit.signatures:
         member = validators.member(item.institution)

@@ -146,6 +146,12 @@ def _forge_certificate(response: BlockResponse) -> BlockResponse:
     return response
 
 
+def _pad_certificate(response: BlockResponse) -> BlockResponse:
+    """Attaches what this version does not know, to be kept for ever."""
+    response.blocks[0].commit.MergeFromString(b"\x7a\x02ab" * 1_000)  # a field 15
+    return response
+
+
 def _too_few(response: BlockResponse) -> BlockResponse:
     del response.blocks[0].commit.signatures[2:]
     return response
@@ -189,6 +195,7 @@ def _one_by_one(response: BlockResponse) -> BlockResponse:
 BENDS = {
     "edited block": _edit_block,
     "forged certificate": _forge_certificate,
+    "padded certificate": _pad_certificate,
     "too few signatures": _too_few,
     "other heights": _other_heights,
     "gap": _gap,
@@ -207,6 +214,7 @@ def test_one_honest_peer_among_three_is_enough(ledger: RecordedLedger, bend: Ben
     assert joiner.engine.chain == ledger.chain
     assert joiner.committed == list(range(1, HEIGHT + 1))
     assert dict(joiner.store.scan(b"s/")) == dict(ledger.store.scan(b"s/"))
+    assert max(len(commit) for _, commit in joiner.store.scan(b"c/")) < 1_000
 
 
 def test_all_peers_are_asked_for_different_ranges_at_once(ledger: RecordedLedger) -> None:

@@ -169,6 +169,9 @@ def _bad_commits() -> dict[str, pb.Commit]:
     for name in NAMES[:3]:
         signed = canonical.vote_bytes(CHAIN, pb.VOTE_TYPE_PREVOTE, 5, 1, BLOCK, 0)
         prevotes.signatures.add(institution=name, signature=KEYS[name].sign(signed).signature)
+    padded, padded_signature = _with(good), _with(good)
+    padded.MergeFromString(b"\x7a\x01a")  # a field 15
+    padded_signature.signatures[1].MergeFromString(b"\x7a\x01a")
     one_bad = _with(good)
     one_bad.signatures.add(institution="v003", time_ms=1, signature=bytes(64))
     return {
@@ -186,6 +189,8 @@ def _bad_commits() -> dict[str, pb.Commit]:
         "signature truncated": truncated,
         "prevotes instead of precommits": prevotes,
         "one bad among enough": one_bad,
+        "something attached": padded,
+        "something attached to a signature": padded_signature,
     }
 
 
