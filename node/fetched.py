@@ -14,9 +14,12 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from koinon.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from koinon.v1.consensus_pb2 import Block
 from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
 from node.verified import VerifiedTransactions
+
+_LEAST_BYTES = PUBLIC_KEY_BYTES + SIGNATURE_BYTES  # of any envelope
 
 
 class FetchedBlocks:
@@ -59,11 +62,15 @@ class FetchedBlocks:
 
 
 def transactions_of(response: BlockResponse) -> list[bytes]:
-    """The envelopes in blocks from anyone; blocks that are not in form have none."""
+    """The envelopes in blocks from anyone; blocks that are not in form have none.
+
+    What is too short for one is left out: a message holds a million of these, and each would cost a refusal.
+    """
     envelopes: list[bytes] = []
     for item in response.blocks:
         try:
-            envelopes += Block.FromString(item.block).transactions
+            transactions = Block.FromString(item.block).transactions
         except DecodeError:
             continue
+        envelopes += (data for data in transactions if len(data) > _LEAST_BYTES)
     return envelopes

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from koinon.v1.consensus_pb2 import Block
 from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
 from node.fetched import FetchedBlocks, transactions_of
 from node.store.memory import MemoryStore
@@ -38,6 +39,12 @@ def test_blocks_in_form_have_transactions_and_others_none() -> None:
     assert len(sound) == 5
     response.blocks.add(block=b"\xff\xff")
     assert transactions_of(response) == sound
+
+
+def test_what_is_too_short_for_a_transaction_costs_no_verification() -> None:
+    response = BlockResponse()
+    response.blocks.add(block=Block(transactions=[b""] * 100_000).SerializeToString())
+    assert transactions_of(response) == []
 
 
 async def test_answers_are_handed_on_after_their_transactions_are_verified() -> None:
