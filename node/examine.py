@@ -32,7 +32,7 @@ from node.ledger import blocks
 from node.ledger.audit_log import RECORDS, SIZE, AuditLog
 from node.ledger.blocks import ChainState
 from node.ledger.lthash import LtHash
-from node.restore import CHAIN_KEY, batches
+from node.restore import CHAIN_KEY, batches, size_of_entry
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
 from node.store.validator_history import ValidatorHistory
@@ -149,7 +149,7 @@ def _records(store: KeyValueStore, hashes: AppHashes) -> None:
 def _state(store: KeyValueStore, chain: ChainState) -> None:
     """4. Raises Corrupt."""
     lthash = LtHash()
-    for pairs in batches(store.scan(b"s/")):
+    for pairs in batches(store.scan(b"s/"), size_of_entry):
         lthash.update((key, None, value) for key, value in pairs)
     if lthash.digest() != chain.hashes.state_commitment:
         raise _differs(chain.height, "the state does not add up to its commitment")

@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +30,8 @@ from node.store.kv import KeyValueStore
 from node.store.leveldb import LevelStore
 
 CHAIN_KEY = b"m/chain"
-_BATCH = 2_000  # entries or records written at a time
+_BATCH = 2_000  # entries or records at a time
+_BATCH_BYTES = 8 * 1024 * 1024  # of these: whoever makes a snapshot up makes entries as large as a message
 
 T = TypeVar("T")
 
@@ -48,10 +48,10 @@ def build(genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes], store: K
     """
     header = plan.head.header
     lthash, audit_log = LtHash(), AuditLog(lambda _: None)
-    for pairs in batches(snapshot.entries(plan, chunks)):
+    for pairs in batches(snapshot.entries(plan, chunks), size_of_entry):
         lthash.update((key, None, value) for key, value in pairs)
         store.write([*pairs, *restored_ids(pairs)], sync=False)
-    for records in batches(snapshot.records(plan, chunks)):
+    for records in batches(snapshot.records(plan, chunks), len):
         store.write(audit_log.append(records), sync=False)
     snapshot.compare(header, lthash.digest(), audit_log.root(), audit_log.size)
 
@@ -117,8 +117,21 @@ def _rename(source: Path, target: Path) -> None:
         os.close(directory)
 
 
-def batches(items: Iterable[T]) -> Iterator[list[T]]:
-    """Some thousands at a time, in order."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, _BATCH)):
+def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Some thousands at a time, or some megabytes of them, in order; ``size`` in bytes."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if len(batch) == _BATCH or total >= _BATCH_BYTES:
+            yield batch
+            batch, total = [], 0
+    if batch:
         yield batch
+
+
+def size_of_entry(entry: tuple[bytes, bytes]) -> int:
+    """Bytes of a key and its value."""
+    key, value = entry
+    return len(key) + len(value)

@@ -9,7 +9,8 @@
    kept by digest, so that a restart, or another snapshot, begins with those that are there. When nobody has the
    snapshot any more, seek again: a few times, unless each time less is missing than ever before.
 4. *Complete*: node.restore compares everything with the signed header. If it differs, the manifest was forged: all who
-   offered it are disbelieved. If a chunk was lost on our own disk meanwhile, nobody is. Either way, seek again.
+   offered it are disbelieved, and what they sent is dropped. If a chunk was lost on our own disk meanwhile, nobody is.
+   Either way, seek again.
 
 If nobody offers anything, or snapshots are gone sooner than they are fetched, the node fetches blocks instead (Search).
 Memory: one offer per peer, chunks in flight.
@@ -46,6 +47,8 @@ class Chunks(Protocol):
     def get(self, digest: bytes) -> bytes | None: ...
 
     def put(self, digest: bytes, data: bytes) -> None: ...
+
+    def clear(self) -> None: ...
 
 
 class Phase(Enum):
@@ -265,6 +268,7 @@ class Joiner:
         """Blocks came up to this height: a snapshot that is not newer is no help any more."""
         if self._fetch is not None and self._fetch.plan.height <= height:
             self._end()
+            self._chunks.clear()
 
     # --- 4. complete
 
@@ -305,6 +309,7 @@ class Joiner:
         manifest = self.plan.manifest
         for peer in [peer for peer, plan in self._plans.items() if plan.manifest == manifest]:
             self._disbelieve(peer, error)
+        self._chunks.clear()  # which of them were made up nobody knows, and a restart would begin with them
         self.seek()
 
     def _disbelieve(self, peer: str, error: Corrupt) -> None:

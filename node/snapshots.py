@@ -59,6 +59,10 @@ class ChunkFiles:
                 f"a chunk of a snapshot cannot be written: {error.strerror}", rule="disk-error", hint="check the disk"
             ) from error
 
+    def clear(self) -> None:
+        """Drop them all."""
+        shutil.rmtree(self._path, ignore_errors=True)
+
 
 class Cutter:
     """The snapshots that this node offers."""

@@ -60,6 +60,9 @@ class SimSnapshots:
     def put(self, digest: bytes, data: bytes) -> None:
         self._chunks[digest] = data
 
+    def clear(self) -> None:
+        self._chunks.clear()
+
     # --- cut ones, for the others
 
     def on_committed(self, height: int) -> None:

@@ -378,10 +378,19 @@ def test_a_state_that_its_manifest_names_and_the_header_does_not_is_never_applie
     with pytest.raises(InvalidSnapshot, match="state do not make up the commitment") as refused:
         net.restore()
     net.joiner.not_restored(refused.value)
+    assert net.chunks == Memory(), "a restart would begin with what was made up"
     net.asked.clear()
     assert net.run() is Phase.COMPLETE
     assert net.joiner.plan.manifest == offer.manifest
     net.restore()
+
+
+def test_entries_are_restored_some_megabytes_at_a_time_however_large_they_are() -> None:
+    entries = [(b"s/%d" % number, bytes(2_000_000)) for number in range(20)]
+    sizes = [sum(map(restore.size_of_entry, batch)) for batch in restore.batches(entries, restore.size_of_entry)]
+    assert max(sizes) < 12_000_000
+    assert sum(sizes) == sum(map(restore.size_of_entry, entries))
+    assert [len(batch) for batch in restore.batches(range(4_500), lambda _: 1)] == [2_000, 2_000, 500]
 
 
 def test_without_any_snapshot_the_search_ends(server: Server, tmp_path: Path) -> None:
@@ -441,6 +450,7 @@ def test_a_snapshot_that_blocks_have_overtaken_is_no_help(server: Server) -> Non
     before = net.joiner.phase
     net.joiner.reached(server.height)
     assert (before, net.joiner.phase) == (Phase.COMPLETE, Phase.IDLE)
+    assert net.chunks == Memory(), "they would fill the disk for ever"
 
 
 def test_a_restart_fetches_only_what_is_missing_and_not_what_was_damaged(server: Server) -> None:
