@@ -89,7 +89,7 @@ RULES: dict[str, str] = {
     "expression-failed": "the owner's engine could not evaluate the query on its rows",
     "memory-limit": "the owner's engine may not use as much memory as the query needs",
     # --- running a node
-    "invalid-config": "config.toml has an unknown key, or a value out of its bounds",
+    "invalid-config": "config.toml lacks a key, as one that was cut does, has an unknown one, or a value out of bounds",
     "port-in-use": "another process listens on the port",
     "wrong-institution": "keys, certificate or profile are not those of the home's institution, or of its network",
     # --- disks and files

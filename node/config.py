@@ -13,12 +13,16 @@
     HOME/datasets/                            files served to joint computations
     HOME/outputs/                             results sealed to their askers
     HOME/log/node.log                         JSON lines
+
+Every key of ``config.toml`` is demanded: a file that was cut lacks some, and must not pass for one with usual values.
 """
 
 from __future__ import annotations
 
+import json
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from koinon.errors import InvalidFile, InvalidName
@@ -160,9 +164,14 @@ class NodeConfig:
 
 
 _LEVELS = ("debug", "info", "warning", "error")
-_TOP = ("institution", "listen", "log", "jobs", "ledger")
-_LISTEN = ("rpc", "peer", "mpc", "metrics")
-_LOG = ("level",)
+_TOP = {"institution": "…"}  # keys, each with the value named where it is missing
+_TABLES = {
+    "listen": {"rpc": "127.0.0.1:7400", "peer": "127.0.0.1:7401", "mpc": "127.0.0.1:7402", "metrics": ""},
+    "jobs": asdict(JobLimits()),
+    "ledger": asdict(LedgerLimits()),
+    "log": {"level": "info"},
+}
+_NOT_TOML = "correct the file at the place named; where it was cut, restore it from your backup"
 _JOBS = {"memory_mb": (64, 1024 * 1024), "concurrent": (1, 64)}  # least, most
 _LEDGER = {"snapshot_blocks": (0, 1_000_000_000), "keep_blocks": (0, 1_000_000_000)}
 
@@ -171,7 +180,7 @@ def load(home: Path) -> NodeConfig:
     """Read ``config.toml`` of a home directory, trusted for content but not for form.
 
     Raises:
-        InvalidFile: missing, unreadable, not TOML, an unknown key, or a value out of its bounds.
+        InvalidFile: missing, unreadable, not TOML, a key that is unknown or missing, or a value out of its bounds.
     """
     paths = Home(home)
     source = paths.config
@@ -184,21 +193,19 @@ def load(home: Path) -> NodeConfig:
     except OSError as error:
         raise _invalid(f"{source}: cannot be read: {error.strerror}", hint="check the file's permissions") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _invalid(f"{source}: not TOML: {error}", hint="correct the file at the place named") from None
+        raise _invalid(f"{source}: not TOML: {error}", hint=_NOT_TOML) from None
 
-    _only_known(source, "", document, _TOP)
+    _only_known(source, "", document, (*_TOP, *_TABLES))
+    _none_missing(source, "", document, _TOP)
+    tables = {name: _table(source, document, name, keys) for name, keys in _TABLES.items()}
     try:
         institution = check_institution(_text(source, "", document, "institution"))
     except InvalidName as error:
         raise _invalid(f"{source}: institution: {error}", hint=error.hint) from None
-    listen = _table(source, document, "listen", _LISTEN)
-    log = _table(source, document, "log", _LOG)
-    jobs = _table(source, document, "jobs", tuple(_JOBS))
-    ledger = _table(source, document, "ledger", tuple(_LEDGER))
-    listening = {key: _address(source, listen, key) for key in ("rpc", "peer", "mpc")}
-    metrics = _metrics(source, listen)
+    listening = {key: _address(source, tables["listen"], key) for key in ("rpc", "peer", "mpc")}
+    metrics = _metrics(source, tables["listen"])
     _only_once(source, {**listening, **({"metrics": metrics} if metrics else {})})
-    level = _text(source, "log", log, "level", default="info")
+    level = _text(source, "log", tables["log"], "level")
     if level not in _LEVELS:
         raise _invalid(f"{source}: log.level is {level!r}", hint=f"use one of {', '.join(_LEVELS)}")
     return NodeConfig(
@@ -207,19 +214,18 @@ def load(home: Path) -> NodeConfig:
         **listening,
         metrics=metrics,
         log_level=level,
-        jobs=JobLimits(
-            **{key: _number(source, "jobs", jobs, key, *bounds) for key, bounds in _JOBS.items() if key in jobs}
-        ),
-        ledger=LedgerLimits(
-            **{key: _number(source, "ledger", ledger, key, *bounds) for key, bounds in _LEDGER.items() if key in ledger}
-        ),
+        jobs=JobLimits(**_numbers(source, "jobs", tables["jobs"], _JOBS)),
+        ledger=LedgerLimits(**_numbers(source, "ledger", tables["ledger"], _LEDGER)),
     )
 
 
 def render(config: NodeConfig) -> str:
-    """The ``config.toml`` that loads as this configuration."""
+    """The ``config.toml`` that loads as this configuration.
+
+    Its last value is in quotes: it cannot be cut and remain a value, as a number can.
+    """
     return f"""\
-# The node of {config.institution}. Unknown keys are refused.
+# The node of {config.institution}. Every key is needed, and unknown ones are refused.
 institution = "{config.institution}"
 
 # Where this machine listens. What the others dial is in descriptor.json, and on the ledger from then on.
@@ -228,9 +234,6 @@ rpc = "{config.rpc}"    # clients
 peer = "{config.peer}"    # consensus between nodes
 mpc = "{config.mpc}"    # joint computation between workers
 metrics = "{config.metrics or ""}"    # for Prometheus, without authentication; "7403" is 127.0.0.1:7403, empty is off
-
-[log]
-level = "{config.log_level}"    # {", ".join(_LEVELS)}
 
 # One process per joint computation.
 [jobs]
@@ -242,6 +245,10 @@ concurrent = {config.jobs.concurrent}
 [ledger]
 snapshot_blocks = {config.ledger.snapshot_blocks}
 keep_blocks = {config.ledger.keep_blocks}
+
+# How much the log tells: {", ".join(_LEVELS)}.
+[log]
+level = "{config.log_level}"
 """
 
 
@@ -252,19 +259,29 @@ def _only_known(source: Path, section: str, table: dict[str, object], known: tup
             raise _invalid(f"{source}: unknown key {where}", hint=f"known here: {', '.join(known)}")
 
 
-def _table(source: Path, document: dict[str, object], name: str, known: tuple[str, ...]) -> dict[str, object]:
+def _none_missing(source: Path, section: str, table: dict[str, object], usual: Mapping[str, object]) -> None:
+    for key, value in usual.items():
+        if key not in table:
+            where, place = (f"{section}.{key}", f"below [{section}]") if section else (key, "at the top")
+            line = f"{key} = {json.dumps(value, ensure_ascii=False)}"
+            raise _invalid(
+                f"{source}: {where} is missing",
+                hint=f"add {line} {place}, or restore the file from your backup: it may have been cut",
+            )
+
+
+def _table(source: Path, document: dict[str, object], name: str, usual: Mapping[str, object]) -> dict[str, object]:
     table = document.get(name, {})
     if not isinstance(table, dict):
         raise _invalid(f"{source}: {name} is not a table", hint=f"write it as [{name}]")
-    _only_known(source, name, table, known)
+    _only_known(source, name, table, tuple(usual))
+    _none_missing(source, name, table, usual)
     return table
 
 
-def _text(source: Path, section: str, table: dict[str, object], key: str, default: str | None = None) -> str:
-    value = table.get(key, default)
+def _text(source: Path, section: str, table: dict[str, object], key: str) -> str:
+    value = table[key]
     where = f"{section}.{key}" if section else key
-    if value is None:
-        raise _invalid(f"{source}: {where} is missing", hint=f'koinon init writes one; add {key} = "…"')
     if not isinstance(value, str):
         raise _invalid(f"{source}: {where} is not text", hint=f'write it as {key} = "…"')
     return value
@@ -287,18 +304,23 @@ def _only_once(source: Path, addresses: dict[str, Address]) -> None:
 
 
 def _metrics(source: Path, table: dict[str, object]) -> Address | None:
-    """Off where nothing is said; a bare port is one of loopback."""
-    text = _text(source, "listen", table, "metrics", default="")
+    """Off where it is empty; a bare port is one of loopback."""
+    text = _text(source, "listen", table, "metrics")
     if text.isascii() and text.isdigit():
         text = f"127.0.0.1:{text}"
     return _address(source, {"metrics": text}, "metrics") if text else None
 
 
-def _number(source: Path, section: str, table: dict[str, object], key: str, least: int, most: int) -> int:
-    value = table[key]
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise _invalid(f"{source}: {section}.{key} is {value!r}", hint=f"use a whole number from {least} to {most}")
-    return value
+def _numbers(
+    source: Path, section: str, table: dict[str, object], bounds: dict[str, tuple[int, int]]
+) -> dict[str, int]:
+    numbers = {}
+    for key, (least, most) in bounds.items():
+        value = table[key]
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise _invalid(f"{source}: {section}.{key} is {value!r}", hint=f"use a whole number from {least} to {most}")
+        numbers[key] = value
+    return numbers
 
 
 def _invalid(message: str, *, hint: str) -> InvalidFile:

@@ -8,15 +8,27 @@ import pytest
 
 from koinon.errors import InvalidFile
 from node import config
-from node.config import Address, Home, JobLimits, NodeConfig
+from node.config import Address, Home, JobLimits, LedgerLimits, NodeConfig
 
 GOOD = """
 institution = "um"
+[jobs]
+memory_mb = 1024
+concurrent = 8
+[ledger]
+snapshot_blocks = 1000
+keep_blocks = 0
+[log]
+level = "info"
 [listen]
 rpc = "127.0.0.1:7400"
 peer = "[::1]:7401"
 mpc = "um.example.org:7402"
+metrics = ""
 """
+RPC, PEER, MPC = (Address("127.0.0.1", port) for port in (7400, 7401, 7402))
+USUAL = config.render(NodeConfig(Home(Path()), "um", RPC, PEER, MPC))  # as `koinon init` writes it
+KEYS = [line.partition("    #")[0] for line in USUAL.splitlines() if " = " in line.partition("#")[0]]
 
 
 def load(home: Path, text: str) -> NodeConfig:
@@ -38,11 +50,32 @@ def test_what_is_rendered_loads_as_itself(tmp_path: Path) -> None:
     assert load(tmp_path, config.render(settings)) == settings
 
 
-def test_what_is_left_out_has_a_usual_value(tmp_path: Path) -> None:
+def test_the_order_of_tables_is_free(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD)
-    assert (loaded.log_level, loaded.jobs) == ("info", JobLimits())
+    assert (loaded.log_level, loaded.jobs, loaded.ledger) == ("info", JobLimits(), LedgerLimits())
     assert loaded.peer == Address("[::1]", 7401)
     assert loaded.metrics is None
+
+
+def test_a_file_that_was_cut_is_refused_wherever_it_was_cut(tmp_path: Path) -> None:
+    whole = load(tmp_path, USUAL)
+    last = USUAL.rindex('"') + 1
+    for end in range(last):
+        with pytest.raises(InvalidFile) as refused:
+            load(tmp_path, USUAL[:end])
+        assert refused.value.rule == "invalid-config"
+        assert str(tmp_path / "config.toml") in refused.value.message
+    assert USUAL[last:] == "\n"
+    assert load(tmp_path, USUAL[:last]) == whole  # nothing of what it says was lost
+
+
+@pytest.mark.parametrize("line", KEYS)
+def test_a_missing_key_is_named_with_the_line_to_add(tmp_path: Path, line: str) -> None:
+    key = line.partition(" = ")[0]
+    with pytest.raises(InvalidFile, match=f"{key} is missing") as refused:
+        load(tmp_path, "".join(text for text in USUAL.splitlines(keepends=True) if not text.startswith(f"{key} = ")))
+    assert line.replace('"um"', '"…"') in refused.value.hint
+    assert "may have been cut" in refused.value.hint
 
 
 @pytest.mark.parametrize(
@@ -50,7 +83,7 @@ def test_what_is_left_out_has_a_usual_value(tmp_path: Path) -> None:
     [("", None), ("7403", Address("127.0.0.1", 7403)), ("[::1]:7403", Address("[::1]", 7403))],
 )
 def test_metrics_are_off_on_loopback_or_where_they_are_put(tmp_path: Path, text: str, address: Address | None) -> None:
-    assert load(tmp_path, f'{GOOD}metrics = "{text}"').metrics == address
+    assert load(tmp_path, GOOD.replace('metrics = ""', f'metrics = "{text}"')).metrics == address
 
 
 @pytest.mark.parametrize(
@@ -64,14 +97,17 @@ def test_metrics_are_off_on_loopback_or_where_they_are_put(tmp_path: Path, text:
         (GOOD.replace("7400", "0"), "listen.rpc: '127.0.0.1:0' is not HOST:PORT"),
         (GOOD.replace("7400", "65536"), "is not HOST:PORT"),
         (GOOD.replace('"127.0.0.1:7400"', "7400"), "listen.rpc is not text"),
-        (GOOD + "metrics = 7403", "listen.metrics is not text"),
-        (GOOD + 'metrics = "70000"', "listen.metrics: '127.0.0.1:70000' is not HOST:PORT"),
-        (GOOD + 'metrics = "127.0.0.1:7400"', "listen.rpc and listen.metrics are both 127.0.0.1:7400"),
+        (GOOD.replace('metrics = ""', "metrics = 7403"), "listen.metrics is not text"),
+        (GOOD.replace('metrics = ""', 'metrics = "70000"'), "listen.metrics: '127.0.0.1:70000' is not HOST:PORT"),
+        (
+            GOOD.replace('metrics = ""', 'metrics = "127.0.0.1:7400"'),
+            "listen.rpc and listen.metrics are both 127.0.0.1:7400",
+        ),
         (GOOD.replace("[::1]:7401", "127.0.0.1:7400"), "listen.rpc and listen.peer are both 127.0.0.1:7400"),
-        (GOOD + '[log]\nlevel = "loud"', "log.level is 'loud'"),
-        (GOOD + "[jobs]\nmemory_mb = 1", "jobs.memory_mb is 1"),
-        (GOOD + "[jobs]\nconcurrent = true", "jobs.concurrent is True"),
-        (GOOD + "[jobs]\nthreads = 1", "unknown key jobs.threads"),
+        (GOOD.replace('"info"', '"loud"'), "log.level is 'loud'"),
+        (GOOD.replace("memory_mb = 1024", "memory_mb = 1"), "jobs.memory_mb is 1"),
+        (GOOD.replace("concurrent = 8", "concurrent = true"), "jobs.concurrent is True"),
+        (GOOD.replace("[jobs]", "[jobs]\nthreads = 1"), "unknown key jobs.threads"),
         ('listen = 1\ninstitution = "um"', "listen is not a table"),
     ],
 )

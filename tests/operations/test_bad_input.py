@@ -143,6 +143,10 @@ def replace_text(path: Path, old: str, new: str) -> None:
 
 REFUSED: dict[str, tuple[Damage, str]] = {
     "configuration truncated": (lambda home: truncate(home.config, 0.3), "invalid-config"),
+    "configuration cut at the end of a line": (
+        lambda home: home.config.write_text(home.config.read_text().partition("concurrent")[0]),
+        "invalid-config",
+    ),
     "configuration with an unknown key": (
         lambda home: replace_text(home.config, "[jobs]", "[jobs]\nthreads = 1"),
         "invalid-config",

@@ -118,7 +118,7 @@ def test_an_unknown_key_in_the_configuration_is_refused_at_the_start(network: Te
     command = [sys.executable, "-m", "node", "run", "--home", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 2
-    assert "unknown key ledger.threads [invalid-config]\nhint: known here: snapshot_blocks, keep_blocks" in ended.stderr
+    assert "unknown key log.threads [invalid-config]\nhint: known here: level" in ended.stderr
     assert not (tmp_path / "data").exists()
 
 
