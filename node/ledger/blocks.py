@@ -179,6 +179,8 @@ def parse(data: bytes) -> ParsedBlock:
         raise _malformed(f"it has {len(evidence)} pieces of evidence, at most {MAX_BLOCK_EVIDENCE} are allowed")
     if last_commit is not None and len(last_commit.signatures) > MAX_VALIDATORS:
         raise _malformed("its last commit has more signatures than there can be validators")
+    for item in evidence:
+        item.DiscardUnknownFields()  # so that nothing can be attached, to be kept for ever
     leaves = [item.SerializeToString(deterministic=True) for item in evidence]
     if _encode(block.header, transactions, leaves, last_commit) != data:
         raise _malformed("its bytes are not in canonical form")

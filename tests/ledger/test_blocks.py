@@ -176,6 +176,9 @@ def _malformed() -> dict[str, bytes]:
     def drop_commit(block: pb.Block) -> None:
         block.ClearField("last_commit")
 
+    attached = _double_vote()
+    attached.duplicate_vote.first.MergeFromString(b"\x7a\x01a")  # a field 15
+
     return {
         "empty": b"",
         "noise": b"\xff" * 100,
@@ -188,6 +191,7 @@ def _malformed() -> dict[str, bytes]:
         "certificate removed": changed(drop_commit),
         "certificate's time changed": changed(lambda b: setattr(b.last_commit.signatures[0], "time_ms", 1)),
         "evidence added": changed(lambda b: b.evidence.append(_double_vote().SerializeToString())),
+        "something attached to evidence": _block_with([attached], commit).SerializeToString(deterministic=True),
         "too many bytes": b"\x00" * (MAX_BLOCK_BYTES + 1),
         "too many transactions": changed(lambda b: b.transactions.extend([b"t"] * MAX_BLOCK_TRANSACTIONS)),
         "too large a transaction": changed(lambda b: b.transactions.append(bytes(MAX_ENVELOPE_BYTES + 1))),
