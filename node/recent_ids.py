@@ -1,9 +1,9 @@
 """Which transactions may have been decided lately: nearly always known without asking the store.
 
 A Bloom filter of two bits per id, both in one word (blocked: Putze, Sanders, Singler, *Cache-, Hash- and
-Space-Efficient Bloom Filters*, 2007), so that a look-up waits for memory once. It never says no to one that was added;
-where it says maybe, the store knows. Nearly every id that a node looks up is new, and what does not exist costs LevelDB
-most to look up: more with every level, and each such look-up counts as a reason to merge tables.
+Space-Efficient Bloom Filters*, 2007), so that a look-up waits for memory once per generation. It never says no to one
+that was added; where it says maybe, the store knows. Nearly every id that a node looks up is new, and what does not
+exist costs LevelDB most to look up: more with every level, and each such look-up counts as a reason to merge tables.
 
 Ids need to be known until they expire. There are two generations of bits, each filled for the longest time that a
 transaction may take to expire; the older is dropped when the newer is full of it.
