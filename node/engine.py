@@ -116,6 +116,7 @@ class Engine:
         self._config = config
         self.heartbeat_ms = config.heartbeat_ms  # set anew when the members change it
         self._transport = transport
+        self._clock = clock
         self._timers = timers
         self._store = store
         self._app = app
@@ -296,6 +297,7 @@ class Engine:
                 self._events.append(TimedOut(timer))
             case Wake(Alarm.GOSSIP):
                 self._schedule_gossip()
+                self._journal.look_at_clock(self._clock.now_ms())
                 self._neighbours.interval_ended()
             case Wake(Alarm.ADOPT):
                 self._adopt_next()
@@ -432,7 +434,7 @@ class Engine:
         self.chain = chain
         if own := chain.next_validators.member(self._config.institution):
             self._journal.adopt(own.public_key)
-        if self._journal.observe(height, header.time_ms):
+        if self._journal.observe(height, header.time_ms, self._clock.now_ms()):
             self._log.info("signing again", from_height=height + 1)
         self._evidence.remove(block.evidence)
         self._started = False

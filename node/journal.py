@@ -19,7 +19,9 @@ A record is one byte of kind and its content:
 without it has lost its signing state: this key may have signed anything before. Then the validator observes
 until a safe height. Safe is every height after a block whose time lies more than MAX_CLOCK_DRIFT_MS after the loss was
 noticed at ``since_ms``: that block's time is the median of precommits made after the loss, so the block did
-not exist before, so our former self never reached the height after it.
+not exist before, so our former self never reached the height after it. This takes a clock that was not slow: so the
+loss counts as noticed anew at every start and whenever the clock jumps ahead, and a block from our clock's future shows
+nothing.
 
 **A log can be lost in part.** With every block the ledger keeps which position was signed last and in the log on the
 disk (``Journal.mark``). A log that ends before that was cut, or is an older copy: its signing state is lost as if there
@@ -108,6 +110,9 @@ class Journal:
             self._since_ms, self._from_height = now_ms, _NEVER
             self._last_signed = max(self._last_signed, signed)
             wal.reset([*self._standings(), b"L" + _POSITION.pack(*self._last_signed)])
+        if self._from_height == _NEVER:
+            self._since_ms = max(self._since_ms, now_ms)
+        self._clock_ms = now_ms
         self._synced = self._last_signed
 
     @staticmethod
@@ -258,9 +263,16 @@ class Journal:
         """Can a vote of this type and round conflict with nothing that was ever signed?"""
         return height >= self._from_height and (height, round_, vote_type) > self._last_signed
 
-    def observe(self, height: int, time_ms: int) -> bool:
+    def look_at_clock(self, now_ms: int) -> None:
+        """To be called often: a clock that jumps ahead was slow before."""
+        if self._from_height == _NEVER and now_ms > self._clock_ms + MAX_CLOCK_DRIFT_MS:
+            self._since_ms = max(self._since_ms, now_ms)
+        self._clock_ms = now_ms
+
+    def observe(self, height: int, time_ms: int, now_ms: int) -> bool:
         """Note that a block was decided. Returns whether a validator without signing state is safe from the next on."""
-        if self._from_height < _NEVER or time_ms <= self._since_ms + MAX_CLOCK_DRIFT_MS:
+        self.look_at_clock(now_ms)
+        if self._from_height < _NEVER or not self._since_ms < time_ms - MAX_CLOCK_DRIFT_MS <= now_ms:
             return False
         self._from_height = height + 1
         self._wal.append(self._standings()[-1])

@@ -153,6 +153,28 @@ def _an_older_log() -> None:
     _peace(world, network, checkers, [proposer, *others])
 
 
+def _lost_with_a_slow_clock() -> None:
+    """v0 proposes where nobody decides without it, and loses its disk; the clock of its new machine is an hour slow."""
+    world, network, checkers, clients = _four({})
+    proposer, *others = network.nodes.values()
+    others[-1].stop()
+    _until_turn(world, clients, proposer, others)
+    world.severed.update((node.name, proposer.name) for node in others)
+    clients.submit(proposer, clients.registration(proposer.institution))
+    world.run(3)
+    proposer.stop()
+    proposer.lose_disk()
+    proposer.clock_skew_ms = -3_600_000
+    world.severed.clear()
+    proposer.start()
+    network.reconnect()
+    clients.submit(others[0], clients.registration(others[0].institution))
+    world.run(15_000)
+    proposer.clock_skew_ms = 0
+    others[-1].start()
+    _peace(world, network, checkers, [proposer, *others])
+
+
 def _loses_its_ledger_while_others_cut_snapshots(
     attackers: dict[int, type[Attacker]], mute: Sequence[str]
 ) -> tuple[World, Network, Checkers, Clients]:
@@ -241,6 +263,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "locked, and the proposer dies": _locked_and_the_proposer_dies,
     "unsynced, but read": _unsynced_but_read,
     "an older log": _an_older_log,
+    "lost, with a slow clock": _lost_with_a_slow_clock,
     "joining by a snapshot": lambda: _joins_by_snapshot(forger=False),
     "joining by a snapshot that is forged": lambda: _joins_by_snapshot(forger=True),
     "joining, and snapshots are gone sooner than fetched": _snapshots_are_gone_sooner_than_fetched,

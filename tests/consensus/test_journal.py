@@ -18,6 +18,7 @@ from tests.consensus.rig import KEYS
 from tests.ledger.chain import FOUR, digest, genesis, signed_proposal, signed_vote
 
 NOW = 1_800_000_000_000
+LATER = NOW + MAX_CLOCK_DRIFT_MS
 BLOCK = blocks.build(genesis(), [b"x" * 1_000], [], None, "v1").value
 KEY = KEYS["v0"].public_key
 
@@ -172,23 +173,32 @@ def test_without_its_signing_state_a_validator_observes_until_a_safe_height(of: 
     assert safe_height(journal) is None
     assert not journal.may_vote(10**9, 0, VoteType.PREVOTE)
     assert not journal.may_propose(10**9, 0)
-    journal.observe(70, NOW + MAX_CLOCK_DRIFT_MS)  # may have been made before the loss, by a clock that is ahead
+    journal.observe(70, NOW + MAX_CLOCK_DRIFT_MS, LATER)  # may have been made before the loss, by a clock that is ahead
     assert safe_height(journal) is None
-    journal.observe(71, NOW + MAX_CLOCK_DRIFT_MS + 1)
+    journal.observe(71, NOW + MAX_CLOCK_DRIFT_MS + 1, LATER)
     assert safe_height(journal) == 72
     assert not journal.may_vote(71, 0, VoteType.PREVOTE)
     assert journal.may_vote(72, 0, VoteType.PREVOTE)
-    journal.observe(90, NOW + 10 * MAX_CLOCK_DRIFT_MS)
+    journal.observe(90, NOW + 10 * MAX_CLOCK_DRIFT_MS, LATER)
     assert safe_height(journal) == 72
 
 
-def test_the_loss_is_remembered_from_when_it_was_noticed_first() -> None:
+def test_a_loss_counts_as_noticed_at_every_start_and_whenever_the_clock_jumps_ahead() -> None:
+    """The clock may have been slow before: then a block from before the loss would look like one from after it."""
     wal = MemoryWal()
     opened(wal)
-    journal = opened(wal, NOW + 5 * MAX_CLOCK_DRIFT_MS)
-    journal.observe(10, NOW + 2 * MAX_CLOCK_DRIFT_MS)
-    assert journal.votes_from_height == 11
-    assert opened(wal).votes_from_height == 11
+    journal = opened(wal, LATER)
+    assert not journal.observe(10, LATER + 1, LATER)
+    journal.look_at_clock(LATER + 2 * MAX_CLOCK_DRIFT_MS)
+    assert not journal.observe(11, LATER + 2 * MAX_CLOCK_DRIFT_MS, LATER + 2 * MAX_CLOCK_DRIFT_MS)
+    assert journal.observe(12, LATER + 3 * MAX_CLOCK_DRIFT_MS + 1, LATER + 3 * MAX_CLOCK_DRIFT_MS)
+    assert opened(wal).votes_from_height == 13
+
+
+def test_a_block_from_the_future_of_our_clock_makes_no_height_safe() -> None:
+    journal = opened(MemoryWal())
+    assert not journal.observe(10, LATER + 3_600_000, LATER)
+    assert journal.votes_from_height is None
 
 
 def test_a_log_that_ends_before_what_the_ledger_says_was_signed_is_lost() -> None:
@@ -209,8 +219,8 @@ def test_a_log_that_ends_before_what_the_ledger_says_was_signed_is_lost() -> Non
     assert lost.votes_from_height is None
     assert lost.signed == signed
     assert not lost.may_vote(9, 0, VoteType.PREVOTE)
-    again = Journal(wal, KEY, "v0", NOW + 5 * MAX_CLOCK_DRIFT_MS, signed)
-    again.observe(10, NOW + 2 * MAX_CLOCK_DRIFT_MS)
+    again = Journal(wal, KEY, "v0", NOW + 1, signed)
+    again.observe(10, NOW + 2 * MAX_CLOCK_DRIFT_MS, LATER)
     assert again.votes_from_height == 11, "the loss is noticed once"
     assert Journal(wal, KEY, "v0", NOW, signed).votes_from_height == 11
 
@@ -299,7 +309,7 @@ def test_a_new_key_does_not_make_a_lost_signing_state_good() -> None:
     journal.adopt(KEYS["v2"].public_key)
     again = Journal(wal, KEYS["v2"].public_key, "v1", NOW + 1)
     assert again.votes_from_height is None
-    assert again.observe(9, NOW + MAX_CLOCK_DRIFT_MS + 1)
+    assert again.observe(9, NOW + MAX_CLOCK_DRIFT_MS + 2, LATER)
     assert Journal(wal, KEYS["v2"].public_key, "v1", NOW + 2).votes_from_height == 10
     assert Journal(wal, KEYS["v1"].public_key, "v1", NOW + 2).votes_from_height == 10
 
