@@ -34,6 +34,7 @@ RULES: dict[str, str] = {
     "no-live-quorum": "those who would vote and took part of late must hold more than two thirds of the power",
     "set-change": "at one height one power changes, or those who stay keep more than two thirds of both sets",
     "notice": "a member leaves from limits.MIN_NOTICE_BLOCKS to MAX_NOTICE_BLOCKS after it gave notice",
+    "validator-keys": "a member takes limits.MAX_NEW_VALIDATOR_KEYS within limits.NEW_VALIDATOR_KEYS_BLOCKS, no more",
     "certificate-blocks": "a certificate stays for limits.CERTIFICATE_BLOCKS before it is rotated again",
     "not-caught-up": "an observer votes once its node has caught up",
     "too-many": "a bound on open requests, active tokens or open tasks is reached",

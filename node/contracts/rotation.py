@@ -12,7 +12,7 @@ import hashlib
 
 from koinon import genesis_form
 from koinon.errors import InvalidInput, Refused
-from koinon.limits import CERTIFICATE_BLOCKS, MAX_TEXT
+from koinon.limits import CERTIFICATE_BLOCKS, MAX_NEW_VALIDATOR_KEYS, MAX_TEXT, NEW_VALIDATOR_KEYS_BLOCKS
 from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_NODE,
     KEY_PURPOSE_PERSON,
@@ -58,6 +58,8 @@ def rotate(context: Context, operation: RotateKey) -> str:
     member = tables.INSTITUTIONS.get(context.state, sender.institution)
     descriptor = member.descriptor
     old, new = getattr(descriptor, field), _recorded(operation.purpose, operation.key)
+    if operation.purpose == KEY_PURPOSE_VALIDATOR:
+        _check_number(context, descriptor.id)
     if operation.purpose == KEY_PURPOSE_TLS:
         _check_age(context, old)
         _end_former(context, member, "rotated")
@@ -107,6 +109,22 @@ def _field(purpose: KeyPurpose.ValueType) -> str:
             "this is no key of an institution", hint="name its validator, node or sealing key, or its certificate"
         )
     return _FIELDS[purpose]
+
+
+def _check_number(context: Context, institution: str) -> None:
+    """With every new key the way from the genesis to any header grows: one member must not make it endless."""
+    records = keys.of_owner(context.state, institution)
+    named = [item.from_height for item in records if item.purpose == KEY_PURPOSE_VALIDATOR and item.from_height > 1]
+    if len(named) < MAX_NEW_VALIDATOR_KEYS:
+        return
+    since = named[-MAX_NEW_VALIDATOR_KEYS]
+    free_at = since + NEW_VALIDATOR_KEYS_BLOCKS
+    if context.height < free_at:
+        raise Refused(
+            f"{institution} has had {MAX_NEW_VALIDATOR_KEYS} new validator keys since block {since}",
+            rule="validator-keys",
+            hint=f"rotate it again from block {free_at} on; one that was stolen can be revoked at any time",
+        )
 
 
 def _check_age(context: Context, certificate: bytes) -> None:

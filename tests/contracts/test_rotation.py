@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from koinon.limits import CERTIFICATE_BLOCKS
+from koinon.limits import CERTIFICATE_BLOCKS, MAX_NEW_VALIDATOR_KEYS, NEW_VALIDATOR_KEYS_BLOCKS
 from koinon.v1.identity_pb2 import (
     KEY_PURPOSE_NODE,
     KEY_PURPOSE_PERSON,
@@ -21,7 +21,7 @@ from koinon.v1.identity_pb2 import (
     RotateKey,
     UpdateEndpoints,
 )
-from node.contracts import keys
+from node.contracts import keys, rotation
 from tests.contracts.consortium import Consortium, access_request, key, publication
 from tests.contracts.decree import admit, decree, readmit, suspend
 
@@ -99,6 +99,24 @@ def test_a_certificate_is_not_rotated_again_at_once(consortium: Consortium) -> N
     while consortium.app.info().height + 1 < since + CERTIFICATE_BLOCKS:
         assert consortium.refused("um/operator", third) == "certificate-blocks"
     consortium.do("um/operator", third)
+
+
+def test_a_member_takes_a_few_new_validator_keys_and_then_no_more_for_long(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every receipt proves each change of validators: one member in a loop would make all of them too large."""
+    monkeypatch.setattr(rotation, "NEW_VALIDATOR_KEYS_BLOCKS", 20)
+    assert NEW_VALIDATOR_KEYS_BLOCKS > 50_000
+    for number in range(MAX_NEW_VALIDATOR_KEYS):
+        consortium.do("um/operator", rotate(KEY_PURPOSE_VALIDATOR, f"key {number}"))
+    assert consortium.refused("um/operator", rotate(KEY_PURPOSE_VALIDATOR, "another")) == "validator-keys"
+    consortium.do("um/operator", RevokeKey(purpose=KEY_PURPOSE_VALIDATOR, reason="stolen"))
+    assert consortium.refused("um/operator", rotate(KEY_PURPOSE_VALIDATOR, "another")) == "validator-keys"
+    consortium.do("iu/operator", rotate(KEY_PURPOSE_VALIDATOR, "of another member"))
+    (_, (since, _, _), *_) = span(consortium, "um", KEY_PURPOSE_VALIDATOR)
+    while consortium.app.info().height + 1 < since + 20:
+        assert consortium.refused("um/operator", rotate(KEY_PURPOSE_VALIDATOR, "another")) == "validator-keys"
+    consortium.do("um/operator", rotate(KEY_PURPOSE_VALIDATOR, "another"))
 
 
 @pytest.mark.parametrize("purpose", [KEY_PURPOSE_VALIDATOR, KEY_PURPOSE_NODE, KEY_PURPOSE_SEALING])
