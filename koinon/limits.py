@@ -22,12 +22,8 @@ LIVE_HEARTBEATS = 60  # intervals within which a validator must have been seen t
 MIN_NOTICE_BLOCKS = 10  # before a member leaves: others see it coming, and a member whose operator went astray, too
 MAX_NOTICE_BLOCKS = 10_000_000  # more than a year
 CERTIFICATE_BLOCKS = 100  # a certificate stays so long: with every new one all nodes close their ports for a moment
-MAX_NEW_VALIDATOR_KEYS = (
-    4  # of a member within so many blocks: every receipt, and every snapshot, proves each change of
-)
-NEW_VALIDATOR_KEYS_BLOCKS = (
-    100_000  # validators there ever was. Four, since a key that was named by mistake stops a node
-)
+MAX_NEW_VALIDATOR_KEYS = 4  # of one member within so many blocks: a key that was named by mistake is exchanged at once
+NEW_VALIDATOR_KEYS_BLOCKS = 100_000  # and no more: every receipt and snapshot proves each change of validators
 KEPT_BLOCKS = 100  # longer, where the others could not decide without it: then it is tried again
 MAX_JOIN_LAG_BLOCKS = 1_000  # a node this near has caught up: what it lacks takes it a second
 MAX_TOTAL_POWER = 10_000  # proposer rotation is tabulated over the total power
