@@ -11,8 +11,8 @@ Per block, in this order:
 At the end all points there are must add up (``corrupt``): no header says so, since all members might be wrong alike.
 
 Then, of a node's own directory, what it keeps beside the blocks is compared with what the replay made: state, audit
-log, results, and where the chain stands (``corrupt``, naming the first key that differs). What the last block did
-is under no header yet: of an archive, only the replay says it.
+log, results, who voted when, and where the chain stands (``corrupt``, naming the first key that differs). What the last
+block did is under no header yet: of an archive, only the replay says it.
 
 Nothing is believed but the genesis. The replay keeps its own state in ``scratch``, and changes nothing elsewhere.
 """
@@ -26,12 +26,14 @@ from itertools import zip_longest
 from koinon.errors import Corrupt
 from koinon.v1.identity_pb2 import Genesis
 from koinon.validators import ValidatorSet, verify_commit
+from node.abci import Finalized
 from node.application import Application
 from node.archive import Decided
 from node.ledger import blocks
 from node.ledger.blocks import ChainState, ParsedBlock
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
+from node.store.validator_history import ValidatorHistory
 
 OnProgress = Callable[[int, int], None]
 """Called after every block with its height and the number of transactions so far."""
@@ -41,6 +43,8 @@ _DERIVED = {
     b"l/": "the audit log",
     b"t/": "the results of transactions",
     b"m/application": "where the application stands",
+    b"v/": "who voted at which height",
+    b"h/": "headers kept apart from their blocks",  # none: every block is whole
 }
 _CHAIN_KEY = b"m/chain"
 
@@ -74,14 +78,18 @@ def replay(
     """
     application = Application(scratch, genesis)
     info = application.info()
-    chain = ChainState.genesis(application.chain_id, genesis.time_ms, ValidatorSet.of(info.validators), info.hashes)
+    initial = ValidatorSet.of(info.validators)
+    chain = ChainState.genesis(application.chain_id, genesis.time_ms, initial, info.hashes)
+    history = ValidatorHistory(scratch, initial)
     transactions = 0
     for item in decided:
         try:
             block = _verify(chain, item, application)
         except Corrupt as error:
             raise _diverges(chain.height + 1, error.message, error.rule) from error
-        chain = _execute(application, scratch, chain, block)
+        finalized = _execute(application, scratch, block)
+        chain = chain.after(block, finalized)
+        history.on_committed(chain.height, block, finalized)
         transactions += len(block.transactions)
         on_progress(chain.height, transactions)
     try:
@@ -109,12 +117,12 @@ def _verify(chain: ChainState, item: Decided, application: Application) -> Parse
     return block
 
 
-def _execute(application: Application, scratch: KeyValueStore, chain: ChainState, block: ParsedBlock) -> ChainState:
+def _execute(application: Application, scratch: KeyValueStore, block: ParsedBlock) -> Finalized:
     """Step 4."""
     finalized = application.finalize_block(block.decided())
     scratch.write(finalized.writes, sync=False)
     application.commit()
-    return chain.after(block, finalized)
+    return finalized
 
 
 def _diverges(height: int, problem: str, rule: str) -> Corrupt:

@@ -17,7 +17,7 @@ from koinon.cli import main
 from koinon.errors import Corrupt, InvalidFile
 from koinon.rules import RULES
 from koinon.v1.access_pb2 import RevokeToken
-from koinon.v1.consensus_pb2 import Block, Commit, Header
+from koinon.v1.consensus_pb2 import Block, Commit, Header, ValidatorSetRecord
 from koinon.v1.identity_pb2 import Genesis
 from node import archive, replay
 from node.archive import Archive, Decided
@@ -218,6 +218,22 @@ def chain_changed(store: KeyValueStore) -> None:
     flip(store, b"m/chain")
 
 
+def voters_changed(store: KeyValueStore) -> None:
+    record = ValidatorSetRecord.FromString(store.get(height_key(b"v/", 1)) or b"")
+    record.validators[0].power += 1
+    store.write([(height_key(b"v/", 1), record.SerializeToString(deterministic=True))], sync=True)
+
+
+def voters_added(store: KeyValueStore) -> None:
+    store.write([(height_key(b"v/", 4), store.get(height_key(b"v/", 1)))], sync=True)
+
+
+def header_added(store: KeyValueStore) -> None:
+    """What a node would show in the place of the one in its block."""
+    block = Block.FromString(store.get(height_key(b"b/", 3)) or b"")
+    store.write([(height_key(b"h/", 4), block.header)], sync=True)
+
+
 CHANGES: list[tuple[Callable[[KeyValueStore], None], int, str, str]] = [
     (transaction_changed, 2, "malformed-block", "header does not commit"),
     (transaction_dropped, 2, "malformed-block", "header does not commit"),
@@ -243,6 +259,9 @@ CHANGES: list[tuple[Callable[[KeyValueStore], None], int, str, str]] = [
     (result_changed, LAST, "corrupt", "results"),
     (standing_changed, LAST, "corrupt", "application"),
     (chain_changed, LAST, "corrupt", "where the chain stands"),
+    (voters_changed, LAST, "corrupt", "who voted"),
+    (voters_added, LAST, "corrupt", "who voted"),
+    (header_added, LAST, "corrupt", "headers"),
 ]
 
 
