@@ -275,6 +275,12 @@ def _flip(store: MemoryStore, key: bytes) -> None:
     store.write([(key, bytes(value))], sync=True)
 
 
+def _flip_first(store: MemoryStore, key: bytes) -> None:
+    value = bytearray(store.get(key) or b"")
+    value[7] ^= 1
+    store.write([(key, bytes(value))], sync=True)
+
+
 def _first(store: MemoryStore, prefix: bytes, number: int = 0) -> bytes:
     return [key for key, _ in store.scan(prefix)][number]
 
@@ -298,6 +304,17 @@ DAMAGE: dict[str, Callable[[MemoryStore], None]] = {
     "standing cut": lambda store: store.write([(b"m/application", b"x")], sync=True),
     "what was signed cut": lambda store: store.write([(b"m/signed", b"x")], sync=True),
     "validators edited": lambda store: _flip(store, height_key(b"v/", 1)),
+    "certificate missing": lambda store: store.write([(height_key(b"c/", 53), None)], sync=True),
+    "block missing": lambda store: store.write([(height_key(b"b/", 53), None)], sync=True),
+    "block missing, its header kept": lambda store: store.write(BlockStore(store).prune_writes(53), sync=True),
+    "blocks and certificates missing": lambda store: store.write(
+        [(height_key(prefix, height), None) for prefix in (b"b/", b"c/") for height in (53, 54)], sync=True
+    ),
+    "first block missing, and its certificate": lambda store: store.write(
+        [(height_key(b"b/", 50), None), (height_key(b"c/", 50), None)], sync=True
+    ),
+    "decided transaction forgotten": lambda store: store.write([(_first(store, b"t/", 40), None)], sync=True),
+    "decided at another height": lambda store: _flip_first(store, _first(store, b"t/", 40)),
     "last block missing": lambda store: store.write(
         [(height_key(b"b/", HEIGHT), None), (height_key(b"c/", HEIGHT), None)], sync=True
     ),
