@@ -143,6 +143,7 @@ class Peers:
                 ("grpc.max_receive_message_length", MAX_PEER_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),  # two nodes on one port must fail, not share it
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                ("grpc.max_connection_idle_ms", PEER_HELLO_MS),  # a connection without a stream
                 *KEEPALIVE,
             )
         )
@@ -309,7 +310,9 @@ class _Service(peer_pb2_grpc.PeerServiceServicer):
         self._peers = peers
         self._receiver = receiver
         self._log = log
-        self._streams: dict[str, object] = {}  # the newest of each member: it replaces the one before
+        # The newest of each member, before its hello and after it: each ends the one before.
+        self._opening: dict[str, asyncio.Task[Any]] = {}
+        self._streams: dict[str, asyncio.Task[Any]] = {}
 
     async def Deliver(
         self,
@@ -317,8 +320,31 @@ class _Service(peer_pb2_grpc.PeerServiceServicer):
         context: aio.ServicerContext[DeliverRequest, DeliverResponse],
     ) -> DeliverResponse:
         institution = await self._caller(context)
+        stream = asyncio.current_task()
+        assert stream is not None
         try:
-            first = await asyncio.wait_for(anext(request_iterator), PEER_HELLO_MS / 1000)
+            return await self._listen(institution, stream, request_iterator, context)
+        except asyncio.CancelledError:
+            if stream in (self._opening.get(institution), self._streams.get(institution)):
+                raise  # not by us
+            stream.uncancel()
+            return DeliverResponse(reason=TAKEN_OVER)
+        finally:
+            for streams in (self._opening, self._streams):
+                if streams.get(institution) is stream:
+                    del streams[institution]
+
+    async def _listen(
+        self,
+        institution: str,
+        stream: asyncio.Task[Any],
+        request_iterator: AsyncIterator[DeliverRequest],
+        context: aio.ServicerContext[DeliverRequest, DeliverResponse],
+    ) -> DeliverResponse:
+        _replace(self._opening, institution, stream)
+        try:
+            async with asyncio.timeout(PEER_HELLO_MS / 1000):
+                first = await anext(request_iterator)
         except (TimeoutError, StopAsyncIteration):
             return DeliverResponse(reason="no hello came")
         if first.WhichOneof("message") != "hello":
@@ -327,13 +353,11 @@ class _Service(peer_pb2_grpc.PeerServiceServicer):
             self._log.warning("peer refused", peer=institution, reason=reason)
             return DeliverResponse(reason=reason)
 
+        del self._opening[institution]  # what gRPC sends is not to be interrupted
         await context.send_initial_metadata(())  # tells the dialler that its hello was accepted
-        stream = object()
-        self._streams[institution] = stream
+        _replace(self._streams, institution, stream)
         self._peers.hear(institution, first)
         async for message in request_iterator:
-            if self._streams.get(institution) is not stream:
-                return DeliverResponse(reason=TAKEN_OVER)
             self._peers.hear(institution, message)
         return DeliverResponse()
 
@@ -355,3 +379,11 @@ class _Service(peer_pb2_grpc.PeerServiceServicer):
             # Its certificate was a root of the handshake, so it was a member until just now.
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this certificate belongs to no member")
         return institution
+
+
+def _replace(streams: dict[str, asyncio.Task[Any]], institution: str, stream: asyncio.Task[Any]) -> None:
+    """A member has one: however many it opens, they take no more memory."""
+    before = streams.get(institution)
+    streams[institution] = stream
+    if before is not None:
+        before.cancel()

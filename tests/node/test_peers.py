@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Self
 
@@ -202,16 +202,19 @@ async def test_outputs_are_fetched_from_whoever_holds_them(pair: tuple[Node, Nod
         await um.peers.fetch_output("case", "held")
 
 
-async def call_as(
-    identity: tls.Identity, target: Node, messages: list[DeliverRequest]
-) -> tuple[grpc.StatusCode | None, str]:
-    """Deliver these messages with this certificate; returns how the call ended."""
-    channel = aio.secure_channel(
+def channel_as(identity: tls.Identity, target: Node) -> aio.Channel:
+    return aio.secure_channel(
         target.member.address,
         grpc.ssl_channel_credentials(target.identity.certificate, identity.key, identity.certificate),
         options=(("grpc.ssl_target_name_override", tls_name(target.member.institution)),),
     )
-    async with channel:
+
+
+async def call_as(
+    identity: tls.Identity, target: Node, messages: list[DeliverRequest]
+) -> tuple[grpc.StatusCode | None, str]:
+    """Deliver these messages with this certificate; returns how the call ended."""
+    async with channel_as(identity, target) as channel:
         try:
             response = await peer_pb2_grpc.PeerServiceStub(channel).Deliver(iter(messages), timeout=10)
         except aio.AioRpcError as error:
@@ -270,6 +273,19 @@ async def test_two_nodes_with_one_certificate_notice_each_other(pair: tuple[Node
     await until(both)
     assert not um.peers.displaced()
     await copy.peers.stop()
+
+
+@pytest.mark.parametrize("greets", [True, False], ids=["with a hello", "without"])
+async def test_a_member_has_one_stream_however_many_it_opens(pair: tuple[Node, Node], greets: bool) -> None:
+    um, iu = pair
+    async with channel_as(iu.identity, um) as channel:
+        calls = [peer_pb2_grpc.PeerServiceStub(channel).Deliver() for _ in range(20)]
+        for call in calls if greets else ():
+            with suppress(asyncio.InvalidStateError, aio.AioRpcError):  # a newer one came first
+                await call.write(hello())
+        await until(lambda: sum(call.done() for call in calls) >= len(calls) - 1)
+        ended = [call for call in calls if call.done() and await call.code() is grpc.StatusCode.OK]
+        assert {(await call).reason for call in ended} == {peer_link.TAKEN_OVER}
 
 
 async def test_who_joins_the_ledger_is_let_in_and_the_others_come_back(pair: tuple[Node, Node]) -> None:
