@@ -77,6 +77,7 @@ def creating(path: Path, what: str, *, private: bool = False) -> Iterator[Binary
             os.link(written, path)  # unlike a rename, fails when the file exists
         finally:
             written.unlink()
+        _sync_names(path.parent)
     except FileExistsError as error:
         raise InvalidFile(
             f"the {what} {path} exists", rule="already-exists", hint="choose another path, or move the file away"
@@ -91,3 +92,14 @@ def creating(path: Path, what: str, *, private: bool = False) -> Iterator[Binary
             rule="disk-read-only" if error.errno in _READ_ONLY else "disk-error",
             hint="check the path and its permissions",
         ) from error
+
+
+def _sync_names(directory: Path) -> None:
+    """After a power cut a new file is there by its name: what an archive holds may be deleted next."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows, which cannot, and keeps names by itself
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

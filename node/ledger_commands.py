@@ -106,8 +106,8 @@ def prune(home: Path, keep: int, archive_path: Path | None, without_archive: boo
             _all_kept(store)
             archive.write(archive_path, genesis, replay.stored(store))
     directory = Home(home.absolute()).ledger
-    before = sum(file.stat().st_size for file in directory.iterdir())
     with _opened(home) as store, output.working("pruning the ledger"):
+        before = sum(file.stat().st_size for file in directory.iterdir())
         kept = BlockStore(store)
         retention_ms = Application(store, genesis).parameters().block_retention_ms
         first, below = kept.first(), pruning.allowed(kept, kept.height(), keep, retention_ms)

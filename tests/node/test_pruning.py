@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -127,6 +128,22 @@ def test_an_archive_is_written_before_and_replays(home: Home, tmp_path: Path) ->
     code, shown, said = run("ledger", "prune", str(home.path), "--keep", "0", "--without-archive")
     assert (code, shown.split()[1]) == (0, "0"), said
     assert "at a time, and none are that old yet" in said
+
+
+def test_an_archive_is_on_the_disk_by_its_name_before_anything_is_dropped(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(str(Path(f"/proc/self/fd/{number}").readlink())))
+    monkeypatch.setattr(pruning, "step", lambda *_: synced.append("dropped"))
+    run("ledger", "prune", str(home.path), "--keep", "0", "--archive", str(tmp_path / "all.archive"))
+    assert synced[-2:] == [str(tmp_path), "dropped"]
+
+
+def test_a_home_without_a_ledger_has_nothing_to_prune(tmp_path: Path, recorded: RecordedLedger) -> None:
+    genesis_file.save(tmp_path / "genesis.json", recorded.genesis)
+    code, _, said = run("ledger", "prune", str(tmp_path), "--keep", "5", "--without-archive")
+    assert (code, "holds no ledger" in said) == (2, True)
 
 
 def test_without_a_word_about_the_archive_nothing_is_pruned(home: Home) -> None:
