@@ -32,6 +32,7 @@ class OwnKeys:
         self._log = log
         self.credentials = credential_files.settle(config, credentials, self.member())
         self.needs_restart = False  # TLS shows another certificate only after one
+        self._taking = asyncio.Lock()  # blocks come faster than files are exchanged
 
     def member(self) -> Institution | None:
         """What the ledger says of this institution; None before it knows of it."""
@@ -63,12 +64,13 @@ class OwnKeys:
 
     async def take_up(self) -> bool:
         """Use the keys that the ledger names now; False, and the reason in the log, where that fails."""
-        member, before = self.member(), self.credentials
-        try:
-            self.credentials = await asyncio.to_thread(credential_files.settle, self._config, before, member)
-        except KoinonError as error:
-            self._say_failed(error)
-            return False
+        async with self._taking:
+            member, before = self.member(), self.credentials
+            try:
+                self.credentials = await asyncio.to_thread(credential_files.settle, self._config, before, member)
+            except KoinonError as error:
+                self._say_failed(error)
+                return False
         self._log.info("keys taken up", validator=self.credentials.validator.public_key.hex())
         self.needs_restart = self.needs_restart or self.credentials.identity != before.identity
         return True
