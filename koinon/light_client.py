@@ -29,7 +29,7 @@ Sans-IO: ``follow`` yields heights and is sent signed headers.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -162,11 +162,24 @@ class LightClient:
         if nearest.height == height:
             return nearest
         way = yield from follow(nearest, height)
-        for found in way:  # meanwhile another question may have found it too
-            place = self._place(found.height)
-            if self._trusted[place - 1].height != found.height:
-                self._trusted.insert(place, found)
+        for found in way:
+            self._remember(found)
         return way[-1]
+
+    def learn(self, way: Iterable[SignedHeader]) -> None:
+        """Trust headers from anyone, ascending, as far as each follows from the one before. Raises UntrustedHeader.
+
+        The last ones of all sets of validators are a way to any header, where others are not to be had.
+        """
+        for signed in way:
+            nearest = self._trusted[self._place(int(signed.commit.height)) - 1]
+            if nearest.height < signed.commit.height:
+                self._remember(advance(nearest, signed))
+
+    def _remember(self, found: TrustedHeader) -> None:
+        place = self._place(found.height)
+        if self._trusted[place - 1].height != found.height:  # another question may have found it meanwhile
+            self._trusted.insert(place, found)
 
     def _place(self, height: int) -> int:
         """Behind the last one of at most this height."""

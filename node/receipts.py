@@ -108,6 +108,10 @@ class Receipts:
             raise self._lacking(f"the header of block {height}")
         return SignedHeader(header=header, commit=commit, validators=self._validators.at(height).to_proto())
 
+    def way(self, height: int) -> list[SignedHeader]:
+        """The way from the genesis to a height: the last header of every set of validators before it."""
+        return [self.signed_header(end) for end in self._validators.last_heights(height)]
+
     def _of_record(self, kind: ReceiptKind.ValueType, index: int) -> Receipt:
         """Under the newest header, which every record before it is under."""
         head = self.signed_header(self._blocks.height())
@@ -129,8 +133,7 @@ class Receipts:
     def _lead(self, proof: Receipt | ProvedRecords) -> None:
         """The way from the genesis to its head."""
         proof.genesis_hash = genesis_file.genesis_hash(self._genesis).hex()
-        last_heights = self._validators.last_heights(proof.head.commit.height)
-        proof.validator_changes.extend(self.signed_header(height) for height in last_heights)
+        proof.validator_changes.extend(self.way(proof.head.commit.height))
 
     def _leaf(self, index: int) -> bytes:
         data = self._application.audit_log.record(index)

@@ -45,6 +45,7 @@ from koinon.v1.services_pb2 import (
     CountRecordsResponse,
     GetReceiptRequest,
     GetSignedHeaderRequest,
+    GetSignedHeaderResponse,
     ListRecordsRequest,
     ListTokensRequest,
     ProveRecordsRequest,
@@ -251,20 +252,30 @@ class Audit:
         Follows changes of validators, with as few headers as it takes; remembers what it has verified.
         Raises UntrustedHeader, NotFound, Unavailable.
         """
-        newest = await self._signed_header(0) if height == 0 else None
-        driver = self._light_client.verify(newest.commit.height if newest else height)
+        newest = (await self._signed_header(0)).header if height == 0 else None
+        target = int(newest.commit.height) if newest else height
+        try:
+            return await self._follow(target, newest)
+        except Unavailable:  # of the time before the snapshot from which a node began, it has few headers
+            self._light_client.learn((await self._signed_header(target, with_way=True)).validator_changes)
+            return await self._follow(target, newest)
+
+    async def _follow(self, height: int, newest: SignedHeader | None) -> TrustedHeader:
+        """Ask for what the light client needs, but not for ``newest`` again, which is here."""
+        driver = self._light_client.verify(height)
         try:
             wanted = next(driver)
             while True:
                 known = newest if newest and newest.commit.height == wanted else None
-                wanted = driver.send(known or await self._signed_header(wanted))
+                wanted = driver.send(known or (await self._signed_header(wanted)).header)
         except StopIteration as end:
             found: TrustedHeader = end.value
             return found
 
-    async def _signed_header(self, height: int) -> SignedHeader:
+    async def _signed_header(self, height: int, *, with_way: bool = False) -> GetSignedHeaderResponse:
         connection = self._session.connection
-        return (await connection.call(connection.audit.GetSignedHeader, GetSignedHeaderRequest(height=height))).header
+        request = GetSignedHeaderRequest(height=height, with_way=with_way)
+        return await connection.call(connection.audit.GetSignedHeader, request)
 
     async def watch(
         self,

@@ -1968,16 +1968,19 @@ class GetSignedHeaderRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HEIGHT_FIELD_NUMBER: _builtins.int
+    WITH_WAY_FIELD_NUMBER: _builtins.int
     height: _builtins.int
     """0: the newest"""
+    with_way: _builtins.bool
     def __init__(
         self,
         *,
         height: _builtins.int = ...,
+        with_way: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "with_way", b"with_way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1988,18 +1991,26 @@ class GetSignedHeaderResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADER_FIELD_NUMBER: _builtins.int
+    VALIDATOR_CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def header(self) -> _audit_pb2.SignedHeader:
-        """to be verified by the caller (koinon.light_client)"""
+        """to be verified by the caller (koinon.light_client), as all of these"""
+
+    @_builtins.property
+    def validator_changes(self) -> _containers.RepeatedCompositeFieldContainer[_audit_pb2.SignedHeader]:
+        """Where asked for: the last header of every set of validators before it. Every node has them, one that began from a
+        snapshot few others of the time before.
+        """
 
     def __init__(
         self,
         *,
         header: _audit_pb2.SignedHeader | None = ...,
+        validator_changes: _abc.Iterable[_audit_pb2.SignedHeader] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "validator_changes", b"validator_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,7 +104,10 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
         height = request.height or newest
         if not 1 <= height <= newest:
             raise NotFound(f"there is no block {height} yet", hint=f"the newest one is {newest}")
-        return services_pb2.GetSignedHeaderResponse(header=self._receipts.signed_header(height))
+        return services_pb2.GetSignedHeaderResponse(
+            header=self._receipts.signed_header(height),
+            validator_changes=self._receipts.way(height) if request.with_way else (),
+        )
 
     async def GetConsistencyProof(
         self, request: services_pb2.GetConsistencyProofRequest, context: Context

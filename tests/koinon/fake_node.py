@@ -24,6 +24,7 @@ from koinon.v1 import services_pb2 as services
 from koinon.v1.identity_pb2 import InstitutionDescriptor, Person, Role
 from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
 from node import tls
+from tests.koinon import header_chain
 
 CLIENT_STREAMING = {"DatasetService/StageDataset"}
 SERVER_STREAMING = {"EventService/Subscribe"}
@@ -87,7 +88,7 @@ class FakeNode(grpc.GenericRpcHandler):
         descriptor = InstitutionDescriptor(
             id="um",
             title="University of Michigan",
-            validator_key=SigningKey.generate().public_key,
+            validator_key=header_chain.key("um").public_key,
             node_key=self.node_key.public_key,
             sealing_key=SealingKey.generate().public_key,
             tls_certificate=self.certificate,
@@ -97,8 +98,8 @@ class FakeNode(grpc.GenericRpcHandler):
             power=1,
             people=[Person(id="um/analyst", public_key=self.person_key.public_key, roles=[Role.ROLE_OPERATOR])],
         )
-        joined = genesis.join("test", 1_700_000_000_000, [descriptor])
-        genesis.save(directory / "genesis.json", joined)
+        self.genesis = genesis.join("test", 1_700_000_000_000, [descriptor])
+        genesis.save(directory / "genesis.json", self.genesis)
         key_files.save(directory / "analyst.key", self.person_key, None)
         (directory / "certificate.pem").write_bytes(certificate)
         self.profile = directory / "analyst.toml"
@@ -106,7 +107,7 @@ class FakeNode(grpc.GenericRpcHandler):
             'institution = "um"\nperson = "um/analyst"\nkey_file = "analyst.key"\n'
             f'rpc_address = "127.0.0.1:{self.port}"\nnode_certificate = "certificate.pem"\ngenesis = "genesis.json"\n'
         )
-        return genesis.chain_id(joined)
+        return genesis.chain_id(self.genesis)
 
     # --- serving
 

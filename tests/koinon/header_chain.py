@@ -67,13 +67,15 @@ def make_genesis(members: ValidatorSet) -> Genesis:
 
 @dataclass
 class HeaderChain:
-    """``sets[h - 1]`` decides height h; the last set goes on for ever."""
+    """``sets[h - 1]`` decides height h; the last set goes on for ever. A genesis, if given, names the first."""
 
     sets: Sequence[ValidatorSet]
     asked: list[int] = field(default_factory=list)  # heights that ``run`` answered
+    genesis: Genesis = field(default_factory=Genesis)
 
     def __post_init__(self) -> None:
-        self.genesis = make_genesis(self.sets[0])
+        if self.genesis == Genesis():
+            self.genesis = make_genesis(self.sets[0])
         self.chain_id = genesis_file.chain_id(self.genesis)
 
     def validators_at(self, height: int) -> ValidatorSet:

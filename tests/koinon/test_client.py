@@ -36,6 +36,7 @@ from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.catalog_pb2 import AccessPolicy, Column, ColumnType, Dataset, PublishDataset, TaskOperation
 from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
 from tests.koinon.fake_node import FakeNode, rejected
+from tests.koinon.header_chain import HeaderChain, validators
 
 
 def dataset(name: str) -> Dataset:
@@ -74,6 +75,29 @@ def test_an_empty_page_is_not_the_end_but_a_repeated_one_is(node: FakeNode, clie
 
     node.answers["AuditService/ListRecords"] = records
     assert [record.index for record in client.audit.list()] == [5]
+
+
+@pytest.mark.parametrize("height", [0, 100])
+def test_a_header_is_verified_with_a_node_that_began_from_a_snapshot(
+    node: FakeNode, client: Client, height: int
+) -> None:
+    """All keys changed three times before it began: nobody vouches over that, and the headers between are not there."""
+    sets = [validators(um=1)] * 13 + [validators(um_2=1)] * 20 + [validators(um_3=1)] * 20 + [validators(um_4=1)]
+    chain = HeaderChain(sets, genesis=node.genesis)
+    ends, began, newest = [13, 33, 53], 80, 100
+
+    def answer(request: services.GetSignedHeaderRequest) -> services.GetSignedHeaderResponse:
+        wanted = request.height or newest
+        if wanted not in ends and wanted < began:
+            raise Unavailable(f"this node does not keep the header of block {wanted}")
+        changes = [chain.at(end) for end in ends if end < wanted] if request.with_way else []
+        return services.GetSignedHeaderResponse(header=chain.at(wanted), validator_changes=changes)
+
+    node.answers["AuditService/GetSignedHeader"] = answer
+    found = client.audit.header(height)
+    assert found.header == chain.header(newest)
+    with pytest.raises(Unavailable):
+        client.audit.header(60)
 
 
 def test_watch_gives_records_as_they_come(node: FakeNode, client: Client) -> None:

@@ -275,6 +275,21 @@ def test_a_node_that_invents_a_history_is_refused_after_few_questions(height: in
     assert len(invented.asked) <= log2(height) + 2
 
 
+def test_the_last_headers_of_all_sets_are_a_way_where_no_others_are_to_be_had() -> None:
+    chain = HeaderChain([validators(a=1, b=1)] * 10 + [validators(a_2=1, b_2=1)] * 10 + [validators(a_3=1, b_3=1)] * 10)
+    client = LightClient(chain.genesis)
+    client.learn([chain.at(10), chain.at(20)])
+    client.learn([chain.at(10)])
+    assert len(client) == 2
+    assert chain.run(client.verify(29)).header == chain.header(29)
+    assert chain.asked == [29]
+    with pytest.raises(UntrustedHeader):
+        LightClient(chain.genesis).learn([chain.at(20)])
+    forged = chain.sign(chain.header(20), names=["a"])
+    with pytest.raises(UntrustedHeader):
+        LightClient(chain.genesis).learn([chain.at(10), forged])
+
+
 def test_another_header_than_the_one_asked_for_is_refused() -> None:
     chain = HeaderChain([FOUR])
     driver = LightClient(chain.genesis).verify(100)

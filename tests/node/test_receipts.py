@@ -43,6 +43,18 @@ def indices(ledger: RecordedLedger, token: str) -> list[int]:
     return [item.index for item in ledger.records() if item.subject == f"token:{token}" and item.kind in kinds]
 
 
+def test_the_way_to_a_header_is_the_last_ones_of_all_sets_before_it(ledger: RecordedLedger) -> None:
+    change_validators(ledger, "uk")
+    change_validators(ledger)
+    ledger.decide()
+    made, newest = receipts(ledger), ledger.chain.height
+    assert [way.commit.height for way in made.way(newest)] == [2, 4]
+    assert [way.commit.height for way in made.way(4)] == [2]
+    client = light_client.LightClient(ledger.genesis)
+    client.learn([*made.way(newest), made.signed_header(newest)])
+    assert len(client) == 3
+
+
 def test_a_record_a_token_and_a_transaction_are_proved(ledger: RecordedLedger) -> None:
     token, rejected = ledger.tell()
     made = receipts(ledger)
