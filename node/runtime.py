@@ -101,6 +101,7 @@ class Node:
         self._metrics.watch_home(config.home)
         self._restored = False  # is another ledger to be put in place of this one?
         self._again = False  # or is it to begin again with another certificate?
+        self._closed = False  # what is closed is not to be driven by timers that are left
         self._level = LevelStore(config.home.ledger)
         self._store = TimedStore(self._level, self._metrics.store_write.observe)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
@@ -198,7 +199,7 @@ class Node:
         self._engine.add_signer(self._keys.credentials.validator)
         if self._jobs is not None:
             self._jobs.node_key = self._keys.credentials.node
-        if self._keys.needs_restart:  # clients and peers are to see the new certificate
+        if self._keys.needs_restart and not self._stopping.is_set():  # all are to see the new certificate
             self._again = True
             self._stopping.set()
 
@@ -239,8 +240,8 @@ class Node:
             await self._stopping.wait()
             sampling.cancel()
             beginning.cancel()
-            syncing.cancel()
             self._fetched.close()
+            await asyncio.wait([syncing, *([self._key_change] if self._key_change is not None else [])])
             await self._snapshots.stop()
             await self._upkeep.stop()
             await self._rpc.stop(_GRACE_S)
@@ -249,6 +250,7 @@ class Node:
             if self._jobs is not None:
                 await self._jobs.stop()
         finally:
+            self._closed = True
             if self._metrics_port is not None:
                 self._metrics_port.stop()
             self._pool.close()
@@ -275,14 +277,14 @@ class Node:
             await asyncio.sleep(_SAMPLE_S)
 
     async def _keep_up(self) -> None:
-        """Take part in snapshots, and prune."""
-        while True:
-            await asyncio.sleep(INTERVAL_S)
+        """Take part in snapshots, and prune, until the node stops; a thread that writes in the home ends before."""
+        while not self._stopping.is_set():
             if self._snapshots.interval_ended() and await self._snapshots.restore():
-                self._restored = True
+                self._restored = not self._stopping.is_set()  # else it is found at the next start
                 self._stopping.set()
                 return
             await self._upkeep.step(self._snapshots.newest())
+            await asyncio.sleep(INTERVAL_S)
 
     async def _listen(self) -> None:
         try:
@@ -329,6 +331,8 @@ class Node:
 
     def _drive(self, action: Callable[[], None]) -> None:
         """Let the engine act; if a port failed it (disk full, ledger damaged), the node ends."""
+        if self._closed:
+            return
         try:
             action()
         except KoinonError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,9 +26,11 @@ from node.config import Address, Home
 from node.engine import Engine
 from node.ports import Alarm, Wake
 from node.runtime import Node
+from node.snapshots import Snapshots
 from node.store.leveldb import LevelStore
 from node.verified import VerifiedTransactions
 from testnet.network import free_ports
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -140,6 +143,41 @@ async def test_damage_that_monitoring_meets_ends_the_node(home: Home, monkeypatc
         monkeypatch.setattr(pruning, "demanded", damaged)
         with pytest.raises(Corrupt, match="the header at height 1 is missing"):
             await task
+
+
+async def test_a_node_that_ended_is_driven_by_no_timer_that_is_left(home: Home) -> None:
+    """One that began again with a new certificate said of its former self that it could not go on."""
+    async with running(home) as (client, node, _):
+        await register(client, "first")
+    node.schedule(0, Wake(Alarm.HEARTBEAT, node.height() + 1))
+    async with running(home) as (client, _, _):
+        await register(client, "second")
+    assert node._failure is None
+
+
+async def test_a_node_ends_after_the_thread_that_makes_its_ledger(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the next one would find half a ledger being written; and who told it to stop wants no next one."""
+    begun, go_on, written = threading.Event(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        begun.set()
+        go_on.wait(20)
+        written.set()
+
+    async def restore(_: Snapshots) -> bool:
+        await asyncio.to_thread(write)
+        return True
+
+    async with running(home) as (_, node, task):
+        monkeypatch.setattr(Snapshots, "restore", restore)
+        monkeypatch.setattr(Snapshots, "interval_ended", lambda _: True)
+        await until(begun.is_set)
+        node.stop()
+        ended, _ = await asyncio.wait([task], timeout=2)
+        go_on.set()
+        assert not ended
+        assert await task is False
+        assert written.is_set()
 
 
 def _bug(*_: object) -> None:
