@@ -36,7 +36,7 @@ MAX_CLOCK_DRIFT_MS = 60_000  # how far a vote's time may run ahead of the receiv
 
 # --- pool
 MAX_POOL_TRANSACTIONS = 50_000
-MAX_POOL_PER_SENDER = 20_000  # one flooder cannot fill it alone
+MAX_POOL_PER_INSTITUTION = 20_000  # by all its people and its node: one member cannot fill it alone
 MAX_POOL_BYTES = 256 * 1024 * 1024  # of all envelopes together
 MAX_POOL_BACKLOG = 20_000  # envelopes heard from peers and not yet verified; more are forgotten
 MAX_POOL_BACKLOG_BYTES = 32 * 1024 * 1024  # of these together: as many of usual size, but few of the largest

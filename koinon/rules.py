@@ -20,7 +20,7 @@ RULES: dict[str, str] = {
     "expiry-too-far": "a transaction may expire at most limits.MAX_EXPIRY_MS ahead of block time",
     "replayed-transaction": "a transaction with this id was included before",
     "oversized-block": "a block has at most limits.MAX_BLOCK_TRANSACTIONS and MAX_BLOCK_OPERATIONS",
-    "pool-full": "the node's pool, or the sender's part of it, is full",
+    "pool-full": "the node's pool, or the sender's institution's part of it, is full",
     # --- everywhere
     "permission": "the sender's role or institution does not allow the operation",
     "not-found": "what the operation names does not exist",

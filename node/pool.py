@@ -22,7 +22,7 @@ from koinon.limits import (
     MAX_POOL_BACKLOG,
     MAX_POOL_BACKLOG_BYTES,
     MAX_POOL_BYTES,
-    MAX_POOL_PER_SENDER,
+    MAX_POOL_PER_INSTITUTION,
     MAX_POOL_TRANSACTIONS,
     MAX_REFUSALS_REMEMBERED,
 )
@@ -37,6 +37,7 @@ REJECTED = TransactionStatus.TRANSACTION_STATUS_REJECTED
 class _Entry(NamedTuple):
     envelope: bytes
     transaction: SignedTransaction
+    institution: str  # the sender's
 
 
 class Pool:
@@ -46,6 +47,7 @@ class Pool:
         self,
         verified: VerifiedTransactions,
         check: Callable[[SignedTransaction], Refusal | None],
+        institution_of: Callable[[bytes], str],
         announce: Callable[[list[bytes]], None],
         on_entered: Callable[[], None],
     ) -> None:
@@ -53,16 +55,18 @@ class Pool:
         Args:
             verified: shared with whoever judges proposals; what enters here stays in it until it is decided.
             check: the application's opinion of a transaction whose signature was verified.
+            institution_of: whose the key of a transaction is that passed ``check``.
             announce: tells the peers; called with batches of at most MAX_GOSSIP_BYTES.
             on_entered: the pool may have something new to propose.
         """
         self._verified = verified
         self._check = check
+        self._institution_of = institution_of
         self._announce = announce
         self._on_entered = on_entered
         self._entries: dict[bytes, _Entry] = {}  # by transaction id, in order of arrival
         self._bytes = 0
-        self._by_sender: Counter[bytes] = Counter()
+        self._by_institution: Counter[str] = Counter()
         self._expiries: list[tuple[int, bytes]] = []  # heap of (expires_at_ms, transaction id), also of some that left
         self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
         self.refusals: Counter[str] = Counter()  # by rule, since the start: for people
@@ -137,14 +141,16 @@ class Pool:
     def _enter(self, data: bytes, transaction: SignedTransaction, *, announce: bool) -> Refusal | None:
         if transaction.id in self._entries:
             return None
-        refusal = self._full(transaction.sender_key, len(data)) or self._check(transaction)
+        refusal = self._full(len(data)) or self._check(transaction)
+        institution = "" if refusal else self._institution_of(transaction.sender_key)
+        refusal = refusal or self._full_of(institution)
         if refusal is not None:
             self._reject(data, transaction.id, refusal)
             return refusal
         self._refused.pop(transaction.id, None)
-        self._entries[transaction.id] = _Entry(data, transaction)
+        self._entries[transaction.id] = _Entry(data, transaction, institution)
         self._bytes += len(data)
-        self._by_sender[transaction.sender_key] += 1
+        self._by_institution[institution] += 1
         heapq.heappush(self._expiries, (transaction.body.expires_at_ms, transaction.id))
         if announce:
             if not self._unannounced:
@@ -152,20 +158,24 @@ class Pool:
             self._unannounced.append(data)
         return None
 
-    def _full(self, sender_key: bytes, size: int) -> Refusal | None:
+    def _full(self, size: int) -> Refusal | None:
         if len(self._entries) >= MAX_POOL_TRANSACTIONS or self._bytes + size > MAX_POOL_BYTES:
             return Refusal(
                 rule="pool-full",
                 message=f"this node already holds {len(self._entries)} undecided transactions",
                 hint="send it again in a few seconds",
             )
-        if self._by_sender[sender_key] >= MAX_POOL_PER_SENDER:
-            return Refusal(
-                rule="pool-full",
-                message=f"this key already has {MAX_POOL_PER_SENDER} undecided transactions here",
-                hint="wait until some are decided",
-            )
         return None
+
+    def _full_of(self, institution: str) -> Refusal | None:
+        """Keys cost nothing, so what counts is whose they are."""
+        if self._by_institution[institution] < MAX_POOL_PER_INSTITUTION:
+            return None
+        return Refusal(
+            rule="pool-full",
+            message=f"{institution} already has {MAX_POOL_PER_INSTITUTION} undecided transactions here",
+            hint="wait until some are decided",
+        )
 
     def _tell(self) -> None:
         batch: list[bytes] = []
@@ -190,7 +200,7 @@ class Pool:
         """
         chosen: list[bytes] = []
         size = 0
-        for transaction_id, (envelope, transaction) in list(self._entries.items()):
+        for transaction_id, (envelope, transaction, _) in list(self._entries.items()):
             if len(chosen) == max_count or size + len(envelope) > max_bytes:
                 break
             if refusal := self._check(transaction):
@@ -237,10 +247,7 @@ class Pool:
         if entry is None:
             return False
         self._bytes -= len(entry.envelope)
-        sender_key = entry.transaction.sender_key
-        self._by_sender[sender_key] -= 1
-        if not self._by_sender[sender_key]:
-            del self._by_sender[sender_key]
+        self._by_institution[entry.institution] -= 1
         return True
 
     def _reject(self, data: bytes, transaction_id: bytes, refusal: Refusal) -> None:

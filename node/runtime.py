@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from node.jobs import JobService
 
 _SAMPLE_S = 1.0
+_SENDERS = 10_000  # whose institution is remembered
 _LINGER_S = 5.0  # before an upgrade that this node does not know: all have the last block by then
 _GRACE_S = 1.0  # for calls under way when the node is told to stop
 _BEGIN_VOTING_S = 10.0  # between two attempts
@@ -112,7 +114,13 @@ class Node:
         self._upgrades = UpgradeGuard(self._application, log, self._stop_before)
         self._read_model = ReadModel(config.home.read_model, self._application)
         self._datasets = DatasetStore(config.home.datasets, inspection_memory_mb=config.jobs.memory_mb)
-        self._pool = Pool(self._application.verified, self._check, self._announce, self._on_entered)
+        self._pool = Pool(
+            self._application.verified,
+            self._check,
+            lru_cache(_SENDERS)(lambda key: self._application.sender(key).institution),  # keys change, not their owners
+            self._announce,
+            self._on_entered,
+        )
         self._peers = Peers(config.institution, credentials.identity, genesis_file.genesis_hash(genesis), self, log)
         self._engine = Engine(
             EngineConfig(

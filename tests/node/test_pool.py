@@ -34,7 +34,11 @@ class Host:
         self.refuses: Callable[[SignedTransaction], Refusal | None] = lambda _: None
         self.verified = VerifiedTransactions(CHAIN)
         self.pool = Pool(
-            self.verified, lambda transaction: self.refuses(transaction), self.announced.append, self._enter
+            self.verified,
+            lambda transaction: self.refuses(transaction),
+            lambda key: "iu" if key == KEYS[2].public_key else "um",
+            self.announced.append,
+            self._enter,
         )
 
     def _enter(self) -> None:
@@ -149,14 +153,14 @@ async def test_what_a_block_decided_leaves_and_so_does_what_it_made_too_old(host
     assert info.refusal.rule == "transaction-expired"
 
 
-async def test_no_sender_and_no_flood_fills_the_pool_beyond_its_bounds(
+async def test_no_institution_and_no_flood_fills_the_pool_beyond_its_bounds(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "MAX_POOL_PER_SENDER", 3)
+    monkeypatch.setattr(pools, "MAX_POOL_PER_INSTITUTION", 3)
     monkeypatch.setattr(pools, "MAX_POOL_TRANSACTIONS", 5)
-    infos = await host.pool.submit([signed(number) for number in range(4)])
+    infos = await host.pool.submit([signed(number, KEYS[number % 2]) for number in range(4)])
     assert [info.refusal.rule for info in infos] == ["", "", "", "pool-full"]
-    infos = await host.pool.submit([signed(number, KEYS[1 + number % 2]) for number in range(4)])
+    infos = await host.pool.submit([signed(number, KEYS[2]) for number in range(4)])
     assert [info.refusal.rule for info in infos] == ["", "", "pool-full", "pool-full"]
     host.pool.committed([signed(0)], [identify(signed(0))], time_ms=0)
     (info,) = await host.pool.submit([signed(9)])
