@@ -60,6 +60,7 @@ from node.worker_pool import WorkerPool
 _EXPIRY_MS = 30_000  # of the node's own transactions: signed anew while the task is open
 _REPORT_MS = 3_000  # kept of the run window for reporting
 _RETRY_S = 0.5
+_PASSING = ("pool-full", "revoked-key")  # the ledger names a new node key some moments before the node has read it
 
 
 class Ledger(Protocol):
@@ -340,9 +341,6 @@ class JobService:
                 self._chain_id, [operation], self.node_key, expires_at_ms, secrets.token_bytes(NONCE_BYTES)
             )
             (info,) = await self._submit([data])
-            if info.refusal.rule == "pool-full":
-                await asyncio.sleep(_RETRY_S)
-                continue
             while info.status != TRANSACTION_STATUS_REJECTED and self._ledger.time_ms < expires_at_ms:
                 decided = self._ledger.transaction(info.transaction_id)
                 if decided is None:
@@ -351,7 +349,9 @@ class JobService:
                     info = decided
                 else:
                     return
-            if info.status == TRANSACTION_STATUS_REJECTED and not self._is_over(task_id):
+            if info.refusal.rule in _PASSING:
+                await asyncio.sleep(_RETRY_S)
+            elif info.status == TRANSACTION_STATUS_REJECTED and not self._is_over(task_id):
                 raise Refused(info.refusal.message, rule=info.refusal.rule, hint=info.refusal.hint)
 
     def _is_over(self, task_id: str) -> bool:

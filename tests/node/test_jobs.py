@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from koinon.v1.access_pb2 import RevokeToken
 from koinon.v1.catalog_pb2 import TASK_OPERATION_COUNT
+from koinon.v1.identity_pb2 import KEY_PURPOSE_NODE, RotateKey
 from koinon.v1.task_pb2 import (
     TASK_STATUS_CANCELLED,
     TASK_STATUS_COMPLETED,
@@ -23,7 +24,7 @@ from koinon.v1.task_pb2 import (
 from mpc.plan import Source, compile_plan, task_for
 from mpc.session import PREAMBLE_BYTES, parse_preamble
 from node.jobs import in_turn
-from tests.contracts.consortium import MEMBERS
+from tests.contracts.consortium import MEMBERS, key
 from tests.node.task_network import SQL, TABLE, TaskNetwork
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -256,6 +257,20 @@ async def test_a_token_revoked_meanwhile_ends_the_task(network: TaskNetwork) -> 
 
 def submitted(asker: str, number: int) -> Task:
     return Task(id=f"{number:032x}", asker=asker, submitted_at_ms=number)
+
+
+async def test_a_node_key_that_is_exchanged_meanwhile_costs_no_task(network: TaskNetwork) -> None:
+    """The ledger names the new key some moments before the node has read it: last here, it stays exchanged."""
+    task_id = network.ask(network.plan())
+    await network.running(task_id)
+    new = key("iu, another")
+    network.do("iu/operator", RotateKey(purpose=KEY_PURPOSE_NODE, key=new.public_key))
+    with capture_logs() as logs:
+        await network.until(lambda: network.stored("iu", task_id).exists())
+    network.services["iu"].node_key = new
+    task = await network.ended(task_id)
+    assert task.status == TASK_STATUS_COMPLETED, task.reason
+    assert len(network.outputs(task)) == len(task.parties)
 
 
 async def test_one_institution_takes_no_more_than_half_of_the_places_and_one_person_not_all_of_these() -> None:
