@@ -151,6 +151,8 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
             for kind in ("token.granted", *TOKEN_ENDS)
             for record in self._read_model.records(trail.make(subject, kind=kind), limit=1)[0]
         ]
+        if not records:  # the block was committed this moment: people are shown it after consensus went on
+            raise Unavailable(f"the records of {subject} are not indexed yet", hint="ask again")
         await self._check(records, reading_id)
         return self._receipts.token(records[0].index, records[1].index if len(records) > 1 else None)
 

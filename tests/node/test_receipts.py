@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -11,10 +14,18 @@ from koinon import genesis as genesis_file
 from koinon.errors import Unavailable
 from koinon.light_client import TrustedHeader
 from koinon.receipt import VerifiedRecord, VerifiedToken, VerifiedTransaction
+from koinon.v1 import services_pb2
 from koinon.v1.access_pb2 import RevokeToken
 from koinon.v1.audit_pb2 import SignedHeader
+from koinon.v1.identity_pb2 import ROLE_OPERATOR
 from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_REJECTED
+from node import auth
+from node.auth import Caller
+from node.changes import Changes
+from node.read_model import ReadModel
 from node.receipts import Receipts
+from node.rpc.audit import AuditService
+from node.rpc.trail import Trail
 from node.store.kv import height_key
 from node.store.memory import MemoryStore
 from node.store.validator_history import ValidatorHistory
@@ -154,3 +165,19 @@ def test_a_node_hands_out_nothing_that_does_not_hold(ledger: RecordedLedger) -> 
     ledger.store.write([(height_key(b"b/", 3), None)], sync=True)
     with pytest.raises(Unavailable, match="block 3"):
         made.transaction(transaction)
+
+
+async def test_a_token_of_a_block_that_is_shown_to_nobody_yet_is_asked_for_again(
+    ledger: RecordedLedger, tmp_path: Path
+) -> None:
+    with closing(ReadModel(tmp_path / "read.sqlite", ledger.app)) as model:
+        token, _ = ledger.tell()
+        ledger.decide()
+        service = AuditService(ledger.app, model, Trail(ledger.app, model), receipts(ledger), Changes())
+        auth._caller.set(Caller("um/operator", frozenset({ROLE_OPERATOR})))
+        wanted = services_pb2.GetReceiptRequest(token_id=token)
+        with pytest.raises(Unavailable, match="not indexed yet"):
+            await service.GetReceipt(wanted, cast("Any", None))
+        model.follow()
+        made = (await service.GetReceipt(wanted, cast("Any", None))).receipt
+        assert isinstance(receipt.verify(made, ledger.genesis), VerifiedToken)
