@@ -101,9 +101,9 @@ def put_in_place(home: Home) -> bool:
     shutil.rmtree(home.ledger_building, ignore_errors=True)
     if not home.ledger_restored.exists():
         return False
-    shutil.rmtree(home.ledger, ignore_errors=True)  # a crash here is no loss: the restored one is whole
-    _rename(home.ledger_restored, home.ledger)
-    shutil.rmtree(home.chunks, ignore_errors=True)
+    for path in (home.chunks, home.ledger):  # a crash here is no loss: the restored one is whole
+        shutil.rmtree(path, ignore_errors=True)
+    _rename(home.ledger_restored, home.ledger)  # last: nothing would come back to what is left
     return True
 
 

@@ -509,6 +509,31 @@ def test_a_disk_that_loses_every_chunk_ends_the_search_and_nobody_is_disbelieved
     net.restore()
 
 
+def test_a_crash_before_or_after_the_restored_ledger_is_in_place_leaves_no_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    rename = restore._rename
+
+    def crash_before(source: Path, target: Path) -> None:
+        raise InterruptedError
+
+    def crash_after(source: Path, target: Path) -> None:
+        rename(source, target)
+        raise InterruptedError
+
+    for crash in (crash_before, crash_after):
+        ChunkFiles(home.chunks).put(bytes(32), b"x")
+        home.ledger_restored.mkdir(exist_ok=True)
+        monkeypatch.setattr(restore, "_rename", crash)
+        with pytest.raises(InterruptedError):
+            restore.put_in_place(home)
+        monkeypatch.undo()
+        restore.put_in_place(home)
+        assert home.ledger.exists()
+        assert not home.chunks.exists()
+
+
 def test_a_restored_ledger_takes_the_place_of_the_old_one_whole_or_not_at_all(server: Server, tmp_path: Path) -> None:
     home = Home(tmp_path)
     net = Net(server)
