@@ -97,10 +97,14 @@ class Cutter:
         def work() -> None:
             part, target = self._path / "part", self._path / str(height)
             shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            digests = list(_write_chunks(part, snapshot.state_chunks(state)))
-            manifest = snapshot.manifest_of(height, digests, audit_log, size)
-            (part / _MANIFEST).write_bytes(manifest)
+            try:
+                part.mkdir(parents=True)
+                digests = list(_write_chunks(part, snapshot.state_chunks(state)))
+                manifest = snapshot.manifest_of(height, digests, audit_log, size)
+                (part / _MANIFEST).write_bytes(manifest)
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)  # on a full disk the ledger needs the room
+                raise
             shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
             self._manifests[height] = manifest
@@ -112,22 +116,23 @@ class Cutter:
 
     def newest(self, below: int) -> tuple[int, bytes] | None:
         """Height and manifest of the newest snapshot below a height."""
-        heights = [height for height in self._manifests if height < below]
-        return (max(heights), self._manifests[max(heights)]) if heights else None
+        manifests = self._manifests.copy()  # a thread may be cutting
+        return max(((height, data) for height, data in manifests.items() if height < below), default=None)
 
     def chunk(self, height: int, index: int) -> bytes:
         """A chunk of a snapshot that is kept; empty where it is not. A damaged one would make us a liar: none goes out.
 
         Raises Corrupt, once: the snapshot is dropped then.
         """
-        if height not in self._manifests:
+        kept = self._manifests.get(height)
+        if kept is None:
             return b""
-        manifest = SnapshotManifest.FromString(self._manifests[height])
+        manifest = SnapshotManifest.FromString(kept)
         states = len(manifest.state_chunks)
         if index < states:
             data = ChunkFiles(self._path / str(height)).get(manifest.state_chunks[index]) or b""
             if canonical.snapshot_chunk(data) != manifest.state_chunks[index]:
-                del self._manifests[height]
+                self._manifests.pop(height, None)
                 shutil.rmtree(self._path / str(height), ignore_errors=True)
                 raise Corrupt(f"chunk {index} of the snapshot at {height} is damaged", hint="nothing: another is cut")
             return data

@@ -13,7 +13,7 @@ import pytest
 
 from koinon import canonical
 from koinon.envelope import identify
-from koinon.errors import Corrupt
+from koinon.errors import Corrupt, Unavailable
 from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.snapshot_pb2 import ChunkResponse, SnapshotManifest, SnapshotOffer, StateChunk
 from node import receipts, restore, snapshot
@@ -237,6 +237,21 @@ def test_a_snapshot_survives_a_restart_and_only_the_newest_two_are_kept(server: 
     assert again.chunk(5, 0)
     assert again.chunk(3, 0) == b""
     assert not (tmp_path / "part").exists()
+
+
+def test_what_could_not_be_cut_gives_its_room_back(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk: else the ledger could not go on either, nor after the next cut."""
+    cutter = Cutter(tmp_path, server.ledger.store, server.ledger.app)
+
+    def full(*_: object) -> bytes:
+        raise Unavailable("no space left", rule="disk-error")
+
+    monkeypatch.setattr("node.snapshot.manifest_of", full)
+    with pytest.raises(Unavailable, match="no space left"):
+        cutter.cut(server.height)()
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_what_is_cut_is_what_the_store_held_at_that_block(tmp_path: Path) -> None:
