@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from koinon import genesis as genesis_file
 from koinon import light_client
 from koinon.errors import Corrupt
@@ -54,6 +56,13 @@ class Examined:
 
 def examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress = lambda _: None) -> Examined:
     """Verify 1 to 5; ``genesis`` is valid, and trusted. Raises Corrupt with height and rule of the first problem."""
+    try:
+        return _examine(genesis, store, on_progress)
+    except (DecodeError, ValueError, OverflowError, LookupError) as error:  # of no form that any version writes
+        raise _differs(BlockStore(store).height(), f"what is stored cannot be read ({error})") from error
+
+
+def _examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress) -> Examined:
     application = Application(store, genesis)
     kept = BlockStore(store)
     chain = _chain(store, genesis, application)

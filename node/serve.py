@@ -9,10 +9,11 @@ import os
 import signal
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from structlog.typing import FilteringBoundLogger
 
 from koinon import genesis as genesis_file
-from koinon.errors import Exhausted, InvalidFile, Unavailable
+from koinon.errors import Corrupt, Exhausted, InvalidFile, Unavailable
 from koinon.key_files import AskPassphrase
 from koinon.v1.identity_pb2 import Genesis
 from node import config as configs
@@ -56,7 +57,13 @@ async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, l
     while again:
         if restore.put_in_place(config.home):
             log.info("ledger replaced", reason="a snapshot was restored")
-        node = Node(config, genesis, credentials, log)
+        try:
+            node = Node(config, genesis, credentials, log)
+        except DecodeError as error:
+            raise Corrupt(
+                f"what the ledger on disk holds cannot be read ({error})",
+                hint="koinon node repair --home HOME: the node fetches the ledger anew",
+            ) from error
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, node.stop)
         again = await node.run()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from koinon import genesis as genesis_file
 from koinon.errors import Corrupt, KoinonError
 from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED, Genesis, InstitutionDescriptor
@@ -71,6 +73,8 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
         yield _index(home, application)
     except KoinonError as error:
         yield problem(check, error.message, error.hint or _FETCH)
+    except (DecodeError, ValueError) as error:
+        yield problem(check, f"what is stored cannot be read ({error})", _FETCH)
     finally:
         store.close()
 

@@ -14,6 +14,8 @@ import asyncio
 import gc
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -289,6 +291,32 @@ def test_a_change_behind_the_checksums_is_found_by_looking(home: Home) -> None:
     result = CliRunner().invoke(main, ["node", "repair", "--home", str(home.path)])
     assert "the state does not add up to its commitment" in result.stdout
     assert start(home) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(b"s/institution/um", b"x"), (b"s/parameters/", b"\xff"), (b"l/s", b"9" * 40)]
+)
+def test_a_value_that_nobody_can_read_is_damage_and_no_bug(home: Home, key: bytes, value: bytes) -> None:
+    with closing(LevelStore(home.ledger)) as store:
+        (found, _), *_ = store.scan(key)
+        store.write([(found, value)], sync=True)
+    for command in (["doctor", "--home"], ["ledger", "verify"]):
+        result = CliRunner().invoke(main, [*command, str(home.path)])
+        assert result.exit_code != 0
+        said = result.stdout + result.stderr
+        assert "this is a bug" not in said
+        assert "fetches the ledger" in said
+    result = CliRunner().invoke(main, ["node", "repair", "--home", str(home.path)])
+    assert result.stdout.startswith("ledger: "), result.stderr
+    assert start(home) == 0
+
+
+def test_a_node_whose_state_nobody_can_read_ends_with_the_remedy(home: Home) -> None:
+    write(home, b"s/institution/um", b"x")
+    command = [sys.executable, "-c", "from koinon.cli import main; main()", "node", "run", "--home", str(home.path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 8, ended.stderr
+    assert "koinon node repair" in ended.stderr
 
 
 def test_a_damaged_chunk_of_a_snapshot_is_not_sent(home: Home) -> None:
