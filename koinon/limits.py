@@ -45,11 +45,11 @@ MAX_GOSSIP_BYTES = 256 * 1024  # of one batch of envelopes: a vote behind it wai
 GOSSIP_DELAY_MS = 2  # envelopes that arrive together travel together
 
 # --- messages between nodes
-MAX_PEER_MESSAGE_BYTES = MAX_BLOCK_BYTES + 512 * 1024  # a proposal with its block, and room for framing
+MAX_PEER_MESSAGE_BYTES = MAX_BLOCK_BYTES + 1024 * 1024  # a proposal with its block, or a chunk of a snapshot
 MAX_SYNC_BLOCKS = 256  # per BlockResponse, which ends at MAX_BLOCK_BYTES: reading them takes milliseconds
 SNAPSHOT_CHUNK_BYTES = 1024 * 1024  # of state; the entry that passes it ends the chunk, which fits into one message
-SNAPSHOT_AUDIT_RECORDS = 256  # per chunk; a power of two, so that a chunk is a subtree of the log
-MAX_SNAPSHOT_CHUNKS = 50_000  # their digests fit into one message: 50 GB of state, or 12 million records
+SNAPSHOT_AUDIT_RECORDS = 128  # per chunk, a subtree of the log; the largest, of 22 KB, fit into one message
+MAX_SNAPSHOT_CHUNKS = 50_000  # their digests fit into one message: 50 GB of state, or 6 million records
 PROTOCOL_VERSION = 1  # of messages between nodes; others are refused in the Hello
 MAX_PEER_QUEUE = 1_000  # messages waiting for one slow peer, of consensus and of gossip each
 MAX_PEER_BLOCKS = 8  # of those, messages with blocks: a peer that asks and does not read must not fill our memory
@@ -181,7 +181,7 @@ MAX_ERROR_TEXT = 1_000  # characters of a message or hint in gRPC's trailing met
 # --- the audit trail
 MAX_FILTER_DIMENSIONS = 8  # that must all fit
 MAX_FILTER_VALUES = 32  # of one dimension, of which one must fit
-MAX_FILTER_TEXT = 4_000  # characters of all values: they are on the ledger where a regulator reads
+MAX_FILTER_TEXT = 4_000  # bytes of all values: where a regulator reads they are in a record, twice
 MAX_FILTER_MATCHES = 1_000  # values that a beginning may stand for, in one filter
 MAX_GROUPS_COUNTED = 10_000  # of one answer: people of a large consortium, days of a decade
 MAX_PROVED_RECORDS = 500  # per ProveRecords: a page of records, each with its path, stays below a megabyte

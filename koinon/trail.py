@@ -169,8 +169,8 @@ def check(of: RecordFilter) -> None:
         _check_text(item.dimension, MAX_NAME_PART)
         for value in item.values:
             _check_text(value, MAX_TEXT)
-    if sum(len(value) for item in of.dimensions for value in item.values) > MAX_FILTER_TEXT:
-        raise InvalidInput("the filter's values are too long", hint=f"at most {MAX_FILTER_TEXT} characters in all")
+    if sum(len(value.encode()) for item in of.dimensions for value in item.values) > MAX_FILTER_TEXT:
+        raise InvalidInput("the filter's values are too long", hint=f"at most {MAX_FILTER_TEXT} bytes in all")
     if of.since_ms < 0 or of.until_ms < 0:
         raise InvalidInput("the filter has a time before 1970", hint="times are milliseconds since then")
 
