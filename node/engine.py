@@ -434,12 +434,14 @@ class Engine:
         self.chain = chain
         if own := chain.next_validators.member(self._config.institution):
             self._journal.adopt(own.public_key)
-        if self._journal.observe(height, header.time_ms, self._clock.now_ms()):
-            self._log.info("signing again", from_height=height + 1)
         self._evidence.remove(block.evidence)
         self._started = False
         self._intake.turn_to(chain)
         self._neighbours.turn_to(chain)
+        # Not while behind: with a clock that is slow some old block would look like one of this moment.
+        current = not self._neighbours.are_ahead()
+        if current and self._journal.observe(height, header.time_ms, self._clock.now_ms()):
+            self._log.info("signing again", from_height=height + 1)
         return finalized
 
     def _announce(

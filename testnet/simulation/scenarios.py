@@ -48,13 +48,17 @@ def _peace(world: World, network: Network, checkers: Checkers, alive: Sequence[S
     checkers.finish(alive)
 
 
-def _until_turn(world: World, clients: Clients, node: SimNode, others: Sequence[SimNode]) -> None:
-    """Decide blocks until it is this node's turn to propose, and all is quiet."""
+def _until_turn(world: World, clients: Clients, node: SimNode, others: Sequence[SimNode], every_ms: int = 350) -> None:
+    """Decide blocks until it is this node's turn to propose, and all is quiet.
+
+    At 350 ms each has its proof after it: by two blocks at a time the turn may pass for ever.
+    """
     while True:
-        world.run(350)
+        world.run(every_ms)
         engine = node.engine
         assert engine is not None
-        if engine.chain.validators.proposer(engine.chain.height + 1, 0) == node.institution:
+        proposer = engine.chain.validators.proposer(engine.chain.height + 1, 0)
+        if proposer == node.institution and not engine.status().deciding:
             return
         clients.submit(others[0], clients.registration(others[0].institution))
 
@@ -153,18 +157,22 @@ def _an_older_log() -> None:
     _peace(world, network, checkers, [proposer, *others])
 
 
-def _lost_with_a_slow_clock() -> None:
-    """v0 proposes where nobody decides without it, and loses its disk; the clock of its new machine is an hour slow."""
+def _lost_with_a_slow_clock(slow_ms: int, *, before_ms: int = 0) -> None:
+    """v0 proposes where nobody decides without it, and loses its disk; the clock of its new machine is slow.
+
+    ``before_ms`` is how old the chain was: with blocks from minutes, some look to a slow clock like those of now.
+    """
     world, network, checkers, clients = _four({})
     proposer, *others = network.nodes.values()
+    world.run(before_ms)
     others[-1].stop()
-    _until_turn(world, clients, proposer, others)
+    _until_turn(world, clients, proposer, others, every_ms=37)
     world.severed.update((node.name, proposer.name) for node in others)
     clients.submit(proposer, clients.registration(proposer.institution))
     world.run(3)
     proposer.stop()
     proposer.lose_disk()
-    proposer.clock_skew_ms = -3_600_000
+    proposer.clock_skew_ms = -slow_ms
     world.severed.clear()
     proposer.start()
     network.reconnect()
@@ -263,7 +271,8 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "locked, and the proposer dies": _locked_and_the_proposer_dies,
     "unsynced, but read": _unsynced_but_read,
     "an older log": _an_older_log,
-    "lost, with a slow clock": _lost_with_a_slow_clock,
+    "lost, with a slow clock": lambda: _lost_with_a_slow_clock(3_600_000),
+    "lost, with a slow clock, and far behind": lambda: _lost_with_a_slow_clock(300_000, before_ms=600_000),
     "joining by a snapshot": lambda: _joins_by_snapshot(forger=False),
     "joining by a snapshot that is forged": lambda: _joins_by_snapshot(forger=True),
     "joining, and snapshots are gone sooner than fetched": _snapshots_are_gone_sooner_than_fetched,
