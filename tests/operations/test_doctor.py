@@ -226,7 +226,7 @@ def test_no_home_and_a_configuration_with_a_mistake(tmp_path: Path, fresh: Home)
     with fresh.config.open("a") as file:
         file.write("threads = 2\n")
     (found,) = troubles(fresh)
-    assert "unknown key ledger.threads" in found.text
+    assert "unknown key log.threads" in found.text
 
 
 def test_a_port_that_another_process_holds(fresh: Home) -> None:
