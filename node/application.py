@@ -337,10 +337,13 @@ class Application(Reads):
             if transaction.id in decided:
                 raise _replayed(transaction.id)
             self._admit(transaction, context.time_ms)
+        except REFUSALS as error:
+            return _rejected(transaction.id, error)
+        decided[transaction.id] = transaction.body.expires_at_ms  # also of who was suspended in this very block
+        try:
             context.sender = sender_of(state, transaction.sender_key)
         except REFUSALS as error:
             return _rejected(transaction.id, error)
-        decided[transaction.id] = transaction.body.expires_at_ms
         context.transaction_id, context.max_fee = transaction.id, transaction.body.max_fee
         records = len(context.records)
         state.savepoint()

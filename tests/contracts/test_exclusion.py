@@ -300,3 +300,20 @@ def test_whom_it_sponsors_may_be_handed_in_by_another() -> None:
     assert consortium.app.application("osu").status == APPLICATION_STATUS_WITHDRAWN
     consortium.do("um/operator", apply)
     assert consortium.app.application("osu").status == APPLICATION_STATUS_OPEN
+
+
+def test_who_is_suspended_in_the_block_of_its_transaction_is_refused_for_good() -> None:
+    """Its client was told so and may have signed another: back among the members, it must not find both executed.
+
+    Found by seed 8100460 of 2026-11-22.
+    """
+    consortium = quick()
+    consortium.wait(1)
+    late = consortium.envelope("iu/operator", floor(7))
+    (result,) = consortium.decide(late, evidence=(double_vote("iu", 1),)).results
+    assert result.refusal.rule == "member-suspended"
+    assert decree(consortium, readmit("iu")) == ""
+    refusal = consortium.app.check_tx(late)
+    assert refusal is not None
+    assert refusal.rule == "replayed-transaction"
+    assert consortium.app.check_tx(consortium.envelope("iu/operator", floor(7))) is None
