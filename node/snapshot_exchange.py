@@ -21,7 +21,7 @@ from node.store.validator_history import ValidatorHistory
 MESSAGES = ("snapshot_request", "snapshot_offer", "chunk_request", "chunk_response")
 """Kinds of messages between nodes that are about snapshots."""
 
-_ANSWERS_PER_INTERVAL = 32  # chunks to one peer: up to 128 MB/s are read for it
+_ANSWERS_PER_INTERVAL = 64  # chunks to one peer: up to 256 MB/s are read for it
 
 
 class Shelf(Protocol):

@@ -38,7 +38,7 @@ _ATTEMPTS = 3  # to fetch a snapshot of which no less is missing than of those b
 _SEEK_INTERVALS = 8  # to wait for offers, unless all who hear us have answered
 _PATIENCE_INTERVALS = 20  # to wait for a chunk: those in flight take three seconds at 10 Mbit/s
 _CHUNKS_IN_FLIGHT = 4  # per peer; a peer's queue takes eight messages of this size
-_CHUNKS_PER_INTERVAL = 16  # asked of one peer: it sends twice as many
+_CHUNKS_PER_INTERVAL = 32  # asked of one peer: it sends twice as many
 
 
 class Chunks(Protocol):
