@@ -1,7 +1,8 @@
 """What can be verified of a node's ledger without replaying it: all of one that was pruned, or began from a snapshot.
 
 1. Headers lead from the genesis to the last block: each is signed by a quorum of the validators that the kept one
-   before it names as next, and neighbours link by hash (``untrusted-header``).
+   before it names as next, and neighbours link by hash (``untrusted-header``). None is missing, but of the time before
+   the snapshot from which the ledger began (``corrupt``).
 2. Blocks are kept whole from some height on without a gap, each the one its header is of (``malformed-block``).
 3. The audit log is, at the size each kept header states, the one whose root it states: every record that ever was
    appended is there and unchanged (``corrupt``).
@@ -35,7 +36,7 @@ from node.ledger import blocks
 from node.ledger.audit_log import RECORDS, SIZE, AuditLog
 from node.ledger.blocks import ChainState
 from node.ledger.lthash import LtHash
-from node.restore import CHAIN_KEY, batches, size_of_entry
+from node.restore import CHAIN_KEY, batches, began, size_of_entry
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
 from node.store.validator_history import ValidatorHistory
@@ -69,10 +70,12 @@ def _examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress) ->
     history = ValidatorHistory(store, genesis_file.validators(genesis))
     _validators(chain, history)
     trusted = light_client.root(genesis)
-    headers, whole, first = 0, 0, kept.first()
+    headers, whole, first, began_at = 0, 0, kept.first(), began(store)
+    if began_at >= first:
+        raise _differs(began_at, "the ledger says that it began here, and keeps blocks from before")
     for height in kept.heights():
-        if height > (due := max(trusted.height + 1, first - 1)):  # of the time before a snapshot few are kept
-            raise _differs(due, "the block, or its certificate, is not there")
+        if height > (due := max(trusted.height + 1, began_at)):  # of the time before a snapshot few are kept
+            raise _differs(due, "the block or header, or its certificate, is not there")
         trusted = _header(kept, history, trusted, height)
         headers += 1
         if height >= first:

@@ -30,6 +30,7 @@ from node.store.kv import KeyValueStore
 from node.store.leveldb import LevelStore
 
 CHAIN_KEY = b"m/chain"
+_BEGAN_KEY = b"m/began"
 _BATCH = 2_000  # entries or records at a time
 _BATCH_BYTES = 8 * 1024 * 1024  # of these: whoever makes a snapshot up makes entries as large as a message
 
@@ -79,8 +80,13 @@ def build(genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes], store: K
         validators=plan.head.validators,
         next_validators=next_validators,
     )
-    store.write([(CHAIN_KEY, chain.to_bytes())], sync=True)
+    store.write([(CHAIN_KEY, chain.to_bytes()), (_BEGAN_KEY, plan.height.to_bytes(8, "big"))], sync=True)
     return chain
+
+
+def began(store: KeyValueStore) -> int:
+    """The height of the snapshot that a ledger began from, since when no header is missing; 0 for the genesis."""
+    return int.from_bytes(store.get(_BEGAN_KEY) or b"", "big")
 
 
 def build_aside(home: Home, genesis: Genesis, plan: Plan, chunks: Callable[[int], bytes]) -> None:

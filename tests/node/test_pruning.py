@@ -327,6 +327,12 @@ DAMAGE: dict[str, Callable[[MemoryStore], None]] = {
     "blocks and certificates missing": lambda store: store.write(
         [(height_key(prefix, height), None) for prefix in (b"b/", b"c/") for height in (53, 54)], sync=True
     ),
+    "headers missing, and their certificates": lambda store: store.write(
+        [(height_key(prefix, height), None) for prefix in (b"h/", b"c/") for height in (20, 21)], sync=True
+    ),
+    "the first headers missing, and their certificates": lambda store: store.write(
+        [(height_key(prefix, height), None) for prefix in (b"h/", b"c/") for height in (1, 2)], sync=True
+    ),
     "first block missing, and its certificate": lambda store: store.write(
         [(height_key(b"b/", 50), None), (height_key(b"c/", 50), None)], sync=True
     ),

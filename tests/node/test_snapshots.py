@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from koinon import canonical
+from koinon import genesis as genesis_file
 from koinon.envelope import identify
 from koinon.errors import Corrupt, Unavailable
 from koinon.v1.peer_pb2 import DeliverRequest
@@ -19,12 +20,14 @@ from koinon.v1.snapshot_pb2 import ChunkResponse, SnapshotManifest, SnapshotOffe
 from node import receipts, restore, snapshot
 from node.application import Application
 from node.config import Home
+from node.examine import examine
 from node.ledger import blocks
 from node.ledger.blocks import ChainState
 from node.snapshot import InvalidSnapshot
 from node.snapshot_join import Chunks, Joiner, Phase
 from node.snapshots import ChunkFiles, Cutter
 from node.store.blocks import BlockStore
+from node.store.kv import height_key
 from node.store.leveldb import LevelStore
 from node.store.memory import MemoryStore
 from node.store.validator_history import ValidatorHistory
@@ -169,24 +172,54 @@ def test_a_joiner_restores_what_the_others_have(server: Server) -> None:
     assert app.audit_log.root_at(100) == server.ledger.app.audit_log.root_at(100)
 
 
+def follow(server: Server, chain: ChainState, app: Application, store: MemoryStore) -> ChainState:
+    """The next block of the server, executed by a joiner."""
+    height = chain.height + 1
+    data, commit = server.ledger.blocks.block(height), server.ledger.blocks.commit(height)
+    assert data is not None
+    assert commit is not None
+    block = blocks.parse(data)
+    blocks.verify(chain, block)
+    finalized = app.finalize_block(block.decided())
+    store.write([*finalized.writes, *BlockStore(store).writes(height, data, commit)], sync=True)
+    app.commit()
+    return chain.after(block, finalized)
+
+
 def test_it_goes_on_from_there_and_comes_to_the_same_state(server: Server) -> None:
     net = Net(server)
     net.run()
     store, chain = net.restore()
     app = Application(store, server.ledger.genesis)
-    for height in range(chain.height + 1, server.ledger.chain.height + 1):
-        data, commit = server.ledger.blocks.block(height), server.ledger.blocks.commit(height)
-        assert data is not None
-        assert commit is not None
-        block = blocks.parse(data)
-        blocks.verify(chain, block)
-        finalized = app.finalize_block(block.decided())
-        store.write([*finalized.writes, *BlockStore(store).writes(height, data, commit)], sync=True)
-        app.commit()
-        chain = chain.after(block, finalized)
+    while chain.height < server.ledger.chain.height:
+        chain = follow(server, chain, app, store)
     assert chain == server.ledger.chain
     assert dict(store.scan(b"s/")) == dict(server.ledger.store.scan(b"s/"))
     assert dict(store.scan(b"l/")) == dict(server.ledger.store.scan(b"l/"))
+
+
+def test_a_ledger_that_began_from_a_snapshot_lacks_no_header_since(server: Server) -> None:
+    """The way to the snapshot's block has gaps, and nothing behind it may have, pruned or not."""
+    net = Net(server)
+    net.run()
+    store, chain = net.restore()
+    genesis = server.ledger.genesis
+    assert examine(genesis, store).headers == 1
+    app = Application(store, genesis)
+    kept = BlockStore(store)
+    while chain.height < server.ledger.chain.height:
+        chain = follow(server, chain, app, store)
+    ValidatorHistory(store, genesis_file.validators(genesis)).adopt(chain)
+    store.write([(restore.CHAIN_KEY, chain.to_bytes())], sync=True)
+    assert examine(genesis, store).blocks == 2
+    store.write(kept.prune_writes(server.height + 1), sync=True)
+    assert examine(genesis, store).headers == 3
+    for height in (server.height, server.height + 1):
+        damaged = MemoryStore()
+        damaged.write(store.scan(b""), sync=True)
+        damaged.write([(height_key(prefix, height), None) for prefix in (b"h/", b"c/")], sync=True)
+        with pytest.raises(Corrupt, match=f"at height {height}: "):
+            examine(genesis, damaged)
 
 
 def test_what_was_decided_before_the_snapshot_is_not_decided_again(server: Server) -> None:
