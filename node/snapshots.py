@@ -32,6 +32,7 @@ from node.store.validator_history import ValidatorHistory
 INTERVAL_S = 0.25
 _KEPT = 2  # snapshots: whoever began to fetch one can finish while the next is offered
 _MANIFEST = "manifest"
+_PART = "part"  # of one being cut
 
 
 class ChunkFiles:
@@ -71,22 +72,38 @@ class Cutter:
         self._path = path
         self._store = store
         self._application = application
+        self.dropped: list[str] = []  # names of those that were found damaged
         self._manifests: dict[int, bytes] = self._load()
 
     def _load(self) -> dict[int, bytes]:
-        """Those that are on the disk, by height; what is not in form is removed, and cut again in time."""
+        """Those on the disk, by height; what is not whole is removed, and cut again in time. Raises Corrupt."""
         found = {}
         for directory in self._path.glob("*"):
-            try:
-                data = (directory / _MANIFEST).read_bytes()
-                manifest = SnapshotManifest.FromString(data)
-            except (OSError, DecodeError):
-                manifest, data = SnapshotManifest(), b""
-            if manifest.state_chunks and str(manifest.height) == directory.name:
-                found[int(manifest.height)] = data
-            else:
-                shutil.rmtree(directory, ignore_errors=True)
+            if manifest := self._manifest(directory):
+                found[int(directory.name)] = manifest
+                continue
+            shutil.rmtree(directory, ignore_errors=True)
+            if directory.name != _PART:
+                self.dropped.append(directory.name)
         return found
+
+    def _manifest(self, directory: Path) -> bytes:
+        """As it was cut: names of the chunks' files and the audit log tell. Empty if it is not. Raises Corrupt."""
+        audit_log = self._application.audit_log
+        try:
+            data = (directory / _MANIFEST).read_bytes()
+            manifest = SnapshotManifest.FromString(data)
+            height, states, size = int(manifest.height), manifest.state_chunks, int(manifest.audit_size)
+            whole = (
+                directory.name == str(height)
+                and len(states) > 0
+                and all((directory / digest.hex()).is_file() for digest in states)
+                and size <= audit_log.size
+                and data == snapshot.manifest_of(height, states, audit_log, size)
+            )
+        except (OSError, DecodeError):
+            return b""
+        return data if whole else b""
 
     def cut(self, height: int) -> Callable[[], None]:
         """Fix what the store holds now, after this block; the returned function does the work, on any thread."""
@@ -95,7 +112,7 @@ class Cutter:
         size = audit_log.size
 
         def work() -> None:
-            part, target = self._path / "part", self._path / str(height)
+            part, target = self._path / _PART, self._path / str(height)
             shutil.rmtree(part, ignore_errors=True)
             try:
                 part.mkdir(parents=True)
@@ -175,6 +192,8 @@ class Snapshots:
         self._reachable = reachable
         self._log = log
         self._cutter = Cutter(home.snapshots, store, application)
+        for name in self._cutter.dropped:
+            log.warning("snapshot dropped", name=name, reason="it was damaged on this disk: another is cut in time")
         self._joiner = Joiner(genesis, transport, ChunkFiles(home.chunks), log)
         self._exchange = Exchange(
             self._cutter,

@@ -272,6 +272,25 @@ def test_a_snapshot_survives_a_restart_and_only_the_newest_two_are_kept(server: 
     assert not (tmp_path / "part").exists()
 
 
+@pytest.mark.parametrize("kind", ["state_chunks", "audit_chunks", "audit_size"])
+def test_a_manifest_that_a_bit_was_flipped_in_is_not_offered(server: Server, tmp_path: Path, kind: str) -> None:
+    """Joiners would take this node for a liar."""
+    height = server.ledger.chain.height
+    Cutter(tmp_path, server.ledger.store, server.ledger.app).cut(height)()
+    file = tmp_path / str(height) / "manifest"
+    manifest = SnapshotManifest.FromString(file.read_bytes())
+    if kind == "audit_size":
+        manifest.audit_size ^= 1 << 40
+    else:
+        digests = getattr(manifest, kind)
+        digests[0] = bytes([digests[0][0] ^ 1]) + digests[0][1:]
+    file.write_bytes(manifest.SerializeToString(deterministic=True))
+    again = Cutter(tmp_path, server.ledger.store, server.ledger.app)
+    assert again.newest(height + 1) is None
+    assert again.dropped == [str(height)]
+    assert not file.exists()
+
+
 def test_what_could_not_be_cut_gives_its_room_back(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
