@@ -24,6 +24,7 @@ from node.abci import Write
 SIZE = b"l/s"
 RECORDS = b"l/r"
 _NODES = b"l/n"
+_SIZE_BYTES = 8
 
 
 class AuditLog:
@@ -33,7 +34,9 @@ class AuditLog:
         """Recovers the frontier from what the store holds. Raises Corrupt."""
         self._read = reader
         size = reader(SIZE)
-        self._size = int.from_bytes(size, "big") if size is not None else 0
+        if size is not None and len(size) != _SIZE_BYTES:
+            raise _lacks(SIZE)
+        self._size = int.from_bytes(size or b"", "big")
         self._frontier: list[bytes] = []  # complete subtrees left to right, hence largest first
         end = 0
         for level in reversed(range(self._size.bit_length())):
@@ -68,7 +71,7 @@ class AuditLog:
             self._frontier.append(node)
             self._size += 1
         if writes:
-            writes.append((SIZE, self._size.to_bytes(8, "big")))
+            writes.append((SIZE, self._size.to_bytes(_SIZE_BYTES, "big")))
         return writes
 
     def record(self, index: int) -> bytes | None:
@@ -115,10 +118,7 @@ class AuditLog:
     def _stored(self, key: bytes) -> bytes:
         value = self._read(key)
         if value is None:
-            raise Corrupt(
-                f"the audit log lacks the entry {key.hex()}",
-                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-            )
+            raise _lacks(key)
         return value
 
 
@@ -128,3 +128,10 @@ def _record_key(index: int) -> bytes:
 
 def _node_key(level: int, index: int) -> bytes:
     return _NODES + bytes([level]) + index.to_bytes(8, "big")
+
+
+def _lacks(key: bytes) -> Corrupt:
+    return Corrupt(
+        f"the audit log lacks the entry {key.hex()}",
+        hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
+    )

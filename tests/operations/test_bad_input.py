@@ -184,6 +184,11 @@ DAMAGED: dict[str, Damage] = {
     "chain edited": lambda home: write(home, b"m/chain", b"x"),
     "standing lost": lambda home: write(home, b"m/application", None),
     "standing cut": lambda home: write(home, b"m/application", b"x"),
+    "size of the audit log lengthened": lambda home: write(home, b"l/s", b"9" * 40),
+    "size of the audit log cut": lambda home: write(home, b"l/s", b"\x05"),
+    "size of the audit log emptied": lambda home: write(home, b"l/s", b""),
+    "size of the audit log lost": lambda home: write(home, b"l/s", None),
+    "size of the audit log too small": lambda home: write(home, b"l/s", (1).to_bytes(8, "big")),
     "what was signed cut": lambda home: write(home, b"m/signed", b"x"),
     "what was signed emptied": lambda home: write(home, b"m/signed", b""),
 }
