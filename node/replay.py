@@ -12,7 +12,8 @@ At the end all points there are must add up (``corrupt``): no header says so, si
 
 Then, of a node's own directory, what it keeps beside the blocks is compared with what the replay made: state, audit
 log, results, who voted when, and where the chain stands (``corrupt``, naming the first key that differs). What the last
-block did is under no header yet: of an archive, only the replay says it.
+block did is under no header yet: of an archive, only the replay says it. What its node had signed is the node's own: it
+must be readable.
 
 Nothing is believed but the genesis. The replay keeps its own state in ``scratch``, and changes nothing elsewhere.
 """
@@ -29,6 +30,7 @@ from koinon.validators import ValidatorSet, verify_commit
 from node.abci import Finalized
 from node.application import Application
 from node.archive import Decided
+from node.journal import last_signed
 from node.ledger import blocks
 from node.ledger.blocks import ChainState, ParsedBlock
 from node.store.blocks import BlockStore
@@ -107,6 +109,7 @@ def compare(store: KeyValueStore, scratch: KeyValueStore, chain: ChainState) -> 
         for kept, derived in zip_longest(store.scan(prefix), scratch.scan(prefix)):
             if kept != derived:
                 raise _differs(chain, what, min(entry[0] for entry in (kept, derived) if entry))
+    last_signed(store)
 
 
 def _verify(chain: ChainState, item: Decided, application: Application) -> ParsedBlock:

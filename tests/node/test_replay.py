@@ -279,6 +279,13 @@ def test_a_change_is_found_where_it_is(
     assert rule in RULES
 
 
+def test_what_the_node_signed_can_be_read(ledger: RecordedLedger) -> None:
+    """It follows from no block, so it is looked at as far as it can be."""
+    ledger.store.write([(b"m/signed", b"x")], sync=True)
+    with pytest.raises(Corrupt, match="what its node signed"):
+        check(ledger.store, ledger.genesis)
+
+
 def test_another_genesis_makes_another_ledger(ledger: RecordedLedger) -> None:
     ledger.genesis.time_ms += 1
     with pytest.raises(Corrupt, match="height 1"):
