@@ -25,9 +25,10 @@ SEGMENT_BLOCKS = 1_000
 _STEP_BLOCKS = 64
 
 
-def boundary(height: int, keep_blocks: int) -> int:
+def boundary(height: int, keep_blocks: int, segment_blocks: int = 0) -> int:
     """Below which height blocks may be pruned: whole segments, and at least the newest ``keep_blocks`` stay."""
-    return max(0, height - keep_blocks) // SEGMENT_BLOCKS * SEGMENT_BLOCKS
+    segment = segment_blocks or SEGMENT_BLOCKS
+    return max(0, height - keep_blocks) // segment * segment
 
 
 def demanded(blocks: BlockStore, retention_ms: int) -> int:
@@ -47,12 +48,12 @@ def demanded(blocks: BlockStore, retention_ms: int) -> int:
     return demanded_from
 
 
-def allowed(blocks: BlockStore, height: int, keep_blocks: int, retention_ms: int) -> int:
+def allowed(blocks: BlockStore, height: int, keep_blocks: int, retention_ms: int, segment_blocks: int = 0) -> int:
     """The ``boundary`` that the members' demand leaves. Raises Corrupt."""
-    own = boundary(height, keep_blocks)
+    own = boundary(height, keep_blocks, segment_blocks)
     if own <= blocks.first():
         return own
-    return min(own, demanded(blocks, retention_ms) // SEGMENT_BLOCKS * SEGMENT_BLOCKS)
+    return min(own, boundary(demanded(blocks, retention_ms), 0, segment_blocks))
 
 
 def step(store: KeyValueStore, blocks: BlockStore, below: int) -> bool:
@@ -75,11 +76,51 @@ def give_back(store: LevelStore, below: int) -> None:
     store.compact(BLOCKS, height_key(BLOCKS, below))
 
 
-class Upkeep:
+class Pruner:
     """Prunes as configuration and members say, a little at a time, and never what a joiner would need.
 
     A joiner needs all blocks behind a snapshot: nothing is pruned above the newest one that this node offers.
     """
+
+    def __init__(
+        self,
+        blocks: BlockStore,
+        store: KeyValueStore,
+        keep_blocks: int,
+        retention_ms: Callable[[], int],
+        segment_blocks: int = 0,
+    ) -> None:
+        """``keep_blocks``: the newest that stay; 0 for all. ``retention_ms``: what the members demand now.
+
+        ``segment_blocks``: how many go together, where not SEGMENT_BLOCKS.
+        """
+        self._blocks = blocks
+        self._store = store
+        self._keep_blocks = keep_blocks
+        self._retention_ms = retention_ms
+        self._segment_blocks = segment_blocks
+        self._below = 0  # being pruned up to here
+
+    def step(self, snapshot_height: int) -> int:
+        """Called a few times a second. Returns below which height the last of some blocks is gone now; 0 for none.
+
+        Raises Corrupt, and as the store.
+        """
+        if not self._keep_blocks:
+            return 0
+        height = min(self._blocks.height(), snapshot_height + self._keep_blocks)
+        below = allowed(self._blocks, height, self._keep_blocks, self._retention_ms(), self._segment_blocks)
+        if below <= self._below or self._blocks.first() >= below:
+            self._below = max(self._below, below)
+            return 0
+        if step(self._store, self._blocks, below):
+            return 0
+        self._below = below
+        return below
+
+
+class Upkeep:
+    """A pruner that gives space back to the disk, on the event loop."""
 
     def __init__(
         self,
@@ -90,14 +131,10 @@ class Upkeep:
         retention_ms: Callable[[], int],
         log: Log,
     ) -> None:
-        """``keep_blocks``: the newest that stay; 0 for all. ``retention_ms``: what the members demand now."""
-        self._blocks = blocks
-        self._store = store
+        """As ``Pruner``, and where the space is."""
+        self._pruner = Pruner(blocks, store, keep_blocks, retention_ms)
         self._level = level
-        self._keep_blocks = keep_blocks
-        self._retention_ms = retention_ms
         self._log = log
-        self._below = 0  # being pruned up to here
         self._compacting: asyncio.Task[None] | None = None
 
     async def step(self, snapshot_height: int) -> None:
@@ -107,15 +144,8 @@ class Upkeep:
                 return
             compacting, self._compacting = self._compacting, None
             compacting.result()
-        if not self._keep_blocks:
-            return
-        height = min(self._blocks.height(), snapshot_height + self._keep_blocks)
-        below = allowed(self._blocks, height, self._keep_blocks, self._retention_ms())
-        if below <= self._below or self._blocks.first() >= below:
-            self._below = max(self._below, below)
-            return
-        if not step(self._store, self._blocks, below):
-            self._below = below
+        below = self._pruner.step(snapshot_height)
+        if below:
             self._compacting = asyncio.create_task(self._give_back(below), name="compact pruned blocks")
 
     async def stop(self) -> None:
