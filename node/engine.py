@@ -497,7 +497,7 @@ class Engine:
         if not self._is_timely(peer, message):
             return True
         try:
-            received = self._intake.vote(message)
+            received = self._intake.vote(peer, message)
         except Forged:
             return False
         if received is not None:

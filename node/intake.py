@@ -58,10 +58,13 @@ class Intake:
 
     def keep(self, peer: str, message: Message) -> None:
         """Keep a message until its height has started here, if its sender's share is not used up."""
-        kept = self._early.setdefault(peer, deque())
+        if self._has_room(peer, message):
+            self._early.setdefault(peer, deque()).append(message)
+
+    def _has_room(self, peer: str, message: Message) -> bool:
+        kept = self._early.get(peer, ())
         proposals = sum(isinstance(other, pb.Proposal) for other in kept)
-        if len(kept) < MAX_EARLY_MESSAGES and (isinstance(message, pb.Vote) or proposals < 2):
-            kept.append(message)
+        return len(kept) < MAX_EARLY_MESSAGES and (isinstance(message, pb.Vote) or proposals < 2)
 
     def take_kept(self) -> list[tuple[str, Message]]:
         """Everything kept, with its sender; it is to be received now."""
@@ -76,13 +79,16 @@ class Intake:
 
     # --- checks
 
-    def vote(self, message: pb.Vote) -> VoteReceived | None:
+    def vote(self, peer: str, message: pb.Vote) -> VoteReceived | None:
         """A vote for the height in hand; None if it is of no use, or not acceptable yet. Raises Forged."""
         vote = Vote.from_proto(message)
         if vote is None:
             raise Forged
-        if self._core.is_deciding(self._height) and not self._core.wants_vote(vote):
-            return None
+        if self._core.is_deciding(self._height):
+            if not self._core.wants_vote(vote):
+                return None
+        elif vote.institution in self._begun and not self._has_room(peer, message):
+            return None  # neither counted nor kept: a signature is not verified for nothing
         if vote.time_ms > self._clock.now_ms() + MAX_CLOCK_DRIFT_MS:
             self._log.warning("vote from the future", institution=vote.institution, time_ms=vote.time_ms)
             return None

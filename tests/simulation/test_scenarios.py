@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from koinon import canonical
+from koinon import canonical, keys
 from koinon.errors import Corrupt
-from koinon.limits import MAX_CLOCK_DRIFT_MS, MAX_EARLY_MESSAGES, MAX_ROUNDS_PASSED
+from koinon.limits import MAX_CLOCK_DRIFT_MS, MAX_EARLY_MESSAGES, MAX_ROUNDS_PASSED, MAX_VOTES_PER_MESSAGE
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
 from koinon.v1.peer_pb2 import DeliverRequest
@@ -228,6 +228,30 @@ def test_a_peer_cannot_make_us_remember_much() -> None:
     kept = engine._intake.take_kept()  # the bound is the point of the test
     assert len(kept) == MAX_EARLY_MESSAGES
     assert sum(isinstance(message, pb.Proposal) for _, message in kept) == 2
+
+
+def test_before_a_height_begins_no_signature_is_verified_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(1, 1, 1, 1)
+    net.settle()
+    engine = net[0].engine
+    assert engine is not None
+    height, verified = engine.chain.height + 1, 0
+    verify = keys.verify
+
+    def counting(*signed: bytes) -> bool:
+        nonlocal verified
+        verified += 1
+        return verify(*signed)
+
+    monkeypatch.setattr("node.intake.keys.verify", counting)
+    vote = signed_vote(net[3], VoteType.PREVOTE, height, 0, b"")
+    engine.on_message("v3", votes(*[vote] * MAX_VOTES_PER_MESSAGE))
+    engine.on_message("v3", votes(*[vote] * MAX_VOTES_PER_MESSAGE))
+    assert not engine.status().deciding
+    assert verified <= MAX_EARLY_MESSAGES
+    assert engine._intake.take_kept()
+    engine.on_message("v3", votes(signed_vote(net[1], VoteType.PREVOTE, height, 0, b"")))
+    assert engine.status().deciding, "votes of those who have not begun yet count, whoever hands them on"
 
 
 def test_what_one_validator_signs_without_end_fills_neither_memory_nor_log() -> None:
