@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -24,7 +24,7 @@ from koinon.v1.plan_pb2 import Plan
 from koinon.v1.services_pb2 import TransactionInfo
 from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.task_pb2 import TASK_STATUS_RUNNING, TASK_STATUS_SUBMITTED, Task
-from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_PENDING, TRANSACTION_STATUS_REJECTED
+from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_PENDING, TRANSACTION_STATUS_REJECTED, Envelope
 from mpc.cleartext import evaluate, group_codes
 from mpc.engines.duckdb_engine import DuckDBEngine
 from mpc.plan import Source, compile_plan, task_for
@@ -50,10 +50,15 @@ def content(member: str) -> bytes:
 
 
 class Tap:
-    """A relay to an MPC port. ``streams`` holds, per connection, what went to the port and what came from it."""
+    """A relay to an MPC port. ``streams`` holds, per connection, what went to the port and what came from it.
+
+    While ``open`` is not set, whoever dials is accepted, and not one byte of theirs goes on.
+    """
 
     def __init__(self) -> None:
         self.streams: list[tuple[bytearray, bytearray]] = []
+        self.open = asyncio.Event()
+        self.open.set()
         self._server: asyncio.Server | None = None
         self._target = 0
 
@@ -71,6 +76,7 @@ class Tap:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = bytearray(), bytearray()
         self.streams.append((there, back))
+        await self.open.wait()
         try:
             port_reader, port_writer = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
@@ -105,6 +111,7 @@ class TaskNetwork:
         self._owners = tuple(owners)
         self._pending: list[bytes] = []
         self._deciding: asyncio.TimerHandle | None = None
+        self._decides = True
 
     async def __aenter__(self) -> TaskNetwork:
         try:
@@ -145,7 +152,10 @@ class TaskNetwork:
         self.taps[member].lead_to(service.port)
 
     async def halt(self, member: str) -> None:
+        """End a member's job service; what it handed in and no block holds is lost with it."""
         await self.services.pop(member).stop()
+        own = key(member).public_key
+        self._pending = [data for data in self._pending if Envelope.FromString(data).public_key != own]
 
     async def publish(self, owner: str) -> None:
         staged = await DatasetStore(self.directory / owner / "datasets").stage("csv", _chunks(content(owner)))
@@ -168,7 +178,7 @@ class TaskNetwork:
                 continue
             infos.append(TransactionInfo(status=TRANSACTION_STATUS_PENDING, transaction_id=identify(data)))
             self._pending.append(data)
-        if self._deciding is None:
+        if self._deciding is None and self._decides:
             self._deciding = asyncio.get_running_loop().call_later(BLOCK_MS / 1000, self.decide)
         return infos
 
@@ -179,6 +189,18 @@ class TaskNetwork:
         self.consortium.decide(*pending, after_ms=after_ms)
         for service in self.services.values():
             service.on_committed()
+
+    @contextmanager
+    def undecided(self) -> Iterator[None]:
+        """Inside, what is handed in waits: there is no block but by ``decide`` and ``do``."""
+        if self._deciding is not None:
+            self._deciding.cancel()
+        self._deciding, self._decides = None, False
+        try:
+            yield
+        finally:
+            self._decides = True
+            self.decide()
 
     def do(self, sender: str, operation: object) -> str:
         """One transaction in a block of its own, which must succeed; the id it created."""
@@ -215,10 +237,25 @@ class TaskNetwork:
         await self.until(lambda: self.task(task_id).status not in (TASK_STATUS_SUBMITTED, TASK_STATUS_RUNNING))
         return self.task(task_id)
 
-    async def running(self, task_id: str) -> None:
-        """Wait until the task runs, and a worker of every party with it."""
-        await self.until(lambda: self.task(task_id).status == TASK_STATUS_RUNNING)
-        await self.watch(lambda: len(self.workers()) >= len(self.task(task_id).parties))
+    @asynccontextmanager
+    async def running(self, plan: Plan) -> AsyncIterator[str]:
+        """A task that runs, with a worker of every party, and goes on running: inside, none of them reaches another."""
+        for tap in self.taps.values():
+            tap.open.clear()
+        try:
+            task_id = self.ask(plan)
+            await self.until(lambda: self.task(task_id).status != TASK_STATUS_SUBMITTED)
+            await self.watch(lambda: all(self.is_at_work(name, task_id) for name in plan.committee))
+            assert self.task(task_id).status == TASK_STATUS_RUNNING, self.task(task_id).reason
+            yield task_id
+        finally:
+            for tap in self.taps.values():
+                tap.open.set()
+
+    def is_at_work(self, member: str, task_id: str) -> bool:
+        """Whether a member's worker has this task: until then, another would take the place of one that dies."""
+        expected = self.services[member]._port._expected.get(task_id)
+        return expected is not None and expected.pass_on is not None
 
     async def watch(self, holds: Callable[[], bool]) -> None:
         """Wait for a condition that no further block is needed for."""

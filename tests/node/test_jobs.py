@@ -97,12 +97,10 @@ def assert_all_is_tls(data: bytes) -> None:
 
 
 async def test_a_killed_worker_fails_the_task_for_all(network: TaskNetwork) -> None:
-    task_id = network.ask(network.plan())
-    await network.running(task_id)
-    os.kill(network.workers()[0], signal.SIGKILL)
-    task = await network.ended(task_id)
-    assert task.status == TASK_STATUS_FAILED
-    assert task.rule in ("worker-crashed", "session-peer-lost")
+    async with network.running(network.plan()) as task_id:
+        os.kill(network.workers()[0], signal.SIGKILL)
+        task = await network.ended(task_id)
+    assert (task.status, task.rule) == (TASK_STATUS_FAILED, "worker-crashed")
     assert network.consortium.app.token(network.tokens[f"um.{TABLE}"]).uses_left == uses_left(network)
 
 
@@ -114,10 +112,8 @@ def uses_left(network: TaskNetwork) -> int:
 
 async def test_a_stopped_worker_fails_the_task_by_its_deadline(network: TaskNetwork) -> None:
     """It neither answers nor goes away; block time passes."""
-    task_id = network.ask(network.plan())
-    await network.running(task_id)
-    victim = network.workers()[0]
-    os.kill(victim, signal.SIGSTOP)
+    async with network.running(network.plan()) as task_id:
+        os.kill(network.workers()[0], signal.SIGSTOP)
     network.decide(after_ms=network.consortium.app.parameters().run_window_ms)
     task = await network.ended(task_id)
     assert (task.status, task.rule) == (TASK_STATUS_EXPIRED, "run-deadline")
@@ -135,21 +131,18 @@ async def test_a_nursery_that_dies_is_replaced(network: TaskNetwork) -> None:
 
 
 async def test_cancellation_ends_the_workers(network: TaskNetwork) -> None:
-    task_id = network.ask(network.plan())
-    await network.running(task_id)
-    network.do("um/analyst", CancelTask(task_id=task_id, reason="never mind"))
-    assert network.task(task_id).status == TASK_STATUS_CANCELLED
-    await network.watch(lambda: not network.workers())
+    async with network.running(network.plan()) as task_id:
+        network.do("um/analyst", CancelTask(task_id=task_id, reason="never mind"))
+        assert network.task(task_id).status == TASK_STATUS_CANCELLED
+        await network.watch(lambda: not network.workers())
 
 
 async def test_a_node_that_restarts_fails_what_it_was_in_the_middle_of(network: TaskNetwork) -> None:
-    task_id = network.ask(network.plan())
-    await network.running(task_id)
-    await network.halt("iu")
-    await network.begin("iu")
-    task = await network.ended(task_id)
-    assert task.status == TASK_STATUS_FAILED
-    assert task.rule in ("node-restarted", "session-peer-lost")
+    async with network.running(network.plan()) as task_id:
+        await network.halt("iu")
+        await network.begin("iu")
+        task = await network.ended(task_id)
+    assert (task.status, task.rule) == (TASK_STATUS_FAILED, "node-restarted")
 
 
 async def test_a_node_that_is_away_is_waited_for(network: TaskNetwork) -> None:
@@ -176,10 +169,11 @@ async def test_a_node_that_stays_away_lets_the_task_expire(network: TaskNetwork)
 
 async def test_a_report_that_was_not_heard_is_made_again_after_a_restart(network: TaskNetwork) -> None:
     plan = network.plan()
-    task_id = network.ask(plan)
-    await network.running(task_id)
-    await network.watch(network.stored("uk", task_id).exists)
-    await network.halt("uk")
+    async with network.running(plan) as task_id:
+        pass
+    with network.undecided():
+        await network.watch(network.stored("uk", task_id).exists)
+        await network.halt("uk")
     await network.begin("uk")
     task = await network.ended(task_id)
     assert task.status == TASK_STATUS_COMPLETED, task.reason
@@ -224,9 +218,11 @@ async def test_the_asker_s_own_rows_cannot_be_made_to_count(network: TaskNetwork
 
 async def test_no_output_is_given_out_before_the_task_completed(network: TaskNetwork) -> None:
     """What an asker opens is on record as completed."""
-    task_id = network.ask(network.plan())
-    await network.watch(network.stored("uk", task_id).exists)
-    assert network.services["uk"].output(task_id) is None
+    async with network.running(network.plan()) as task_id:
+        pass
+    with network.undecided():
+        await network.watch(network.stored("uk", task_id).exists)
+        assert network.services["uk"].output(task_id) is None
     task = await network.ended(task_id)
     assert task.status == TASK_STATUS_COMPLETED, task.reason
     assert network.services["uk"].output(task_id) is not None
@@ -248,10 +244,9 @@ async def test_outputs_are_found_by_well_formed_ids_only(network: TaskNetwork) -
 
 async def test_a_node_key_that_is_exchanged_meanwhile_costs_no_task(network: TaskNetwork) -> None:
     """The ledger names the new key some moments before the node has read it. For the tests behind this it stays."""
-    task_id = network.ask(network.plan())
-    await network.running(task_id)
     new = key("iu, another")
-    network.do("iu/operator", RotateKey(purpose=KEY_PURPOSE_NODE, key=new.public_key))
+    async with network.running(network.plan()) as task_id:
+        network.do("iu/operator", RotateKey(purpose=KEY_PURPOSE_NODE, key=new.public_key))
     await network.until(lambda: network.stored("iu", task_id).exists())
     network.services["iu"].node_key = new
     task = await network.ended(task_id)
@@ -261,10 +256,9 @@ async def test_a_node_key_that_is_exchanged_meanwhile_costs_no_task(network: Tas
 
 async def test_a_token_revoked_meanwhile_ends_the_task(network: TaskNetwork) -> None:
     token_id = network.tokens[f"um.{TABLE}"]
-    task_id = network.ask(network.plan())
-    await network.running(task_id)
-    network.do("um/operator", RevokeToken(token_id=token_id, reason="withdrawn consent"))
-    task = network.task(task_id)
+    async with network.running(network.plan()) as task_id:
+        network.do("um/operator", RevokeToken(token_id=token_id, reason="withdrawn consent"))
+        task = network.task(task_id)
     assert (task.status, task.rule) == (TASK_STATUS_FAILED, "token-revoked")
 
 
