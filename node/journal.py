@@ -44,6 +44,7 @@ from koinon.canonical import HASH_BYTES
 from koinon.errors import Corrupt
 from koinon.limits import MAX_CLOCK_DRIFT_MS
 from koinon.v1 import consensus_pb2 as pb
+from node.abci import Write
 from node.consensus.events import Event, HeightStarted, ProposalReceived, Step, TimedOut, Timer, VoteReceived
 from node.consensus.messages import Proposal, Value, Vote
 from node.ledger import blocks
@@ -75,6 +76,11 @@ def last_signed(store: KeyValueStore) -> Position:
             "the ledger does not say any more what its node signed",
             hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
         ) from error
+
+
+def mark(position: Position) -> Write:
+    """What to write for ``last_signed``: height (8), round (4), rank (1)."""
+    return _MARK_KEY, _POSITION.pack(*position)
 
 
 class Journal:
@@ -246,9 +252,9 @@ class Journal:
         """The position last signed that is in the log on the disk."""
         return self._synced
 
-    def mark(self) -> tuple[bytes, bytes]:
-        """Key and value that keep ``signed`` in the ledger, for ``last_signed``: height (8), round (4), rank (1)."""
-        return _MARK_KEY, _POSITION.pack(*self._synced)
+    def mark(self) -> Write:
+        """What keeps ``signed`` in the ledger, for ``last_signed``."""
+        return mark(self._synced)
 
     @property
     def votes_from_height(self) -> int | None:

@@ -3,7 +3,8 @@
 ====================  ==========================================================================================
 damaged               remedy
 ====================  ==========================================================================================
-ledger                moved aside: the node joins anew, by a snapshot or block by block
+ledger                moved aside: the node joins anew, by a snapshot or block by block; what it says that was signed
+                      is what the new one says, so that a log that lacks it is noticed as before
 write-ahead log       moved aside: the node observes until a height is safe to vote at (node.journal)
 index for searches    nothing: the node makes it anew by itself
 snapshots, chunks     removed: they are cut, or fetched, again
@@ -24,9 +25,10 @@ from pathlib import Path
 
 from koinon.errors import Corrupt, InvalidFile
 from koinon.v1.identity_pb2 import Genesis
+from node.application import Application
 from node.config import Home
 from node.examine import examine
-from node.journal import Journal
+from node.journal import NOTHING, Journal, Position, last_signed, mark
 from node.store import wal
 from node.store.leveldb import LevelStore
 
@@ -47,7 +49,10 @@ def repair(home: Home, genesis: Genesis, validator_key: bytes, institution: str)
     """
     problem = _damage(lambda: _examine(home, genesis))
     if problem:
+        signed = _signed(home)
         aside = _put_aside(home.ledger)
+        if signed != NOTHING:
+            _begin(home, genesis, signed)
         for path in (home.snapshots, home.chunks, home.ledger_building):
             shutil.rmtree(path, ignore_errors=True)
         yield Repair("ledger", problem, f"moved to {aside}; the node fetches a ledger from its peers at the next start")
@@ -75,6 +80,22 @@ def _examine(home: Home, genesis: Genesis) -> None:
     if home.ledger.exists():
         with closing(LevelStore(home.ledger)) as store:
             examine(genesis, store)
+
+
+def _signed(home: Home) -> Position:
+    """What a damaged ledger says that its node signed; NOTHING where it does not say."""
+    try:
+        with closing(LevelStore(home.ledger)) as store:
+            return last_signed(store)
+    except Corrupt:
+        return NOTHING
+
+
+def _begin(home: Home, genesis: Genesis, signed: Position) -> None:
+    """A ledger at the genesis, of a node that signed before."""
+    with closing(LevelStore(home.ledger)) as store:
+        Application(store, genesis)
+        store.write([mark(signed)], sync=True)
 
 
 def _read_log(home: Home, validator_key: bytes, institution: str) -> None:

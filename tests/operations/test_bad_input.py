@@ -287,6 +287,25 @@ def test_a_log_that_was_cut_or_is_an_older_copy_is_a_lost_one(home: Home) -> Non
     assert weight() == "warning"
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["log whole", "log cut"])
+def test_what_was_signed_outlives_the_ledger_that_says_so(home: Home, cut: bool) -> None:
+    """A log that is whole goes on as it was; one that lacks what was signed says so from then on."""
+    records = wal.read(home.wal)
+    if cut:
+        log = wal.FileWal(home.wal)
+        log.reset(records[:1])
+        log.close()
+    with closing(LevelStore(home.ledger)) as store:
+        signed = store.get(b"m/signed")
+    assert signed
+    change_state(home)
+    result = CliRunner().invoke(main, ["node", "repair", "--home", str(home.path)])
+    assert result.stdout.startswith("ledger: "), result.stderr
+    assert start(home) == 0
+    kept = wal.read(home.wal)
+    assert kept[-1] == b"L" + signed if cut else kept == records
+
+
 def test_a_change_behind_the_checksums_is_found_by_looking(home: Home) -> None:
     """Somebody edits the state with LevelDB's own tools: each block's commitment would show it to the others."""
     change_state(home)
