@@ -96,6 +96,7 @@ MAX_DEMAND_MS = 366 * 24 * 60 * 60 * 1000
 MAX_DEMANDS_PER_TERM = 1_000  # open ones that are found by one column or theme: a publication reads them all
 MAX_MATCHES_PER_DEMAND = 100  # datasets; who finds none of a hundred right asks more exactly
 MAX_MATCHES_PER_PUBLICATION = 100  # demands that one publication answers: the longest waiting first
+MAX_DEMANDS_COMPARED = 5_000  # with what one institution publishes in one block: a third of a second; the rest waits
 MAX_EVIDENCE_DIGESTS = 16  # of each side of a dispute
 MAX_OPEN_DISPUTES_PER_INSTITUTION = 50  # as claimant: quarrelling costs others time
 MAX_ESCROWS_PER_DISPUTE = 100  # that one over a token freezes, the longest held; others by disputes over their tasks
@@ -175,6 +176,8 @@ MAX_VISITS = 32  # calls at a time of those who need no ticket (health, reflecti
 VISIT_S = 10  # and each no longer: who wants to know how a node does asks again
 REQUEST_S = 30  # from a call's beginning until its request is there: the largest takes as long on 2 Mbit/s
 HANDSHAKE_MS = 10_000  # for TLS with a node: who connects and says nothing holds a descriptor for no longer
+IDLE_MS = 10_000  # nor who says hello and calls nothing: a client that calls again connects again
+MAX_CONNECTIONS = 1_000  # to one of a node's ports: the ledger needs descriptors, too
 MAX_TICKETS_REMEMBERED = 1_000  # verified tickets, so that a burst of calls costs one verification
 MAX_ERROR_TEXT = 1_000  # characters of a message or hint in gRPC's trailing metadata (8 KiB in all)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -67,6 +68,7 @@ class Context:
     cause: str = ""  # the subject, e.g. a proposal, to which every record made now is related
     authorised: bool = False
     max_fee: int = 0  # points that the transaction's sender agreed to pay in fees, and has not paid yet
+    compared: Counter[str] = field(default_factory=Counter)  # by publisher: demands looked at for it in this block
 
     def authorise(self, *, institution: str = "", person: str = "", parties: Collection[str] = ()) -> None:
         """Ask the permission table whether the sender may perform the operation on this subject.

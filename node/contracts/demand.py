@@ -3,8 +3,9 @@
 A dataset matches when it has every column asked for, whatever case, and one of the themes or a narrower one, and when
 one use of it costs no more than the budget, if there is one. What only its price keeps from matching is told as well,
 with the price: its publisher may ask for less. A demand is found by its first column, or where it names none by its
-themes: so a publication looks only at the demands that share one with it, of which there are so many at most; matches
-are told first, and the longest waiting among them. Both sides find the match in the audit trail and in their lists.
+themes: so a publication looks only at the demands that share one with it, of which there are so many at most, and with
+all that one institution publishes in one block, too; matches are told first, and the longest waiting among them. Both
+sides find the match in the audit trail and in their lists.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from koinon import prices
 from koinon.errors import InvalidInput, Refused
 from koinon.limits import (
     MAX_DEMAND_MS,
+    MAX_DEMANDS_COMPARED,
     MAX_DEMANDS_PER_TERM,
     MAX_DUE_PER_BLOCK,
     MAX_MATCHES_PER_DEMAND,
@@ -107,18 +109,38 @@ def withdraw_of(context: Context, institution: str, reason: str, *, at_most: int
 
 
 def match(context: Context, dataset: Dataset, themes: Collection[str]) -> None:
-    """Match a version just published, classified by these themes and all wider ones, with the open demands."""
+    """Match a version just published, classified by these themes and all wider ones, with the open demands.
+
+    Raises Refused with rule ``too-many``.
+    """
     columns = {column.name.lower() for column in dataset.published.columns[:]}
     terms = [f"column:{name}" for name in sorted(columns)] + [f"theme:{code}" for code in themes]
-    found = {demand_id for term in terms for demand_id in tables.DEMAND_TERMS.under(context.state, term)}
-    if not found:
+    number = sum(tables.DEMAND_TERMS.count(context.state, term) for term in terms)
+    if not number:
         return
+    _count_compared(context, dataset.publisher, number)
+    found = {demand_id for term in terms for demand_id in tables.DEMAND_TERMS.under(context.state, term)}
     demands = [tables.DEMANDS.get(context.state, demand_id) for demand_id in sorted(found)]
     price = prices.of_one_use(dataset.published.price, dataset.published.row_count)
     fitting = [demand for demand in demands if _fits(demand, dataset, price, columns, themes)]
     fitting.sort(key=lambda demand: (not _affords(demand, price), demand.posted_at_ms, demand.id))
     for demand in fitting[:MAX_MATCHES_PER_PUBLICATION]:
         _note(context, demand, dataset, price)
+
+
+def _count_compared(context: Context, publisher: str, number: int) -> None:
+    """One block holds thousands of publications, and a publication may look at thousands of demands.
+
+    The first of a block is let through, however many there are: else others' demands could keep it out for ever.
+    """
+    before = context.compared[publisher]
+    if before and before + number > MAX_DEMANDS_COMPARED:
+        raise Refused(
+            f"what {publisher} published in this block was compared with {before} demands, and this has {number} more",
+            rule="too-many",
+            hint="publish it in the next block, with less in one transaction",
+        )
+    context.compared[publisher] += number
 
 
 def _fits(demand: Demand, dataset: Dataset, price: int, columns: Collection[str], themes: Collection[str]) -> bool:

@@ -162,6 +162,24 @@ def test_one_institution_leaves_room_for_others(consortium: Consortium, monkeypa
     consortium.do("um/second", wanted(columns=["sex"]))
 
 
+def test_what_one_institution_publishes_in_a_block_is_compared_with_so_many_demands_only(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else ten thousand publications, each for a hundred demands of the same people, were a block of half a minute."""
+    monkeypatch.setattr(demand, "MAX_DEMANDS_COMPARED", 3)
+    posted = [consortium.do(ASKER, wanted(columns=["age"])) for _ in range(2)]
+    decided = consortium.decide(
+        consortium.envelope("iu/operator", publication("iu.a.t")),
+        consortium.envelope("iu/operator", publication("iu.a.second")),
+        consortium.envelope("uk/operator", publication("uk.a.t")),
+    )
+    assert [result.refusal.rule for result in decided.results] == ["", "too-many", ""]
+    assert matches(consortium, posted[0]) == ["iu.a.t", "uk.a.t"]
+    consortium.publish("iu.a.second")  # in the next block
+    monkeypatch.setattr(demand, "MAX_DEMANDS_COMPARED", 1)
+    consortium.publish("iu.a.third")  # the first of a block always, whatever others miss
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
