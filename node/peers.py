@@ -22,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 from koinon.errors import InvalidFile, NotFound, Unavailable
 from koinon.limits import (
     HANDSHAKE_MS,
+    MAX_CONNECTIONS,
     MAX_PEER_MESSAGE_BYTES,
     PEER_HELLO_MS,
     PEER_RETRY_MAX_MS,
@@ -144,6 +145,7 @@ class Peers:
                 ("grpc.so_reuseport", 0),  # two nodes on one port must fail, not share it
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 ("grpc.max_connection_idle_ms", PEER_HELLO_MS),  # a connection without a stream
+                ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
                 *KEEPALIVE,
             )
         )

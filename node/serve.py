@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -41,7 +42,14 @@ def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
     credentials = credential_files.load(config, genesis, ask)
     _check_ports(config)
     log = _open_log(config, log_file)
+    take_descriptors()
     asyncio.run(_run(config, genesis, credentials, log))
+
+
+def take_descriptors() -> None:
+    """As many as the system allows: a shell's usual thousand are fewer than connections, files and members need."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def collect_seldom() -> None:

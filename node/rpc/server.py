@@ -10,7 +10,14 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from koinon.limits import HANDSHAKE_MS, MAX_CALLS, MAX_RPC_MESSAGE_BYTES, RPC_KEEPALIVE_MS
+from koinon.limits import (
+    HANDSHAKE_MS,
+    IDLE_MS,
+    MAX_CALLS,
+    MAX_CONNECTIONS,
+    MAX_RPC_MESSAGE_BYTES,
+    RPC_KEEPALIVE_MS,
+)
 from koinon.v1 import services_pb2, services_pb2_grpc
 from node import tls
 from node.auth import Gate
@@ -59,6 +66,8 @@ class RpcServer:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", RPC_KEEPALIVE_MS // 2),
                 ("grpc.so_reuseport", 0),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                ("grpc.max_connection_idle_ms", IDLE_MS),
+                ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
             ),
         )
         for name, servicer in self._services.items():

@@ -1,0 +1,77 @@
+"""Whoever connects to a node's client port holds few of its descriptors, and not for long."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import grpc
+import pytest
+
+from node.rpc import server
+from node.serve import take_descriptors
+from tests.node.test_auth import Door, empty_request
+
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings (RFC 9113, 3.4)
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Door]:
+    """A client port, with what is set in its module until now."""
+    door = Door()
+    await door.server.start(door.address)
+    try:
+        yield door
+    finally:
+        await door.server.stop(0)
+
+
+@asynccontextmanager
+async def greeting(door: Door) -> AsyncIterator[asyncio.StreamReader]:
+    """A stranger's connection that is beyond its handshake, and calls nothing. Raises OSError where it is refused."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    reader, writer = await asyncio.open_connection(door.address.host, door.address.port, ssl=context)
+    writer.write(HELLO)
+    yield reader
+    writer.transport.abort()
+
+
+async def test_who_says_hello_and_calls_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held open, as many as the node had descriptors ended it: its ledger could open no file."""
+    monkeypatch.setattr(server, "IDLE_MS", 100)
+    async with opened() as door, greeting(door) as stranger, asyncio.timeout(60):
+        with suppress(OSError):
+            while await stranger.read(4096):
+                pass
+
+
+async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    async with opened() as door, greeting(door), greeting(door):
+        with pytest.raises(OSError):  # noqa: PT011 - a reset, or TLS without an end
+            async with greeting(door):
+                pass
+
+
+async def test_a_client_that_was_idle_calls_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "IDLE_MS", 100)
+    async with opened() as door, door.channel() as channel, asyncio.timeout(60):
+        ask: Any = channel.stream_unary("/koinon.v1.QueryService/PlanQuery")
+        for _ in range(2):
+            assert b"um/analyst" in await ask(empty_request(), metadata=door.ticket("um/analyst"))
+            while (state := channel.get_state()) is grpc.ChannelConnectivity.READY:
+                await channel.wait_for_state_change(state)
+
+
+def test_a_node_takes_the_descriptors_that_it_may_have() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+    take_descriptors()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
