@@ -7,7 +7,8 @@
 3. *Fetch* chunks from all who offer it, a few of each at a time. A chunk that is not what the manifest names is
    dropped, its sender disbelieved, and the chunk asked of another; so it is when it does not come in time. Chunks are
    kept by digest, so that a restart, or another snapshot, begins with those that are there. When nobody has the
-   snapshot any more, seek again: a few times, unless each time less is missing than ever before.
+   snapshot any more, seek again: a few times, unless each time less is missing than ever before. Whoever sends slowly
+   cannot hold us: a snapshot has a minute, then others that are offered have their turn, and it twice as long again.
 4. *Complete*: node.restore compares everything with the signed header. If it differs, the manifest was forged: all who
    offered it are disbelieved, and what they sent is dropped. If a chunk was lost on our own disk meanwhile, nobody is.
    Either way, seek again.
@@ -19,6 +20,7 @@ Memory: one offer per peer, chunks in flight.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -37,6 +39,7 @@ PAUSE_INTERVALS = 40  # after a search in vain, in which blocks are fetched
 _ATTEMPTS = 3  # to fetch a snapshot of which no less is missing than of those before
 _SEEK_INTERVALS = 8  # to wait for offers, unless all who hear us have answered
 _PATIENCE_INTERVALS = 20  # to wait for a chunk: those in flight take three seconds at 10 Mbit/s
+_TURN_INTERVALS = 240  # of a snapshot, while others are offered; each turn is twice as long as its last
 _CHUNKS_IN_FLIGHT = 4  # per peer; a peer's queue takes eight messages of this size
 _CHUNKS_PER_INTERVAL = 32  # asked of one peer: it sends twice as many
 
@@ -60,18 +63,24 @@ class Phase(Enum):
     COMPLETE = "complete"
 
 
+_OPEN_TO_OFFERS = (Phase.SEEKING, Phase.FETCHING)
+
+
 @dataclass(slots=True)
 class _Fetch:
     plan: Plan
-    sources: set[str]
+    offerers: frozenset[str]  # of this snapshot, when it was chosen
+    sources: set[str]  # those of them who have not failed since
     missing: set[int]  # chunks neither here nor asked for
+    turn: int  # intervals left
     asked: dict[int, tuple[str, int]] = field(default_factory=dict)  # chunk: of whom, and intervals since
 
 
 class Joiner:
     """One node's search for a snapshot."""
 
-    def __init__(self, genesis: Genesis, transport: Transport, chunks: Chunks, log: Log) -> None:
+    def __init__(self, genesis: Genesis, transport: Transport, chunks: Chunks, log: Log, above: int) -> None:
+        """``above``: height of our own last block."""
         self._genesis = genesis
         self._transport = transport
         self._chunks = chunks
@@ -80,9 +89,10 @@ class Joiner:
         self._answered: set[str] = set()
         self._liars: set[str] = set()
         self._failures: Counter[str] = Counter()  # by peer: how often it was a source, and then no longer
+        self._turns: Counter[str] = Counter()  # by peer: how often a snapshot that it offered took longer than a turn
         self._asks: Counter[str] = Counter()  # by peer, in this interval
         self._intervals = 0
-        self._above = 0  # height of our own last block
+        self._above = above
         self._attempts = 0  # since less was missing than ever before
         self._least_missing = MAX_SNAPSHOT_CHUNKS + 1
         self._fetch: _Fetch | None = None
@@ -99,17 +109,20 @@ class Joiner:
     def _seek(self) -> None:
         self.phase, self._fetch, self._intervals = Phase.SEEKING, None, 0
         self._plans.clear()
+        self._ask_for_offers()
+
+    def _ask_for_offers(self) -> None:
         self._answered.clear()
         self._transport.broadcast(peer_pb2.DeliverRequest(snapshot_request=SnapshotRequest()))
 
     def on_hello(self, peer: str) -> None:
         """A peer's stream to us is open only now: what it answered before is lost."""
-        if self.phase is Phase.SEEKING and peer not in self._answered:
+        if self.phase in _OPEN_TO_OFFERS and peer not in self._answered:
             self._transport.send(peer, peer_pb2.DeliverRequest(snapshot_request=SnapshotRequest()))
 
     def on_offer(self, peer: str, offer: SnapshotOffer) -> None:
         """What a peer offers; nothing of it is trusted."""
-        if self.phase is not Phase.SEEKING or peer in self._answered:
+        if self.phase not in _OPEN_TO_OFFERS or peer in self._answered:
             return
         self._answered.add(peer)
         if not offer.manifest or peer in self._liars:
@@ -129,9 +142,10 @@ class Joiner:
             case Phase.SEEKING:
                 self._intervals += 1
                 if self._intervals > _SEEK_INTERVALS or (self._answered and len(self._answered) >= reachable):
-                    self._choose()
+                    self._choose(self._plans)
             case Phase.FETCHING:
                 self._give_up_on_late()
+                self._take_turns()
             case _:
                 pass
 
@@ -148,14 +162,34 @@ class Joiner:
         if self._fetch is fetch:  # else all were late
             self._ask()
 
+    def _take_turns(self) -> None:
+        """A snapshot that takes long makes room for one that others offer; if nobody does, it goes on."""
+        fetch = self._fetch
+        if fetch is None:
+            return
+        fetch.turn -= 1
+        if fetch.turn == _SEEK_INTERVALS:
+            self._ask_for_offers()
+        if fetch.turn:
+            return
+        self._failures.update(fetch.sources)
+        self._turns.update(fetch.sources)
+        fetch.turn = self._turn_of(fetch.sources)
+        different = {peer for peer, plan in self._plans.items() if plan.manifest != fetch.plan.manifest}
+        if others := different - fetch.sources:
+            self._choose(others)
+
+    def _turn_of(self, peers: Collection[str]) -> int:
+        return _TURN_INTERVALS << min(self._turns[peer] for peer in peers)
+
     # --- 2. choose
 
-    def _choose(self) -> None:
-        """The snapshot that most offer, the newest of these; none at all ends the search.
+    def _choose(self, among: Collection[str]) -> None:
+        """Of what these peers offer, the snapshot that most peers offer, the newest of these; none ends the search.
 
         But first those that somebody offers who failed seldom: what is offered and not sent is chosen once.
         """
-        if not self._plans:
+        if not among:
             self._end()
             return
         offerers: dict[bytes, set[str]] = {}
@@ -166,12 +200,12 @@ class Joiner:
             peers = offerers[plan.manifest]
             return -min(self._failures[peer] for peer in peers), len(peers), plan.height, plan.manifest
 
-        chosen = max(self._plans.values(), key=worth)
+        chosen = max((self._plans[peer] for peer in among), key=worth)
         sources = offerers[chosen.manifest]
         missing = {index for index in range(len(chosen.digests)) if self._kept(chosen, index) is None}
         self._attempts = 1 if len(missing) < self._least_missing else self._attempts + 1
         self._least_missing = min(self._least_missing, len(missing))
-        self._fetch = _Fetch(chosen, sources, missing)
+        self._fetch = _Fetch(chosen, frozenset(sources), sources, missing, self._turn_of(sources))
         self.phase = Phase.FETCHING
         self._log.info(
             "snapshot chosen",
@@ -265,9 +299,17 @@ class Joiner:
         self.phase, self._fetch = Phase.IDLE, None
 
     def reached(self, height: int) -> None:
-        """Blocks came up to this height: a snapshot that is not newer is no help any more."""
+        """Blocks came up to this height: a snapshot that is not newer is no help any more.
+
+        Nor are chunks that an earlier search left, once blocks come without one: they would stay for ever.
+        """
+        if height <= self._above:
+            return
+        self._above = height
+        self._plans = {peer: plan for peer, plan in self._plans.items() if plan.height > height}
         if self._fetch is not None and self._fetch.plan.height <= height:
             self._end()
+        if self.phase is Phase.IDLE:
             self._chunks.clear()
 
     # --- 4. complete
@@ -306,8 +348,9 @@ class Joiner:
             self._log.warning("snapshot damaged here", rule=error.rule, reason=error.message)
             self._seek_again()
             return
-        manifest = self.plan.manifest
-        for peer in [peer for peer, plan in self._plans.items() if plan.manifest == manifest]:
+        fetch = self._fetch
+        assert fetch is not None
+        for peer in sorted(fetch.offerers):
             self._disbelieve(peer, error)
         self._chunks.clear()  # which of them were made up nobody knows, and a restart would begin with them
         self.seek()

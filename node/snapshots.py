@@ -57,7 +57,10 @@ class ChunkFiles:
             part.replace(file)
         except OSError as error:
             raise Unavailable(
-                f"a chunk of a snapshot cannot be written: {error.strerror}", rule="disk-error", hint="check the disk"
+                f"{self._path}: a chunk of a snapshot cannot be written: {error.strerror}",
+                rule="disk-error",
+                hint="make room on that disk, or remove that directory; then start the node again: it goes on with the "
+                "chunks that are there, and fetches the others",
             ) from error
 
     def clear(self) -> None:
@@ -194,7 +197,7 @@ class Snapshots:
         self._cutter = Cutter(home.snapshots, store, application)
         for name in self._cutter.dropped:
             log.warning("snapshot dropped", name=name, reason="it was damaged on this disk: another is cut in time")
-        self._joiner = Joiner(genesis, transport, ChunkFiles(home.chunks), log)
+        self._joiner = Joiner(genesis, transport, ChunkFiles(home.chunks), log, engine.chain.height)
         self._exchange = Exchange(
             self._cutter,
             self._joiner,

@@ -39,7 +39,7 @@ class SimSnapshots:
         self._life = node.lives
         self._cut: dict[int, tuple[bytes, list[bytes]]] = {}  # by height: the manifest, and chunks of the state
         self._chunks: dict[bytes, bytes] = {}
-        self._joiner = Joiner(genesis, node, self, log)
+        self._joiner = Joiner(genesis, node, self, log, engine.chain.height)
         self.exchange = Exchange(
             self,
             self._joiner,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from koinon.envelope import identify
 from koinon.errors import Corrupt, Unavailable
 from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.snapshot_pb2 import ChunkResponse, SnapshotManifest, SnapshotOffer, StateChunk
-from node import receipts, restore, snapshot
+from node import receipts, restore, snapshot, snapshot_join
 from node.application import Application
 from node.config import Home
 from node.examine import examine
@@ -104,7 +105,7 @@ class Net:
     queue: deque[tuple[str, DeliverRequest]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.joiner = Joiner(self.server.ledger.genesis, self, self.chunks, Silence())
+        self.joiner = Joiner(self.server.ledger.genesis, self, self.chunks, Silence(), above=0)
 
     def send(self, institution: str, message: DeliverRequest) -> None:
         self.asked.append(institution)
@@ -351,6 +352,10 @@ def _no_answer(message: DeliverRequest) -> None:
     return None
 
 
+def _no_offer(message: DeliverRequest) -> DeliverRequest:
+    return DeliverRequest(snapshot_offer=SnapshotOffer())
+
+
 def _forge_digest(field: str) -> Callable[[DeliverRequest], DeliverRequest]:
     """Digests of what the liar would like to be true."""
 
@@ -419,6 +424,73 @@ def test_who_offers_and_sends_nothing_is_chosen_once(server: Server) -> None:
     net = Net(server, bends=dict.fromkeys(("case", "iu"), bend))
     assert net.run() is Phase.COMPLETE
     assert net.searches == 2
+    net.restore()
+
+
+def _made_up(index: int) -> bytes:
+    return b"made up %d" % index
+
+
+def _forge_many_chunks(message: DeliverRequest) -> None:
+    manifest = SnapshotManifest.FromString(message.snapshot_offer.manifest)
+    manifest.state_chunks[:] = [canonical.snapshot_chunk(_made_up(index)) for index in range(2_000)]
+    message.snapshot_offer.manifest = manifest.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("honest_from", [0, 10, 300], ids=["at once", "in their turn", "in their next turn"])
+def test_liars_who_drip_hold_nobody_for_more_than_their_turn(server: Server, honest_from: int) -> None:
+    """Chunk by chunk, each just in time: else two liars would hold a joiner with one honest offerer for hours."""
+    late: list[tuple[str, ChunkResponse]] = []
+    interval = 0
+
+    def drip(peer: str) -> Bend:
+        def bend(message: DeliverRequest) -> DeliverRequest | None:
+            if message.HasField("snapshot_offer"):
+                _forge_many_chunks(message)
+                return message
+            message.chunk_response.chunk = _made_up(message.chunk_response.index)
+            late.append((peer, message.chunk_response))
+            return None
+
+        return bend
+
+    def honest(message: DeliverRequest) -> DeliverRequest:
+        return message if interval >= honest_from else _no_offer(message)
+
+    net = Net(server, bends={"case": drip("case"), "iu": honest, "uk": drip("uk")})
+    while net.run(1) is not Phase.COMPLETE:
+        interval += 1
+        assert interval < 4 * 240, "held for minutes"
+        if interval % 19 == 0:
+            for peer, response in late:
+                net.joiner.on_chunk(peer, response)
+            late.clear()
+    assert net.joiner.plan.manifest == server.offer().manifest
+    net.restore()
+
+
+def test_an_only_offer_is_fetched_however_long_it_takes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a slow line a turn ends without anybody else to turn to: nothing is begun anew."""
+    monkeypatch.setattr(snapshot_join, "_TURN_INTERVALS", 15)
+    late: list[ChunkResponse] = []
+
+    def slow(message: DeliverRequest) -> DeliverRequest | None:
+        if not message.HasField("chunk_response"):
+            return message
+        late.append(message.chunk_response)
+        return None
+
+    net = Net(server, bends={"case": _no_offer, "iu": slow, "uk": _no_offer})
+    intervals = 0
+    while net.run(1) is not Phase.COMPLETE:
+        intervals += 1
+        assert intervals < 300
+        if intervals % 3 == 0:
+            for response in late:
+                net.joiner.on_chunk("iu", response)
+            late.clear()
+    assert intervals > 15 + 30, "two turns and more"
+    assert net.asked.count("iu") - net.searches == len(net.joiner.plan.digests), "nothing was asked for twice"
     net.restore()
 
 
@@ -520,6 +592,22 @@ def test_a_snapshot_that_blocks_have_overtaken_is_no_help(server: Server) -> Non
     assert net.chunks == Memory(), "they would fill the disk for ever"
 
 
+def test_what_a_search_in_vain_left_is_dropped_once_blocks_come(server: Server) -> None:
+    answers, chunks = 0, Memory()
+
+    def keep_five(message: DeliverRequest) -> DeliverRequest:
+        nonlocal answers
+        answers += message.HasField("chunk_response")
+        return message if answers <= 5 else _keep_no_chunk(message)
+
+    net = Net(server, chunks=chunks, bends=dict.fromkeys(PEERS, keep_five))
+    assert net.run() is Phase.IDLE
+    net.joiner.reached(0)
+    assert chunks, "the next search begins with them"
+    net.joiner.reached(1)
+    assert not chunks
+
+
 def test_a_restart_fetches_only_what_is_missing_and_not_what_was_damaged(server: Server) -> None:
     chunks = Memory()
     Net(server, chunks=chunks).run()
@@ -574,6 +662,19 @@ def test_a_disk_that_loses_every_chunk_ends_the_search_and_nobody_is_disbelieved
     assert (net.joiner.phase, net.searches) == (Phase.IDLE, 3)
     assert net.run() is Phase.COMPLETE
     net.restore()
+
+
+def test_a_full_disk_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    home = Home(tmp_path)
+    with pytest.raises(Unavailable) as failed:
+        ChunkFiles(home.chunks).put(bytes(32), b"x")
+    assert str(home.chunks) in failed.value.message
+    assert "No space left" in failed.value.message
+    assert "make room" in (failed.value.hint or "")
 
 
 def test_a_crash_before_or_after_the_restored_ledger_is_in_place_leaves_no_chunks(
