@@ -289,7 +289,15 @@ class Engine:
             effects += self._core.handle(event)
         # What the log holds of ours was signed before: the journal refuses to sign at or before it.
         for effect in effects:
-            self._perform(effect)
+            if not self._is_over(effect):
+                self._perform(effect)
+
+    def _is_over(self, effect: Effect) -> bool:
+        """Is this a signature for a round that the core has left? Whoever votes again may have given another there.
+
+        Of the round in hand the others tell what they saw of it; of those before, they may not.
+        """
+        return isinstance(effect, Propose | CastVote) and effect.round < self._core.round
 
     def _on_timer(self, timer: Timer | Wake) -> None:
         match timer:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,6 +20,7 @@ from node.application import Application
 from node.engine import CHAIN_KEY
 from node.journal import Journal, Position, last_signed
 from node.ledger.blocks import ChainState
+from node.store.kv import KeyValueStore
 from node.store.leveldb import LevelStore
 from node.store.wal import FileWal
 
@@ -55,24 +59,28 @@ def vote_again(home: Path, yes: bool) -> None:
 
 
 def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes, Position]:
-    """Of a stopped node: its last height, the validator key that counts next, and what it signed last.
-
-    Raises Corrupt, Unavailable.
-    """
+    """Of a stopped node. Raises Corrupt, Unavailable."""
     if not config.home.ledger.exists():
         raise Corrupt(
             "there is no ledger in this home, so no height to vote from",
             hint="start the node: it fetches the ledger from the other members first",
         )
-    store = LevelStore(config.home.ledger)
-    try:
-        data, signed = store.get(CHAIN_KEY), last_signed(store)
-        application = Application(store, genesis)
-        height = application.info().height
-        if data is not None:
-            own = ChainState.from_bytes(genesis_file.chain_id(genesis), data).validators.member(config.institution)
-            if own is not None:
-                return height, own.public_key, signed
-        return height, key_files.public_key(config.home.key("validator"), "ed25519"), signed
-    finally:
-        store.close()
+    with closing(LevelStore(config.home.ledger)) as store:
+        made = partial(key_files.public_key, config.home.key("validator"), "ed25519")
+        return standing(store, genesis, config.institution, made)
+
+
+def standing(
+    store: KeyValueStore, genesis: Genesis, institution: str, made: Callable[[], bytes]
+) -> tuple[int, bytes, Position]:
+    """The last height of a ledger, the validator key that counts next, and what was signed last.
+
+    ``made`` says which key the node was made with. Raises Corrupt.
+    """
+    data, signed = store.get(CHAIN_KEY), last_signed(store)
+    height = Application(store, genesis).info().height
+    if data is not None:
+        own = ChainState.from_bytes(genesis_file.chain_id(genesis), data).validators.member(institution)
+        if own is not None:
+            return height, own.public_key, signed
+    return height, made(), signed

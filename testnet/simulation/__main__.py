@@ -105,6 +105,8 @@ COUNTED = {
     "excluded": "suspended, removed or gone",
     "empowered": "times power was taken up or changed",
     "restored": "ledgers made from snapshots",
+    "pruned": "blocks dropped to their headers",
+    "voted_again": "times an operator let a node vote again",
     "paid": "escrows settled",
     "refunded": "escrows refunded",
     "disputes": "disputes decided",

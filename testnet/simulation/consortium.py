@@ -64,8 +64,11 @@ def member(number: int, power: int) -> InstitutionDescriptor:
 
 
 @cache
-def genesis(powers: Sequence[int]) -> Genesis:
-    """Of the members v0, v1, … with these powers. Windows are short, so that deadlines pass within a run."""
+def genesis(powers: Sequence[int], retention_ms: int = 0) -> Genesis:
+    """Of the members v0, v1, … with these powers. Windows are short, so that deadlines pass within a run.
+
+    ``retention_ms``: for how long they demand whole blocks.
+    """
     chosen = parameters.defaults()
     chosen.accept_window_ms = 2_000
     chosen.run_window_ms = 4_000
@@ -74,5 +77,6 @@ def genesis(powers: Sequence[int]) -> Genesis:
     chosen.computing_share_bp, chosen.coordinator_share_bp, chosen.fund_share_bp = 1_001, 333, FUND_BP
     chosen.settlement_delay_ms = 1_000
     chosen.task_fee, chosen.request_fee = TASK_FEE, 1
+    chosen.block_retention_ms = retention_ms
     budgets = {f"person:{member.id}/{ANALYST}": 1_000 for member in members}
     return genesis_file.join("sim", START_MS, members, chosen, budgets)

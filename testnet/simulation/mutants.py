@@ -22,7 +22,8 @@ from koinon.errors import Corrupt
 from koinon.v1.consensus_pb2 import Validator
 from koinon.validators import ValidatorSet
 from node import engine as engine_module
-from node import gossip, snapshot, snapshot_join
+from node import gossip, pruning, snapshot, snapshot_join
+from node import journal as journal_module
 from node.application import Application
 from node.catch_up import CatchUp
 from node.consensus import votes as votes_module
@@ -38,7 +39,9 @@ from node.ledger.audit_log import AuditLog
 from node.ledger.blocks import ChainState
 from node.ledger.evidence import PendingEvidence
 from node.ledger.lthash import LtHash
+from node.pruning import Pruner
 from node.store import wal
+from node.store.blocks import BlockStore
 from testnet.simulation.run import run
 from testnet.simulation.scenarios import SCENARIOS, play
 
@@ -125,6 +128,46 @@ def _of_any_age(before: Callable[..., None]) -> Callable[..., None]:
         before(journal, *arguments[:4])  # and not what the ledger says was signed
 
     return init
+
+
+def _with_the_next_block(before: Callable[..., bool]) -> Callable[..., bool]:
+    def observe(journal: Journal, *arguments: int) -> bool:
+        journal._since_ms = 0
+        return before(journal, *arguments)
+
+    return observe
+
+
+def _forgets(before: Callable[..., None]) -> Callable[..., None]:
+    def vote_again(journal: Journal, height: int) -> None:
+        journal._from_height = height
+        before_it = b"L" + journal_module._POSITION.pack(height, 0, -1)
+        journal._wal.reset([*journal._standings(), before_it])
+
+    return vote_again
+
+
+def _one_too_many(before: Callable[..., int]) -> Callable[..., int]:
+    return lambda *arguments: before(*arguments) + 1
+
+
+def _body_first(before: Callable[..., bool]) -> Callable[..., bool]:
+    def step(store: Any, blocks: BlockStore, below: int) -> bool:
+        for height in range(blocks.first(), below):
+            header, body = blocks.prune_writes(height)
+            store.write([body], sync=True)
+            store.write([header], sync=False)
+        return False
+
+    return step
+
+
+def _whatever_is_offered(before: Callable[..., int]) -> Callable[..., int]:
+    return lambda pruner, snapshot_height: before(pruner, 2**60)
+
+
+def _without_header(before: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda blocks, height: before(blocks, height)[1:]
 
 
 def _unsynced(before: Callable[..., Any]) -> Callable[..., Any]:
@@ -267,6 +310,15 @@ MUTANTS: Sequence[Mutant] = (
     Mutant("without a signing state it votes at once", Journal, "__init__", _votes_at_once, slow=True),
     Mutant("an older log passes for this one", Journal, "__init__", _of_any_age),
     Mutant("a damaged log ends quietly", wal, "_decode", _ends_quietly, slow=True),
+    Mutant("any block shows the next height safe", Journal, "observe", _with_the_next_block),
+    Mutant("voting again forgets what others told", Journal, "vote_again", _forgets),
+    Mutant("voting again goes back to earlier rounds", Engine, "_is_over", constant(False)),
+    Mutant("one block too many is pruned", pruning, "boundary", _one_too_many),
+    Mutant("what the members demand is pruned", pruning, "demanded", constant(2**60), slow=True),
+    Mutant("blocks behind the newest snapshot are pruned", Pruner, "step", _whatever_is_offered, slow=True),
+    Mutant("a block is gone before its header is synced", pruning, "step", _body_first, slow=True),
+    Mutant("headers are pruned too", BlockStore, "prune_writes", _without_header),
+    Mutant("who lacks pruned blocks asks for them for ever", CatchUp, "nobody_keeps", constant(False)),
     Mutant("blocks are announced before they are synced", Engine, "_execute", _unsynced, slow=True),
     Mutant("votes need no signature", Intake, "vote", _unsigned, slow=True),
     Mutant("every proposal is valid", Intake, "_is_valid", constant(True), slow=True),

@@ -21,6 +21,7 @@ from node.engine import Engine, EngineConfig
 from node.journal import Journal
 from node.ledger.blocks import ParsedBlock
 from node.ports import Wake
+from node.recovery_commands import standing
 from node.snapshot_exchange import MESSAGES as SNAPSHOT_MESSAGES
 from node.store.memory import MemoryStore
 from node.store.validator_history import ValidatorHistory
@@ -69,7 +70,13 @@ class SimNode:
         self.invited = True  # does the ledger let it in? Until then it is not started
         self.snapshots: SimSnapshots | None = None
         self.engine: Engine | None = None
-        self.disk = Disk(self.world.random(f"disk of {name}"), self.operation, partial(checkers.on_logged, self))
+        self.keep_blocks = 0  # older ones are pruned; 0: none
+        self.disk = Disk(
+            self.world.random(f"disk of {name}"),
+            self.world.random(f"snapshots of {name}"),
+            self.operation,
+            partial(checkers.on_logged, self),
+        )
         self.config = EngineConfig(
             institution=institution,
             chain_id=genesis_file.chain_id(genesis),
@@ -82,7 +89,7 @@ class SimNode:
         self.network = network
         self.pool: dict[bytes, tuple[bytes, int]] = {}  # by transaction id: envelope and expiry
         self.lives = 0
-        self._genesis = genesis
+        self.genesis = genesis
         self.checkers = checkers
         self._operations_left: int | None = None  # before the next crash
         Journal.create(self.disk.wal, key.public_key)
@@ -108,8 +115,8 @@ class SimNode:
 
         def make() -> None:
             store = self.disk.store
-            self.app = Application(store, self._genesis)
-            self.validators = ValidatorHistory(store, genesis_file.validators(self._genesis))
+            self.app = Application(store, self.genesis)
+            self.validators = ValidatorHistory(store, genesis_file.validators(self.genesis))
             engine = Engine(
                 self.config,
                 transport=self,
@@ -131,7 +138,7 @@ class SimNode:
                 self.attacker.arm(self)
             self.checkers.on_start(self)
             if self.network.snapshots:
-                self.snapshots = SimSnapshots(self, engine, self._genesis, _Log(self))
+                self.snapshots = SimSnapshots(self, engine, self.genesis, _Log(self))
             engine.start()
 
         self.enter(make)
@@ -231,6 +238,13 @@ class SimNode:
         """While it is down: the write-ahead log is gone."""
         self.disk.lose_wal()
 
+    def vote_again(self) -> None:
+        """While it is down: its operator says that it may sign after its last block, though no block showed that."""
+        height, key, signed = standing(self.disk.store, self.genesis, self.institution, lambda: self.key.public_key)
+        journal = Journal(self.disk.wal, key, self.institution, self.now_ms(), signed)
+        journal.vote_again(height + 1)
+        self.checkers.conduct.on_voting_again(self.institution, height, self.network.nodes.values())
+
     def lose_disk(self) -> None:
         """While it is down: everything is gone but the key."""
         self.disk.lose_wal()
@@ -253,6 +267,10 @@ class SimNode:
         self.restored_height = height
         self.restorations += 1
         self.start()
+
+    def keeps(self, height: int) -> bool:
+        """Is the block at this height on its disk, whole?"""
+        return self.disk.files[1].get(b"b/" + height.to_bytes(8, "big")) is not None
 
     def knows(self, height: int) -> bool:
         """Has a correct node announced the block at this height?"""

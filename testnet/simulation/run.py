@@ -16,7 +16,9 @@ from testnet.simulation.consortium import genesis, key
 from testnet.simulation.faults import Faults
 from testnet.simulation.membership import Membership
 from testnet.simulation.nodes import Network, SimNode
+from testnet.simulation.outage import Outage
 from testnet.simulation.signatures import remembered
+from testnet.simulation.snapshots import SEGMENT_BLOCKS
 from testnet.simulation.world import World
 
 HEIGHTS_AFTER_HEALING = 3
@@ -26,6 +28,9 @@ REGAIN_BOUND_MS = 120_000  # until a node that lost its signing state votes agai
 _OFTEN = ("twin",) * 6  # since only rare schedules show what locks are there for
 _SAFETY_MS = (2_500, 9_000)
 _VERIFY_EVERYTHING = 64  # one seed in so many runs without remembered signatures
+_PRUNING = 0.2  # of the worlds
+_RETENTIONS_MS = (0, 0, 4_000, 15_000)  # that members of these demand
+_OUTAGES = 0.3  # of the worlds where nobody attacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +62,33 @@ class Report:
     excluded: int  # suspended, removed or left
     empowered: int  # that took up power, or were given another
     restored: int  # ledgers made from snapshots
+    pruned: int  # blocks dropped to their headers
+    voted_again: int  # times an operator said so
     paid: int  # escrows settled
     refunded: int
     disputes: int  # decided
 
 
 def consortium(
-    world: World, powers: Sequence[int], attackers: Mapping[int, type[Attacker]] | None = None
+    world: World,
+    powers: Sequence[int],
+    attackers: Mapping[int, type[Attacker]] | None = None,
+    *,
+    retention_ms: int = 0,
 ) -> tuple[Network, Checkers, Clients]:
-    """Members v0, v1, … with these powers, not yet started; those named by ``attackers`` are of that kind."""
+    """Members v0, v1, … with these powers, not yet started; those named by ``attackers`` are of that kind.
+
+    ``retention_ms``: for how long they demand whole blocks.
+    """
     chosen = attackers or {}
-    initial = genesis(tuple(powers))
-    validators = genesis_file.validators(initial).to_proto()
-    checkers = Checkers(genesis_file.chain_id(initial), validators, {f"v{index}" for index in chosen})
+    initial = genesis(tuple(powers), retention_ms)
+    checkers = Checkers(
+        genesis_file.chain_id(initial),
+        genesis_file.validators(initial).to_proto(),
+        {f"v{index}" for index in chosen},
+        retention_ms=retention_ms,
+        segment_blocks=SEGMENT_BLOCKS,
+    )
     network = Network(world)
     for index in range(len(powers)):
         name, kind = f"v{index}", chosen.get(index)
@@ -101,23 +120,39 @@ def _run(seed: int) -> Report:
     spare = [index for index in expendable if index not in attackers]
     reliable = [index for index in range(count) if index not in expendable]
 
-    network, checkers, clients = consortium(world, powers, {i: ATTACKERS[kind] for i, kind in attackers.items()})
+    upkeep = world.random("upkeep")
+    prunes = upkeep.random() < _PRUNING
+    network, checkers, clients = consortium(
+        world,
+        powers,
+        {i: ATTACKERS[kind] for i, kind in attackers.items()},
+        retention_ms=upkeep.choice(_RETENTIONS_MS) if prunes else 0,
+    )
     clients.reliable = {f"v{index}": powers[index] for index in reliable}
     nodes = list(network.nodes.values())
     correct = [node for node in nodes if node.correct]
     victim = network.nodes[f"v{spare[0]}"] if spare and rng.random() < 0.5 else None
     dead = [network.nodes[f"v{spare[0]}"]] if spare and victim is None and rng.random() < 0.5 else []
+    outage = None
+    if not attackers and world.random("fate").random() < _OUTAGES:
+        victim, dead = None, []  # all the others must be there, with what they signed
+        outage = Outage(world, network, {f"v{index}": power for index, power in enumerate(powers)})
     for node in nodes:
         world.schedule(rng.randint(0, 300), node.start)
 
     theme = rng.random()
     network.snapshots = "snapshot forger" in attackers.values() or rng.random() < (0.7 if theme > 0.65 else 0.2)
+    network.snapshots |= prunes
     clients.trading = theme < 0.25
     newcomers = [_newcomer(world, network, clients, powers, expendable)] if theme > 0.65 else []
+    kept = upkeep.choice(((2, 4, 8), (0, 2, 4, 8))) if prunes else (0,)  # nobody keeps all, or some do
+    for node in network.nodes.values():
+        node.keep_blocks = upkeep.choice(kept)
     world.run(400)
     faults = Faults(world, network, checkers, clients, victim)
     world.run(rng.randint(*_SAFETY_MS))
     faults.heal(dead)
+    voted_again = outage.end() if outage is not None else 0
     members = checkers.contents.members
     core = [node for node in (*correct, *newcomers) if node not in dead and members.follows(node.institution)]
     _demand_progress(world, clients, core, checkers)
@@ -149,6 +184,8 @@ def _run(seed: int) -> Report:
         excluded=sum(members.counted[f"institution.{how}"] for how in ("suspended", "removed", "left")),
         empowered=members.counted["institution.empowered"],
         restored=sum(node.restorations for node in network.nodes.values()),
+        pruned=checkers.keeping.dropped,
+        voted_again=voted_again,
         paid=members.counted["escrow.settled"],
         refunded=members.counted["escrow.refunded"],
         disputes=members.counted["dispute.decided"],
@@ -161,7 +198,7 @@ def _newcomer(
     """A node that its members may let in. They may also exclude some: whose power the correct ones can spare."""
     index, rng = len(powers), world.random("newcomer")
     name, some = f"v{index}", network.nodes[next(iter(network.nodes))]
-    node = SimNode(network, name, name, key(f"{name} validator"), genesis(tuple(powers)), some.checkers)
+    node = SimNode(network, name, name, key(f"{name} validator"), some.genesis, some.checkers)
     network.add(node)
     faulty = sum(powers[each] for each in expendable)
     others = [each for each in range(index) if each not in expendable and 3 * faulty < sum(powers) - powers[each]]

@@ -183,6 +183,52 @@ def _lost_with_a_slow_clock(slow_ms: int, *, before_ms: int = 0) -> None:
     _peace(world, network, checkers, [proposer, *others])
 
 
+def _votes_again(*, a_round_later: bool = False) -> None:
+    """v0 proposes, and v3 hears it. Then v0 and v1 lose what they signed, and their operators let them go on.
+
+    With ``a_round_later`` v2, which heard nothing of that proposal, is in the next round, and takes v0 along before
+    anybody has told it what it signed.
+    """
+    world, network, checkers, clients = _four({})
+    proposer, forgetful, unaware, witness = network.nodes.values()
+    _until_turn(world, clients, proposer, [unaware], every_ms=37)
+    height = len(proposer.committed)
+    world.severed.update((proposer.name, node.name) for node in (forgetful, unaware))
+    clients.submit(proposer, clients.registration(proposer.institution))
+    if a_round_later:
+        world.part(([unaware.name], [proposer.name, forgetful.name, witness.name]))
+        world.severed -= {(node.name, unaware.name) for node in (forgetful, witness)}
+    world.run(3)
+    proposer.stop()
+    if a_round_later and not world.run(5_000, until=lambda: _round(unaware) == 1):
+        raise Violation("the round does not end")
+    forgetful.stop()
+    for node in (proposer, forgetful):
+        node.lose_signing_state()
+    world.severed.clear()
+    world.severed.update((node.name, proposer.name) for node in (forgetful, witness))
+    proposer.start()
+    forgetful.start()
+    world.run(2_000)
+    world.severed.clear()
+    network.reconnect()
+    world.run(2_000)
+    if len(unaware.committed) > height:
+        raise Violation("a block was decided without the two")
+    for node in (proposer, forgetful):
+        if len(unaware.committed) == height:
+            node.stop()
+            node.vote_again()
+            node.start()
+            clients.submit(node, clients.registration(node.institution))  # before anybody tells it anything
+            world.run(4_000)
+    _peace(world, network, checkers, list(network.nodes.values()))
+
+
+def _round(node: SimNode) -> int:
+    return node.engine.status().round if node.engine is not None else -1
+
+
 def _loses_its_ledger_while_others_cut_snapshots(
     attackers: dict[int, type[Attacker]], mute: Sequence[str]
 ) -> tuple[World, Network, Checkers, Clients]:
@@ -231,6 +277,38 @@ def _snapshots_are_gone_sooner_than_fetched() -> None:
     _peace(world, network, checkers, [joiner, *others])
 
 
+def _behind_what_others_keep(*, crashes: bool = False) -> None:
+    """v0 was away while the others pruned what it lacks: it must give its ledger up for a snapshot.
+
+    With ``crashes`` the others lose their power while they prune, again and again.
+    """
+    world, network, checkers, clients = _four({})
+    network.snapshots = True
+    sleeper, *others = network.nodes.values()
+    for node in network.nodes.values():
+        node.stop()
+        node.keep_blocks = 1
+        node.start()
+    _decide(world, clients, others[0], 2, every_ms=200)
+    sleeper.stop()
+    lacking, number = len(sleeper.committed) + 1, 0
+    while any(node.keeps(lacking + EVERY_BLOCKS) for node in others) or number < 4 * EVERY_BLOCKS:
+        number += 1
+        if crashes and number % 4 == 0:
+            others[number // 4 % 3].crash_after(number % 50)
+        _decide(world, clients, others[0], 1, every_ms=200)
+        for node in others:
+            if not node.up:
+                node.start()
+        if number > 200:
+            raise Violation("somebody keeps what others need no more")
+    sleeper.start()
+    world.run(6_000)
+    _peace(world, network, checkers, [sleeper, *others])
+    if not sleeper.restorations:
+        raise Violation("it found the blocks that nobody has")
+
+
 def _signs_without_end() -> None:
     """v3 contradicts itself in every vote and proposal until it is suspended; all it says arrives, in order."""
     world, network, checkers, clients = _four({3: EndlessSigner})
@@ -271,11 +349,16 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "locked, and the proposer dies": _locked_and_the_proposer_dies,
     "unsynced, but read": _unsynced_but_read,
     "an older log": _an_older_log,
+    "voting again": _votes_again,
+    "voting again, a round later": lambda: _votes_again(a_round_later=True),
+    "lost, with a clock that is right": lambda: _lost_with_a_slow_clock(0),
     "lost, with a slow clock": lambda: _lost_with_a_slow_clock(3_600_000),
     "lost, with a slow clock, and far behind": lambda: _lost_with_a_slow_clock(300_000, before_ms=600_000),
     "joining by a snapshot": lambda: _joins_by_snapshot(forger=False),
     "joining by a snapshot that is forged": lambda: _joins_by_snapshot(forger=True),
     "joining, and snapshots are gone sooner than fetched": _snapshots_are_gone_sooner_than_fetched,
+    "behind, and all have pruned": _behind_what_others_keep,
+    "behind, and all have pruned, and crashed meanwhile": lambda: _behind_what_others_keep(crashes=True),
     "signs without end": _signs_without_end,
     "suspended, and it goes on": _suspended_it_does_not_vote,
 }

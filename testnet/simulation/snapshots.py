@@ -1,8 +1,8 @@
 """Snapshots on simulated time: cut now and then, offered and served in memory, fetched by whoever lacks a ledger.
 
-Manifests, the conversation, the joiner's search and the restoring are the production code (node.snapshot,
-node.snapshot_exchange, node.snapshot_join, node.restore); files, threads and the process's restart, which
-node.snapshots adds to them, are not.
+Behind them old blocks are pruned, where the node does that. Manifests, the conversation, the joiner's search, the
+restoring and the pruner are the production code (node.snapshot, node.snapshot_exchange, node.snapshot_join,
+node.restore, node.pruning); files, threads and the process's restart, which node.snapshots adds to them, are not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from koinon.v1.snapshot_pb2 import SnapshotManifest
 from node import restore, snapshot
 from node.engine import Engine
 from node.ports import Log
+from node.pruning import Pruner
 from node.receipts import Receipts
 from node.snapshot_exchange import Exchange
 from node.snapshot_join import Joiner
@@ -25,19 +26,20 @@ if TYPE_CHECKING:
     from testnet.simulation.nodes import SimNode
 
 EVERY_BLOCKS = 5
+SEGMENT_BLOCKS = 2  # pruned together
 _INTERVAL_MS = 250
 _KEPT = 2  # so that whoever began to fetch one can finish
 _PAUSE_INTERVALS = 12  # shorter than in earnest, as the runs are
 
 
 class SimSnapshots:
-    """One process's snapshots; what it has cut and fetched ends with it."""
+    """One process's snapshots, and what it prunes behind them; what it has fetched ends with it."""
 
     def __init__(self, node: SimNode, engine: Engine, genesis: Genesis, log: Log) -> None:
         self._node = node
         self._genesis = genesis
         self._life = node.lives
-        self._cut: dict[int, tuple[bytes, list[bytes]]] = {}  # by height: the manifest, and chunks of the state
+        self._cut = node.disk.snapshots
         self._chunks: dict[bytes, bytes] = {}
         self._joiner = Joiner(genesis, node, self, log, engine.chain.height)
         self.exchange = Exchange(
@@ -45,10 +47,16 @@ class SimSnapshots:
             self._joiner,
             engine=engine,
             receipts=Receipts(node.app, engine.blocks, node.validators, genesis),
-            validators=node.validators,
             transport=node,
             log=log,
             pause_intervals=_PAUSE_INTERVALS,
+        )
+        self._pruner = Pruner(
+            engine.blocks,
+            node.disk.store,
+            node.keep_blocks,
+            lambda: node.app.parameters().block_retention_ms,
+            SEGMENT_BLOCKS,
         )
         self._node.world.schedule(_INTERVAL_MS, self._interval)
 
@@ -104,6 +112,10 @@ class SimSnapshots:
         others = {other.institution for other in node.network.nodes.values() if other.up} - {node.institution}
         if node.up and self.exchange.interval_ended(len(others)):
             self._restore()
+        if node.up and node.lives == self._life:
+            newest = self.exchange.newest()
+            self._pruner.step(newest[0] if newest else 0)
+            node.checkers.on_upkeep(node)
 
     def _restore(self) -> None:
         """Build the ledger aside; where it is sound, the process ends, and finds it when it starts again."""

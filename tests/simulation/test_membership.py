@@ -71,7 +71,7 @@ def signed_header(net: Net, height: int) -> SignedHeader:
 
 def follow(net: Net, height: int) -> int:
     """A light client goes from the genesis to this height; how many headers it took."""
-    client = light_client.LightClient(net[0]._genesis)
+    client = light_client.LightClient(net[0].genesis)
     question = client.verify(height)
     try:
         wanted = next(question)
@@ -157,13 +157,13 @@ def test_a_ledger_with_changes_replays_and_its_history_is_known() -> None:
         assert block is not None
         assert commit is not None
         decided.append(Decided(block, commit))
-    replayed = replay(net[0]._genesis, decided, MemoryStore())
+    replayed = replay(net[0].genesis, decided, MemoryStore())
     assert replayed.chain.validators == engine.chain.validators
     for height in range(1, net.height + 3):
         expected = ValidatorSet.of(item for _, item in sorted(net.checkers.chain.voters[height].items()))
         assert net[0].validators.at(height) == expected
     assert len(net[0].validators.last_heights(net.height + 2)) == 3
-    assert genesis_file.validators(net[0]._genesis) == net[0].validators.at(1)
+    assert genesis_file.validators(net[0].genesis) == net[0].validators.at(1)
 
 
 @pytest.mark.parametrize("height", [1, 5])

@@ -30,7 +30,7 @@ def test_nothing_that_must_not_happen_happens(reports: list[Report]) -> None:
     "fault",
     [
         *("later_rounds", "crashes", "partitions", "lost_disks", "regained", "equivocations", "accused", "set_changes"),
-        *("admitted", "empowered", "excluded", "restored", "paid", "refunded"),
+        *("admitted", "empowered", "excluded", "restored", "paid", "refunded", "pruned", "voted_again"),
     ],
 )
 def test_the_faults_were_really_there(reports: list[Report], fault: str) -> None:

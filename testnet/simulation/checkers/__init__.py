@@ -9,6 +9,7 @@ Nothing of the production arithmetic is imported: a mistake there must not hide 
 - ``members``: who votes, from the audit log alone
 - ``conduct``: what nodes say in their own names
 - ``journals``: how much they write down of one height
+- ``keeping``: what they prune, and what not
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from testnet.simulation.checkers.chain import Chain
 from testnet.simulation.checkers.conduct import Conduct
 from testnet.simulation.checkers.contents import Contents, state_commitment
 from testnet.simulation.checkers.journals import Journals
+from testnet.simulation.checkers.keeping import Keeping
 from testnet.simulation.checkers.members import Members
 from testnet.simulation.checkers.settlement import Settlement
 from testnet.simulation.checkers.violation import Violation
@@ -37,12 +39,21 @@ __all__ = ["Checkers", "Violation"]
 class Checkers:
     """Watches every node. Raises Violation at the moment of the wrong, while the stack still shows why."""
 
-    def __init__(self, chain_id: str, validators: Sequence[pb.Validator], faulty: Collection[str] = ()) -> None:
-        """``faulty``: the institutions that attack; of them nothing is demanded."""
+    def __init__(
+        self,
+        chain_id: str,
+        validators: Sequence[pb.Validator],
+        faulty: Collection[str] = (),
+        *,
+        retention_ms: int = 0,
+        segment_blocks: int = 1,
+    ) -> None:
+        """``faulty``: the institutions that attack; of them nothing is demanded. The rest as ``Keeping``."""
         self.chain = Chain(chain_id, validators)
         self.contents = Contents(faulty, Members(validators), Settlement(FUND_BP, TASK_FEE))
         self.conduct = Conduct(chain_id, self.chain, faulty)
         self.journals = Journals()
+        self.keeping = Keeping(self.chain, retention_ms, segment_blocks)
         self.on_first_decision: Callable[[SimNode], None] | None = None  # an adversary watches too
 
     def on_start(self, node: SimNode) -> None:
@@ -63,6 +74,7 @@ class Checkers:
             self._check(node, info.height, info.hashes, info.validators)
         elif node.restored_height == info.height:
             self.chain.check_state(node, info)
+        self.keeping.on_start(node)
 
     def on_committed(self, node: SimNode, height: int, finalized: Finalized) -> None:
         if not node.correct:
@@ -93,6 +105,11 @@ class Checkers:
             raise Violation(f"{node.name} restored another state than that after block {height}")
         node.committed = [self.chain.decided[number] for number in range(1, height + 1)]
 
+    def on_upkeep(self, node: SimNode) -> None:
+        """A node had time for pruning."""
+        if node.correct:
+            self.keeping.on_upkeep(node)
+
     def on_send(self, node: SimNode, message: DeliverRequest) -> None:
         self.conduct.on_send(node, message)
 
@@ -106,6 +123,7 @@ class Checkers:
         """At the end, of everything together; ``nodes`` are correct and up."""
         for node in nodes:
             node.disk.damaged.clear()  # what nobody has read yet is no fault of the node
+            self.keeping.check(node)
         self.chain.finish(nodes)
         self.contents.finish(nodes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from koinon.v1 import consensus_pb2 as pb
@@ -45,6 +45,21 @@ class Conduct:
             if node.correct:
                 raise Violation(f"{node.name} signs twice at {position}, after {node.crashes} crashes")
             self.equivocations.add(position[:3])
+
+    def on_voting_again(self, institution: str, height: int, nodes: Iterable[SimNode]) -> None:
+        """A validator that does not know what it signed signs again after this height, because its operator says so.
+
+        What it signed there and no log holds is forgotten by all, so it decided nothing. The rest it must not
+        contradict.
+        """
+        records = [record for node in nodes for record in node.disk.files[0].records()]
+        votes = [pb.Vote.FromString(record[1:]) for record in records if record[:1] == b"V"]
+        proposals = [pb.Proposal.FromString(record[34:]) for record in records if record[:1] == b"P"]
+        known = {(vote.institution, vote.height, vote.round, int(vote.type)) for vote in votes}
+        known |= {(proposal.institution, proposal.height, proposal.round, 0) for proposal in proposals}
+        for position in list(self._sent):
+            if position[0] == institution and position[1] > height and position not in known:
+                del self._sent[position]
 
     def on_delivery(self, node: SimNode, message: DeliverRequest) -> None:
         """A message that ``node`` has just taken in. Two votes for different blocks in its own round are evidence.
