@@ -10,6 +10,7 @@
    is under no header yet, and is compared with where the node says that it stands (``corrupt``). Transactions that the
    state says were decided lately are known as such.
 5. It says what its node had signed, or that there was nothing (``corrupt``): that is a node's own, and nobody's proof.
+6. What is left can be read: the store's own checksums hold (``corrupt``).
 
 Not verified: that executing the blocks leads to this state. Validators' signatures say so, two thirds of them by power;
 an archive exported before pruning, and replay, prove it. Nothing is believed but the genesis; nothing is changed.
@@ -56,7 +57,7 @@ class Examined:
 
 
 def examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress = lambda _: None) -> Examined:
-    """Verify 1 to 5; ``genesis`` is valid, and trusted. Raises Corrupt with height and rule of the first problem."""
+    """Verify 1 to 6; ``genesis`` is valid, and trusted. Raises Corrupt with height and rule of the first problem."""
     try:
         return _examine(genesis, store, on_progress)
     except (DecodeError, ValueError, OverflowError, LookupError) as error:  # of no form that any version writes
@@ -88,6 +89,8 @@ def _examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress) ->
     _state(store, chain)
     _records(store, chain.hashes)
     last_signed(store)
+    for _ in store.scan(b""):
+        pass
     return Examined(chain, headers, whole, application.audit_log.size)
 
 

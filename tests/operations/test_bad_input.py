@@ -306,6 +306,17 @@ def test_what_was_signed_outlives_the_ledger_that_says_so(home: Home, cut: bool)
     assert kept[-1] == b"L" + signed if cut else kept == records
 
 
+def test_a_table_that_no_check_needs_to_read_is_read_all_the_same(home: Home) -> None:
+    """Results of transactions: neither headers nor state say which there are."""
+    with closing(LevelStore(home.ledger)) as store:
+        store.write([(b"t/" + bytes([number]) * 32, bytes([number]) * 5000) for number in range(3)], sync=True)
+        store.compact(b"", b"\xff")
+    table = largest(home, "*.ldb")
+    table.write_bytes(table.read_bytes().replace(b"\1" * 5000, b"\1" * 4999 + b"x"))
+    result = CliRunner().invoke(main, ["node", "repair", "--home", str(home.path)])
+    assert "checksum" in result.stdout, result.output
+
+
 def test_a_change_behind_the_checksums_is_found_by_looking(home: Home) -> None:
     """Somebody edits the state with LevelDB's own tools: each block's commitment would show it to the others."""
     change_state(home)
