@@ -17,6 +17,10 @@ Where neither way leads to a header, one between must be fetched: ``follow`` ask
 that a chain of any length takes a few headers per change of validators, and a forger is refused after
 as many questions as the logarithm of the distance.
 
+A **way** is for whoever cannot ask: in a receipt, with a snapshot. On it are last headers of sets of validators, which
+name the next ones; each leads to the next by name or by voucher, and the last by name to what it was made for
+(``lead``). There those vouch who signed the header before, though it sees some leave: the one before that named them.
+
 **What it rests on**: at no time did validators with a third of the power, or more, sign what they should not; that
 includes keys of validators who left long ago. The paper bounds this by a trusting period, after which a
 header is too old to begin from. Here the beginning is the genesis, of any age, and no clock is trusted, so
@@ -78,10 +82,11 @@ def root(genesis: Genesis) -> TrustedHeader:
     return TrustedHeader(header, canonical.ZERO_HASH, validators, ())
 
 
-def advance(trusted: TrustedHeader, signed: SignedHeader, *, skip: bool = True) -> TrustedHeader:
+def advance(trusted: TrustedHeader, signed: SignedHeader, *, skip: bool = True, leaving: bool = False) -> TrustedHeader:
     """Trust a later header from anyone. Raises UntrustedHeader; of that, TooFar where headers between may help.
 
-    Without ``skip`` the validators must be those that ``trusted`` names as the next ones.
+    Without ``skip`` the validators must be those that ``trusted`` names as the next ones. With ``leaving`` who signed
+    ``trusted`` may vouch, even where it names others as the next ones.
     """
     chain_id, height = trusted.header.chain_id, int(signed.commit.height)
     # 1. those who come with it signed it
@@ -101,7 +106,8 @@ def advance(trusted: TrustedHeader, signed: SignedHeader, *, skip: bool = True) 
     if validators.hash() != next_hash:
         if not skip or height <= trusted.height + 1:
             raise _untrusted("the validators given are not those that the chain names")
-        if known.hash() != next_hash or _vouching_power(known, validators, signers) < known.more_than_third:
+        may_vouch = leaving or known.hash() == next_hash
+        if not may_vouch or _vouching_power(known, validators, signers) < known.more_than_third:
             raise TooFar(
                 f"too few of those who follow block {trusted.height} signed block {height}",
                 hint="verify a block between the two first",
@@ -119,6 +125,21 @@ def advance(trusted: TrustedHeader, signed: SignedHeader, *, skip: bool = True) 
     if height <= trusted.height or header.time_ms < trusted.header.time_ms:
         raise _untrusted(f"block {height} does not come after block {trusted.height}")
     return TrustedHeader(header, block_hash, validators, signers)
+
+
+def lead(trusted: TrustedHeader, way: Iterable[SignedHeader]) -> TrustedHeader:
+    """Where a way from anyone leads: its last header, or ``trusted`` if there is none. Raises UntrustedHeader."""
+    for signed in way:
+        trusted = advance(trusted, signed, leaving=True)
+        if trusted.header.next_validators_hash == trusted.header.validators_hash:
+            raise _untrusted(f"block {trusted.height} changes no validators")
+    return trusted
+
+
+def vouch(known: ValidatorSet, signed: SignedHeader) -> bool:
+    """Are more than a third of these, with the keys that they had, among those who signed a header that is trusted?"""
+    signers = tuple(item.institution for item in signed.commit.signatures)
+    return _vouching_power(known, ValidatorSet.of(signed.validators), signers) >= known.more_than_third
 
 
 def follow(trusted: TrustedHeader, height: int) -> Generator[int, SignedHeader, list[TrustedHeader]]:
@@ -167,14 +188,14 @@ class LightClient:
         return way[-1]
 
     def learn(self, way: Iterable[SignedHeader]) -> None:
-        """Trust headers from anyone, ascending, as far as each follows from the one before. Raises UntrustedHeader.
+        """Trust the headers of a way from anyone, as far as each follows from the one before. Raises UntrustedHeader.
 
-        The last ones of all sets of validators are a way to any header, where others are not to be had.
+        It leads to any header, where others are not to be had.
         """
         for signed in way:
             nearest = self._trusted[self._place(int(signed.commit.height)) - 1]
             if nearest.height < signed.commit.height:
-                self._remember(advance(nearest, signed))
+                self._remember(advance(nearest, signed, leaving=True))
 
     def _remember(self, found: TrustedHeader) -> None:
         place = self._place(found.height)

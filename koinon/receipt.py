@@ -4,9 +4,10 @@ A receipt is of one of three kinds: an audit **record**; a **transaction**, with
 the record that granted it and, once it ended, the record of that. Verification, in the order in which it is done:
 
 1. The receipt is for the chain that this genesis starts, and holds what its kind says and nothing else.
-2. The first validators are those of the genesis. Each header in ``validator_changes`` is signed by more
-   than two thirds of the validators trusted so far, and names the hash of the next ones, who are
-   trusted from there on.
+2. The first validators are those of the genesis. Each header in ``validator_changes`` is the last of its validators: it
+   is signed by more than two thirds of them, and names the hash of the next ones, who are trusted from there on. The
+   validators before it name them, or more than a third of these vouch for them: they signed it, too
+   (koinon.light_client, ``lead``).
 3. The head is a header of the same chain, signed by more than two thirds of the validators reached.
 
 Of a record or a token:
@@ -49,7 +50,7 @@ from koinon import genesis as genesis_file
 from koinon.envelope import InvalidTransaction, SignedTransaction
 from koinon.errors import Corrupt
 from koinon.files import read_text, write_new
-from koinon.light_client import TrustedHeader, UntrustedHeader
+from koinon.light_client import UntrustedHeader
 from koinon.limits import MAX_BLOCK_TRANSACTIONS, MAX_RECEIPT_BYTES
 from koinon.v1.audit_pb2 import (
     RECEIPT_KIND_RECORD,
@@ -90,7 +91,7 @@ class Proof:
     block_hash: bytes
     time_ms: int
     signers: tuple[str, ...]  # institutions that signed it
-    validator_changes: int  # sets of validators between the genesis and the head
+    validator_changes: int  # changes of validators on the way from the genesis to the head; others are skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,14 +307,16 @@ def _verify_head(
 ) -> tuple[Header, Proof]:
     """Steps 2 and 3."""
     # 2. from the first validators to those of the head
-    trusted = light_client.root(genesis)
-    for change in changes:
-        trusted = _advance(2, trusted, change)
-        if trusted.header.next_validators_hash == trusted.header.validators_hash:
-            raise _failed(2, f"block {trusted.height} changes no validators")
+    try:
+        trusted = light_client.lead(light_client.root(genesis), changes)
+    except UntrustedHeader as error:
+        raise _failed(2, error.message) from error
 
     # 3. the head
-    head = _advance(3, trusted, signed)
+    try:
+        head = light_client.advance(trusted, signed, skip=False)
+    except UntrustedHeader as error:
+        raise _failed(3, error.message) from error
     proof = Proof(
         chain_id=chain_id,
         height=head.height,
@@ -329,14 +332,6 @@ def _check_size(claimed: int, head: Header) -> None:
     """Step 4."""
     if claimed != head.audit_size:
         raise _failed(4, f"the log had {head.audit_size} records at block {head.height}, not {claimed}")
-
-
-def _advance(step: int, trusted: TrustedHeader, signed: SignedHeader) -> TrustedHeader:
-    """By name only, never by voucher: so a record under a head has one receipt, and not many."""
-    try:
-        return light_client.advance(trusted, signed, skip=False)
-    except UntrustedHeader as error:
-        raise _failed(step, error.message) from error
 
 
 def _failed(step: int, problem: str) -> Corrupt:

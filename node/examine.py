@@ -77,7 +77,7 @@ def _examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress) ->
     for height in kept.heights():
         if height > (due := max(trusted.height + 1, began_at)):  # of the time before a snapshot few are kept
             raise _differs(due, "the block or header, or its certificate, is not there")
-        trusted = _header(kept, history, trusted, height)
+        trusted = _header(kept, history, trusted, height, on_the_way=height < began_at)
         headers += 1
         if height >= first:
             _body(kept, trusted)
@@ -117,16 +117,17 @@ def _validators(chain: ChainState, history: ValidatorHistory) -> None:
             raise _differs(chain.height, f"other validators are recorded for height {chain.height + ahead}")
 
 
-def _header(kept: BlockStore, history: ValidatorHistory, trusted: TrustedHeader, height: int) -> TrustedHeader:
-    """1. The next header that is kept. Raises Corrupt."""
+def _header(
+    kept: BlockStore, history: ValidatorHistory, trusted: TrustedHeader, height: int, *, on_the_way: bool
+) -> TrustedHeader:
+    """1. The next header that is kept; ``on_the_way`` from the genesis to a snapshot. Raises Corrupt."""
     header, commit = kept.header(height), kept.commit(height)
     if header is None or commit is None:
         raise _differs(height, "the header, or its certificate, is not there")
     validators = history.at(height).to_proto()
     try:
-        found = light_client.advance(
-            trusted, SignedHeader(header=header, commit=commit, validators=validators), skip=False
-        )
+        signed = SignedHeader(header=header, commit=commit, validators=validators)
+        found = light_client.advance(trusted, signed, skip=on_the_way, leaving=on_the_way)
     except UntrustedHeader as error:
         raise _differs(height, error.message, error.rule) from error
     if found.height == trusted.height + 1 and found.header.previous_block_hash != trusted.block_hash:

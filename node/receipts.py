@@ -6,9 +6,10 @@ whatever its disk lost, shows here and not years later.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from koinon import envelope, merkle
+from koinon import envelope, light_client, merkle
 from koinon import genesis as genesis_file
 from koinon import receipt as receipts
 from koinon.errors import Corrupt, InvalidInput, Unavailable
@@ -25,6 +26,7 @@ from koinon.v1.audit_pb2 import (
 )
 from koinon.v1.consensus_pb2 import Block, Header
 from koinon.v1.identity_pb2 import Genesis
+from koinon.validators import ValidatorSet
 from node.application import Application
 from node.store.blocks import BlockStore
 from node.store.validator_history import ValidatorHistory
@@ -40,6 +42,9 @@ class Receipts:
         self._blocks = blocks
         self._validators = validators
         self._genesis = genesis
+        # Of ways: ends of sets that none can skip, who signed the last of these, and up to which end this is known.
+        # Replaced as a whole: receipts are made on several threads.
+        self._walked: tuple[tuple[int, ...], ValidatorSet, int] = (), genesis_file.validators(genesis), 0
 
     def record(self, index: int) -> Receipt:
         """For the record at an index that the newest header covers."""
@@ -109,8 +114,19 @@ class Receipts:
         return SignedHeader(header=header, commit=commit, validators=self._validators.at(height).to_proto())
 
     def way(self, height: int) -> list[SignedHeader]:
-        """The way from the genesis to a height: the last header of every set of validators before it."""
-        return [self.signed_header(end) for end in self._validators.last_heights(height)]
+        """The way from the genesis to a height (koinon.light_client): last headers of sets of validators before it.
+
+        The last of them names who votes at this height. The others are as few as vouching allows: from the end of one
+        set as far as a third of it signed each end on.
+        """
+        ends = self._validators.last_heights(height)
+        turns, vouching, known_to = self._walked
+        for end in ends[bisect_right(ends, known_to) :]:
+            if known_to and not light_client.vouch(vouching, self.signed_header(end)):
+                turns, vouching = (*turns, known_to), self._validators.at(known_to)  # it leads to this end by name
+            known_to = end
+        self._walked = turns, vouching, known_to
+        return [self.signed_header(end) for end in sorted({*turns[: bisect_left(turns, height)], *ends[-1:]})]
 
     def _of_record(self, kind: ReceiptKind.ValueType, index: int) -> Receipt:
         """Under the newest header, which every record before it is under."""

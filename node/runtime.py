@@ -161,7 +161,6 @@ class Node:
             application=self._application,
             engine=self._engine,
             receipts=self._receipts,
-            validators=self._validators,
             transport=self._peers,
             reachable=lambda: len(self._reachable()),
             log=log,

@@ -5,8 +5,8 @@ SNAPSHOT_CHUNK_BYTES; and every audit record so far, in chunks of SNAPSHOT_AUDIT
 alone, so that all members who cut at *h* have the same bytes, and a joiner can fetch from all of them.
 
 **Why believe it.** Header *h* + 1 states the state commitment, and root and size of the audit log. A joiner proves that
-header from the genesis alone, by the last header of every validator set on the way (koinon.light_client, without
-skipping, as in a receipt). Then
+header from the genesis alone, by last headers of validator sets, which are the way (koinon.light_client, ``lead``, as
+in a receipt). Then
 
 1. roots of the audit chunks make up the audit root, so each record chunk is proved when it comes;
 2. digests of the state chunks are the word of whoever offered them: each chunk is compared with them when it comes, and
@@ -90,7 +90,7 @@ class Plan:
     manifest: bytes  # serialised: names the snapshot
     state_digests: tuple[bytes, ...]
     audit_roots: tuple[bytes, ...]
-    signed: tuple[SignedHeader, ...]  # the way from the genesis, ascending: ends of validator sets, and ``last``
+    signed: tuple[SignedHeader, ...]  # the way from the genesis, ascending, and ``last``
     last: TrustedHeader  # the snapshot's block
     head: TrustedHeader  # the one after it
 
@@ -104,10 +104,18 @@ class Plan:
         return self.state_digests + self.audit_roots
 
     def validator_sets(self, genesis: ValidatorSet) -> dict[int, ValidatorSet]:
-        """Who voted, by the first height at which they did."""
-        way = [*((int(item.commit.height), ValidatorSet.of(item.validators)) for item in self.signed)]
-        way.append((self.head.height, self.head.validators))
-        changes = {height + 1: after for (height, before), (_, after) in pairwise(way) if after != before}
+        """Who voted at the heights of the headers that are here, by the first height after the one before.
+
+        Sets that the way skips are not here, nor a header for which they would be needed. A header on the way is the
+        last of its set, even where the next one on the way has the same validators: others came between.
+        """
+        sets = [*((int(item.commit.height), ValidatorSet.of(item.validators)) for item in self.signed)]
+        sets.append((self.head.height, self.head.validators))
+        changes = {
+            height + 1: after
+            for (height, before), (_, after) in pairwise(sets)
+            if height < self.height or after != before
+        }
         return {1: genesis} | changes
 
     def check(self, index: int, data: bytes) -> None:
@@ -132,9 +140,7 @@ def plan(genesis: Genesis, offer: SnapshotOffer) -> Plan:
     3. Its audit chunks make up the audit log that the header states.
     """
     # 1
-    trusted = light_client.root(genesis)
-    for signed in offer.validator_changes:
-        trusted = light_client.advance(trusted, signed, skip=False)
+    trusted = light_client.lead(light_client.root(genesis), offer.validator_changes)
     last = light_client.advance(trusted, offer.last, skip=False)
     head = light_client.advance(last, offer.head, skip=False)
     if head.height != last.height + 1 or head.header.previous_block_hash != last.block_hash:

@@ -16,7 +16,6 @@ from node.engine import Engine
 from node.ports import Log, Transport
 from node.receipts import Receipts
 from node.snapshot_join import PAUSE_INTERVALS, Joiner, Search
-from node.store.validator_history import ValidatorHistory
 
 MESSAGES = ("snapshot_request", "snapshot_offer", "chunk_request", "chunk_response")
 """Kinds of messages between nodes that are about snapshots."""
@@ -44,7 +43,6 @@ class Exchange:
         *,
         engine: Engine,
         receipts: Receipts,
-        validators: ValidatorHistory,
         transport: Transport,
         log: Log,
         pause_intervals: int = PAUSE_INTERVALS,
@@ -54,7 +52,6 @@ class Exchange:
         self._joiner = joiner
         self._engine = engine
         self._receipts = receipts
-        self._validators = validators
         self._transport = transport
         self._log = log
         self._search = Search(joiner, engine, pause_intervals)
@@ -98,7 +95,7 @@ class Exchange:
         try:
             return SnapshotOffer(
                 manifest=manifest,
-                validator_changes=[self._receipts.signed_header(end) for end in self._validators.last_heights(height)],
+                validator_changes=self._receipts.way(height),
                 last=self._receipts.signed_header(height),
                 head=self._receipts.signed_header(height + 1),
             )

@@ -27,7 +27,6 @@ from node.receipts import Receipts
 from node.snapshot_exchange import Exchange
 from node.snapshot_join import Joiner
 from node.store.kv import KeyValueStore
-from node.store.validator_history import ValidatorHistory
 
 INTERVAL_S = 0.25
 _KEPT = 2  # snapshots: whoever began to fetch one can finish while the next is offered
@@ -182,7 +181,6 @@ class Snapshots:
         application: Application,
         engine: Engine,
         receipts: Receipts,
-        validators: ValidatorHistory,
         transport: Transport,
         reachable: Callable[[], int],
         log: Log,
@@ -203,7 +201,6 @@ class Snapshots:
             self._joiner,
             engine=engine,
             receipts=receipts,
-            validators=validators,
             transport=transport,
             log=log,
         )

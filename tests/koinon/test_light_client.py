@@ -290,6 +290,39 @@ def test_the_last_headers_of_all_sets_are_a_way_where_no_others_are_to_be_had() 
         LightClient(chain.genesis).learn([chain.at(10), forged])
 
 
+def test_a_way_goes_by_name_or_by_voucher_of_who_signed_the_header_before() -> None:
+    chain = HeaderChain([FOUR] * 5 + [OSU_FOR_CASE] * 5 + [FOUR] * 5 + [OTHERS] * 5 + [FOUR])
+    base = light_client.root(chain.genesis)
+    for ends in ([], [5], [10], [5, 10], [5, 15], [15], [15, 20]):
+        assert light_client.lead(base, [chain.at(end) for end in ends]).height == (ends or [0])[-1]
+    for ends, problem in (
+        ([20], "too few"),  # nobody of the genesis
+        ([5, 20], "too few"),
+        ([15, 10], "names"),
+        ([4], "changes no validators"),
+        ([5, 9], "changes no validators"),
+    ):
+        with pytest.raises(UntrustedHeader, match=problem):
+            light_client.lead(base, [chain.at(end) for end in ends])
+
+
+def test_on_a_way_too_nobody_vouches_for_the_very_next_block() -> None:
+    chain = HeaderChain([FOUR] * 5 + [OTHERS])
+    header = forged(chain, 6)
+    header.validators_hash = FOUR.hash()
+    with pytest.raises(UntrustedHeader, match="names"):
+        light_client.lead(light_client.root(chain.genesis), [chain.at(5), chain.sign(header, FOUR)])
+
+
+def test_who_vouches_is_the_same_for_the_maker_of_a_way() -> None:
+    newer = validators(case=1, iu=1, mit=3, osu=3, ucl=3)
+    header = HeaderChain([newer]).header(100)
+    chain = HeaderChain([FOUR] * 50 + [newer])
+    assert light_client.vouch(FOUR, chain.sign(header, newer, ["case", "iu", "mit", "osu"]))
+    assert not light_client.vouch(FOUR, chain.sign(header, newer, ["case", "mit", "osu", "ucl"]))
+    assert not light_client.vouch(FOUR, chain.sign(header, validators(case_2=1, iu_2=1, uk_2=1, um_2=1)))
+
+
 def test_another_header_than_the_one_asked_for_is_refused() -> None:
     chain = HeaderChain([FOUR])
     driver = LightClient(chain.genesis).verify(100)

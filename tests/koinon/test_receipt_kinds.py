@@ -93,7 +93,7 @@ FLIPPED = [
 @settings(deadline=None, max_examples=300)
 @given(data=st.sampled_from(FLIPPED), position=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_proves_nothing_else(data: bytes, position: int, bit: int) -> None:
-    """At most it drops a signature more than needed."""
+    """At most it drops a signature more than needed, or the end of a token, as whoever shows a receipt may."""
     changed = bytearray(data)
     changed[position % len(data)] ^= 1 << bit
     try:
@@ -101,5 +101,7 @@ def test_a_flipped_bit_proves_nothing_else(data: bytes, position: int, bit: int)
     except (DecodeError, Corrupt):
         return
     honest = receipt.verify(Receipt.FromString(data), GENESIS)
+    if isinstance(proved, VerifiedToken) and isinstance(honest, VerifiedToken) and proved.end is None:
+        honest = replace(honest, end=None)
     assert set(proved.proof.signers) <= set(honest.proof.signers)
     assert replace(proved, proof=replace(proved.proof, signers=honest.proof.signers)) == honest

@@ -20,6 +20,7 @@ from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.snapshot_pb2 import ChunkResponse, SnapshotManifest, SnapshotOffer, StateChunk
 from node import receipts, restore, snapshot, snapshot_join
 from node.application import Application
+from node.chain import CHAIN_KEY
 from node.config import Home
 from node.examine import examine
 from node.ledger import blocks
@@ -62,12 +63,12 @@ class Server:
             return SnapshotOffer()
         height, manifest = found
         ledger = self.ledger
-        signed = receipts.Receipts(ledger.app, ledger.blocks, ledger.validators, ledger.genesis).signed_header
+        made = receipts.Receipts(ledger.app, ledger.blocks, ledger.validators, ledger.genesis)
         return SnapshotOffer(
             manifest=manifest,
-            validator_changes=[signed(end) for end in ledger.validators.last_heights(height)],
-            last=signed(height),
-            head=signed(height + 1),
+            validator_changes=made.way(height),
+            last=made.signed_header(height),
+            head=made.signed_header(height + 1),
         )
 
     def answer(self, message: DeliverRequest) -> DeliverRequest | None:
@@ -211,7 +212,7 @@ def test_a_ledger_that_began_from_a_snapshot_lacks_no_header_since(server: Serve
     while chain.height < server.ledger.chain.height:
         chain = follow(server, chain, app, store)
     ValidatorHistory(store, genesis_file.validators(genesis)).adopt(chain)
-    store.write([(restore.CHAIN_KEY, chain.to_bytes())], sync=True)
+    store.write([(CHAIN_KEY, chain.to_bytes())], sync=True)
     assert examine(genesis, store).blocks == 2
     store.write(kept.prune_writes(server.height + 1), sync=True)
     assert examine(genesis, store).headers == 3
@@ -246,6 +247,37 @@ def test_a_node_that_joined_by_snapshot_gives_receipts(server: Server) -> None:
     history = ValidatorHistory(store, chain.validators)
     history.adopt(chain)
     made = receipts.Receipts(app, BlockStore(store), history, ledger.genesis)
+    assert made.record(5).record == ledger.app.audit_log.record(5)
+
+
+def test_who_joined_over_a_way_that_skips_can_show_it_to_others(tmp_path: Path) -> None:
+    """It lacks the headers between, and needs none of them."""
+    server = Server(tmp_path)
+    ledger = server.ledger
+    ledger.tell()
+    everyone = ledger.chain.validators.to_proto()
+    for names in (["iu", "uk", "um"], ["case", "iu", "uk", "um"], ["case"], ["um"], ["case", "iu", "uk", "um"], ["um"]):
+        ledger.validators_to_come = tuple(item for item in everyone if item.institution in names)
+        ledger.decide()
+        ledger.decide()
+    ledger.validators_to_come = tuple(everyone)
+    for _ in range(3):
+        ledger.decide()
+    server.cut()
+    ledger.decide()
+    net = Net(server)
+    assert net.run() is Phase.COMPLETE
+    assert len(net.joiner.plan.signed) - 1 < len(ledger.validators.last_heights(server.height))
+    store, chain = net.restore()
+    assert examine(ledger.genesis, store).headers == len(net.joiner.plan.signed)
+    history = ValidatorHistory(store, genesis_file.validators(ledger.genesis))
+    history.adopt(chain)
+    assert history.at(server.height + 2) == ledger.validators.at(server.height + 2)
+    made = receipts.Receipts(Application(store, ledger.genesis), BlockStore(store), history, ledger.genesis)
+    offer = server.offer()
+    offer.ClearField("validator_changes")
+    offer.validator_changes.extend(made.way(server.height))
+    snapshot.plan(ledger.genesis, offer)
     assert made.record(5).record == ledger.app.audit_log.record(5)
 
 

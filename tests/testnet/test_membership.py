@@ -115,7 +115,7 @@ def test_four_become_five_become_four_while_transactions_flow(network: Testnet) 
         left = next(record for record in joined.audit.list(kind="institution.left"))
         assert left.height == preview.height
         proved = joined.audit.verify(joined.audit.receipt(left.index))
-        assert proved.proof.validator_changes >= 2
+        assert proved.proof.validator_changes >= 1  # the last at least; others may be skipped
         assert "d" not in proved.proof.signers
     network.stop()
     heights = {institution: verify_offline(network, institution) for institution in "abce"}
