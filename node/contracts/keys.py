@@ -82,6 +82,8 @@ def register(context: Context, key: bytes, owner: str, purpose: KeyPurpose.Value
     record = KeyRecord(key=key, owner=owner, purpose=purpose, from_height=_counts_from(context, purpose))
     tables.KEYS.put(state, key.hex(), record)
     tables.OWNER_KEYS.add(state, owner, f"{context.height:020d}{key.hex()}")
+    if purpose == KEY_PURPOSE_VALIDATOR:
+        tables.VALIDATOR_KEYS.add(state, owner, f"{context.height:020d}{key.hex()}")
 
 
 def end(context: Context, key: bytes, reason: str) -> None:
@@ -105,11 +107,15 @@ def of_owner(state: State, owner: str) -> Iterator[KeyRecord]:
     return (tables.KEYS.get(state, entry[20:]) for entry in tables.OWNER_KEYS.under(state, owner))
 
 
+def validator_keys(state: State, institution: str) -> Iterator[KeyRecord]:
+    """Every validator key that an institution ever had, oldest first: few, however many others it makes."""
+    return (tables.KEYS.get(state, entry[20:]) for entry in tables.VALIDATOR_KEYS.under(state, institution))
+
+
 def validator_key(state: State, institution: str, height: int) -> bytes | None:
     """With which key this institution voted at a height, if it did."""
-    for record in of_owner(state, institution):
-        ended = 0 < record.until_height <= height
-        if record.purpose == KEY_PURPOSE_VALIDATOR and record.from_height <= height and not ended:
+    for record in validator_keys(state, institution):
+        if record.from_height <= height and not 0 < record.until_height <= height:
             return record.key
     return None
 

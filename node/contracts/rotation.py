@@ -113,8 +113,8 @@ def _field(purpose: KeyPurpose.ValueType) -> str:
 
 def _check_number(context: Context, institution: str) -> None:
     """With every new key the way from the genesis to any header grows: one member must not make it endless."""
-    records = keys.of_owner(context.state, institution)
-    named = [item.from_height for item in records if item.purpose == KEY_PURPOSE_VALIDATOR and item.from_height > 1]
+    records = keys.validator_keys(context.state, institution)
+    named = [item.from_height for item in records if item.from_height > 1]
     if len(named) < MAX_NEW_VALIDATOR_KEYS:
         return
     since = named[-MAX_NEW_VALIDATOR_KEYS]

@@ -9,6 +9,7 @@ people                      person                                              
 key owners                  Ed25519 key that signs transactions, 32 bytes            person or institution
 keys                        key in hex (of a certificate, its SHA-256)               KeyRecord
 owner's keys                owner, height and key in hex                             (none)
+validator keys              institution, height and key in hex                       (none)
 reserved keys               key in hex, proposal or application                      (none)
 last signs of life          institution                                              time (8 bytes)
 departures                  height, institution                                      (none)
@@ -309,6 +310,7 @@ PEOPLE = Table("person", Person, "person")
 KEY_OWNERS = KeyOwners()
 KEYS = Table("owned-key", KeyRecord, "key")
 OWNER_KEYS = Index("owner-key")
+VALIDATOR_KEYS = Index("validator-key")
 RESERVED_KEYS = Index("reserved-key")
 LAST_SIGNS = Times("last-sign")
 DEPARTURES = Schedule("departure")  # by height

@@ -490,4 +490,4 @@ def test_the_history_of_a_fixed_scene_is_frozen(consortium: Consortium) -> None:
     consortium.do("um/operator", WithdrawDataset(name="um.a.t", reason="over"))
     hashes = consortium.app.info().hashes
     assert hashes.audit_root.hex() == "e5eb1388d2faf4d6276008f31ff2a24488ad5462be93af6201292cf5e65362bc"
-    assert hashes.state_commitment.hex() == "d40c78c7b0c4377070e20846b44afd7f4e56a3d9ed292201eff2684fadb57eb7"
+    assert hashes.state_commitment.hex() == "f7af73bc5431ea868bda254eb308312848c376a118cb831525f9d6f09996fe16"

@@ -21,7 +21,8 @@ from koinon.v1.identity_pb2 import (
     RotateKey,
     UpdateEndpoints,
 )
-from node.contracts import keys, rotation
+from node.contracts import keys, rotation, tables
+from node.ledger.state import State
 from tests.contracts.consortium import Consortium, access_request, key, publication
 from tests.contracts.decree import admit, decree, readmit, suspend
 
@@ -60,6 +61,26 @@ def test_a_validator_key_is_in_force_two_heights_later(consortium: Consortium) -
     assert app.validator_key("um", height + 1) == key("um validator").public_key
     assert app.validator_key("um", height + 2) == key("new").public_key
     assert app.validator_key("nobody", height) is None
+
+
+def test_other_keys_without_number_do_not_make_a_validator_key_dear(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing bounds sealing keys. One operator named thousands, and one more transaction took every node minutes."""
+    for number in range(MAX_NEW_VALIDATOR_KEYS):
+        consortium.do("um/operator", rotate(KEY_PURPOSE_VALIDATOR, f"{number}"))
+    consortium.do("um/operator", *(rotate(KEY_PURPOSE_SEALING, f"sealing {number}") for number in range(64)))
+    read: list[str] = []
+    get = tables.KEYS.get
+
+    def counted(state: State, name: str) -> KeyRecord:
+        read.append(name)
+        return get(state, name)
+
+    monkeypatch.setattr(tables.KEYS, "get", counted)
+    assert consortium.refused("um/operator", rotate(KEY_PURPOSE_VALIDATOR)) == "validator-keys"
+    assert consortium.app.validator_key("um", 1) == key("um validator").public_key
+    assert len(read) <= 2 * (1 + MAX_NEW_VALIDATOR_KEYS)
 
 
 def test_a_node_key_changes_at_once_and_the_old_one_signs_no_more(consortium: Consortium) -> None:

@@ -182,7 +182,7 @@ def last_block_missing(store: KeyValueStore) -> None:
 
 
 def state_changed(store: KeyValueStore) -> None:
-    flip(store, b"s/")
+    flip(store, b"s/institution/")
 
 
 def state_added(store: KeyValueStore) -> None:
