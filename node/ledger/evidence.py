@@ -78,24 +78,22 @@ def verify(
     """Check evidence for the block at ``height``, on which ``validators`` vote. ``evidence`` comes from anyone.
 
     1. The offence is of an earlier height, but not older than MAX_EVIDENCE_AGE_BLOCKS.
-    2. The accused votes now: later on nothing could be done about it. Changing its key in between does not save it.
-    3. The two messages are of one kind, height and round, and differ, in ascending order.
-    4. Both signatures are the accused's, by the key that it had then (``key_at``; without it, the one it has now).
+    2. The two messages are of one kind, height and round, and differ, in ascending order.
+    3. Both signatures are the accused's, by the key that it had then (``key_at``; without it, the one it votes with
+       now). Neither another key nor a pause in voting, which it may end by itself, saves it.
 
     Raises InvalidEvidence.
     """
     accused = offence(evidence)
     if not height - MAX_EVIDENCE_AGE_BLOCKS <= accused.height < height:
         raise InvalidEvidence(f"evidence about height {accused.height} does not belong in block {height}")
-    member = validators.member(accused.institution)
-    if member is None:
-        raise InvalidEvidence(f"{accused.institution!r}, whom the evidence accuses, does not vote at height {height}")
     match evidence.WhichOneof("evidence"):
         case "duplicate_vote":
             signed = _signed_votes(chain_id, accused, evidence.duplicate_vote)
         case _:
             signed = _signed_proposals(chain_id, accused, evidence.duplicate_proposal)
-    key = key_at(accused.institution, accused.height) if key_at else member.public_key
+    member = validators.member(accused.institution)
+    key = key_at(accused.institution, accused.height) if key_at else getattr(member, "public_key", None)
     if key is None or not all(keys.verify(key, message, signature) for message, signature in signed):
         raise InvalidEvidence(f"a signature in the evidence is not {accused.institution}'s")
     return accused

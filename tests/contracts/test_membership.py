@@ -18,6 +18,7 @@ from koinon.v1.identity_pb2 import (
     MEMBER_STATUS_REMOVED,
     MEMBER_STATUS_SUSPENDED,
     ROLE_OPERATOR,
+    BeginVoting,
     RegisterPerson,
     RevokeKey,
     RevokePerson,
@@ -266,6 +267,18 @@ def double_vote(institution: str, height: int) -> Evidence:
         for number in (1, 2)
     ]
     return Evidence(duplicate_vote=DuplicateVote(first=votes[0], second=votes[1]))
+
+
+def test_no_pause_in_voting_spares_an_equivocator(consortium: Consortium) -> None:
+    """Else it could sign anything with the last vote that a revoked key has, and be back without a ballot."""
+    consortium.do("um/operator", RevokeKey(purpose=KEY_PURPOSE_VALIDATOR, reason="to be accused of nothing"))
+    height = consortium.app.info().height
+    assert "um" not in powers(consortium)
+    assert consortium.app.validator_key("um", height + 1) == key("um validator").public_key
+    consortium.do("um/operator", RotateKey(purpose=KEY_PURPOSE_VALIDATOR, key=key("new").public_key))
+    consortium.decide(evidence=(double_vote("um", height + 1),))
+    assert consortium.app.institution("um").status == MEMBER_STATUS_SUSPENDED
+    assert consortium.refused("um", BeginVoting(height=consortium.app.info().height)) == "member-suspended"
 
 
 def test_no_friend_spares_an_equivocator_by_a_change_of_its_own_in_that_block(consortium: Consortium) -> None:

@@ -65,6 +65,17 @@ def test_a_key_changed_since_does_not_save_the_offender() -> None:
         evidence.verify(CHAIN, now, HEIGHT + 5, made, lambda name, height: None)
 
 
+def test_a_pause_in_voting_does_not_save_the_offender() -> None:
+    """Who revokes its own key votes for one more block, and begins again, with another key, when it likes."""
+    made = evidence.accuse(a_vote("a"), a_vote("b"))
+    others = ValidatorSet(tuple(member for member in FOUR if member.institution != "v1"))
+    keys = {member.institution: member.public_key for member in FOUR}
+    evidence.verify(CHAIN, others, HEIGHT + 1, made, lambda name, height: keys[name])
+    pending = PendingEvidence()
+    pending.add(made)
+    assert pending.fitting(CHAIN, others, HEIGHT + 1, lambda name, height: keys[name]) == [made]
+
+
 def _tampered() -> pb.Evidence:
     made = evidence.accuse(a_vote("a"), a_vote("b"))
     made.duplicate_vote.first.time_ms += 1
