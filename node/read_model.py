@@ -124,9 +124,10 @@ class ReadModel:
             return False
         if execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             return False
-        chain, self._next_index = execute("SELECT chain, next_index FROM standing").fetchone()
-        if chain != self._ledger.chain_id or self._next_index > self._ledger.audit_log.size:
-            return False
+        standing = execute("SELECT chain, next_index FROM standing").fetchone()
+        if standing is None or standing[0] != self._ledger.chain_id or standing[1] > self._ledger.audit_log.size:
+            return False  # none: it ended while the file was made
+        self._next_index = standing[1]
         self._reopen_chunk()
         return True
 

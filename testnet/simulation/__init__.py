@@ -11,7 +11,9 @@ votes. Then a core of the world *heals*, and progress is demanded of it within a
 - ``nodes``: the engine and the application on simulated ports, and the pool
 - ``consortium``, ``clients``, ``market``: members, and people who sign transactions
 - ``membership``: who joins and who is excluded meanwhile
-- ``snapshots``: cut, offered and fetched in memory
+- ``snapshots``: cut, offered and fetched in memory; old blocks are pruned behind them
+- ``outage``: so many lose their signing state that operators must let them vote again
+- ``searching``: one node's index for searches
 - ``attackers``: faulty members, one file each
 - ``faults``: what goes wrong, and when
 - ``checkers``: what must hold, in arithmetic of their own

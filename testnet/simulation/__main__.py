@@ -106,6 +106,7 @@ COUNTED = {
     "empowered": "times power was taken up or changed",
     "restored": "ledgers made from snapshots",
     "pruned": "blocks dropped to their headers",
+    "indexed": "records in indexes for searches, the same as made anew",
     "voted_again": "times an operator let a node vote again",
     "paid": "escrows settled",
     "refunded": "escrows refunded",

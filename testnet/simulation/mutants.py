@@ -40,6 +40,7 @@ from node.ledger.blocks import ChainState
 from node.ledger.evidence import PendingEvidence
 from node.ledger.lthash import LtHash
 from node.pruning import Pruner
+from node.read_model import ReadModel
 from node.store import wal
 from node.store.blocks import BlockStore
 from testnet.simulation.run import run
@@ -319,6 +320,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant("a block is gone before its header is synced", pruning, "step", _body_first, slow=True),
     Mutant("headers are pruned too", BlockStore, "prune_writes", _without_header),
     Mutant("who lacks pruned blocks asks for them for ever", CatchUp, "nobody_keeps", constant(False)),
+    Mutant("the index forgets what is in no file", ReadModel, "_reopen_chunk", constant(None), slow=True),
     Mutant("blocks are announced before they are synced", Engine, "_execute", _unsynced, slow=True),
     Mutant("votes need no signature", Intake, "vote", _unsigned, slow=True),
     Mutant("every proposal is valid", Intake, "_is_valid", constant(True), slow=True),

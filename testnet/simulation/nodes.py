@@ -28,6 +28,7 @@ from node.store.validator_history import ValidatorHistory
 from testnet.simulation.checkers import Checkers, Violation
 from testnet.simulation.consortium import VALIDATOR_KEYS, validator_key
 from testnet.simulation.disk import Disk
+from testnet.simulation.searching import SimIndex
 from testnet.simulation.snapshots import SimSnapshots
 from testnet.simulation.world import World
 
@@ -70,6 +71,7 @@ class SimNode:
         self.invited = True  # does the ledger let it in? Until then it is not started
         self.snapshots: SimSnapshots | None = None
         self.engine: Engine | None = None
+        self.index: SimIndex | None = None  # for searches
         self.keep_blocks = 0  # older ones are pruned; 0: none
         self.disk = Disk(
             self.world.random(f"disk of {name}"),
@@ -137,6 +139,8 @@ class SimNode:
             if self.attacker is not None:
                 self.attacker.arm(self)
             self.checkers.on_start(self)
+            if self.index is not None:
+                self.index.open(self.app)
             if self.network.snapshots:
                 self.snapshots = SimSnapshots(self, engine, self.genesis, _Log(self))
             engine.start()
@@ -200,6 +204,8 @@ class SimNode:
             self.crashes += 1
             self._end()
             self.disk.crash()
+            if self.index is not None:
+                self.index.crash()
         except KoinonError as error:
             self._give_up(error)
         if self.disk.spent_ms:
@@ -322,6 +328,9 @@ class SimNode:
             self.committed.append(block.value.block_hash)
         if self.snapshots is not None:
             self.snapshots.on_committed(height)
+        if self.index is not None:  # after consensus went on
+            life, follow = self.lives, self.index.follow
+            self.world.schedule(0, lambda: self.enter(follow) if self.lives == life else None)
 
     # --- inputs
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from koinon import genesis as genesis_file
 from koinon.envelope import identify
@@ -17,6 +19,7 @@ from testnet.simulation.faults import Faults
 from testnet.simulation.membership import Membership
 from testnet.simulation.nodes import Network, SimNode
 from testnet.simulation.outage import Outage
+from testnet.simulation.searching import SimIndex
 from testnet.simulation.signatures import remembered
 from testnet.simulation.snapshots import SEGMENT_BLOCKS
 from testnet.simulation.world import World
@@ -30,6 +33,7 @@ _SAFETY_MS = (2_500, 9_000)
 _VERIFY_EVERYTHING = 64  # one seed in so many runs without remembered signatures
 _PRUNING = 0.2  # of the worlds
 _RETENTIONS_MS = (0, 0, 4_000, 15_000)  # that members of these demand
+_SEARCHED = 0.125  # of the worlds: one node keeps an index for searches
 _OUTAGES = 0.3  # of the worlds where nobody attacks
 
 
@@ -64,6 +68,7 @@ class Report:
     restored: int  # ledgers made from snapshots
     pruned: int  # blocks dropped to their headers
     voted_again: int  # times an operator said so
+    indexed: int  # records in an index for searches that survived all that
     paid: int  # escrows settled
     refunded: int
     disputes: int  # decided
@@ -102,11 +107,14 @@ def consortium(
 
 def run(seed: int) -> Report:
     """Simulate one seed. Raises Violation."""
-    with nullcontext() if seed % _VERIFY_EVERYTHING == _VERIFY_EVERYTHING - 1 else remembered():
-        return _run(seed)
+    with (
+        nullcontext() if seed % _VERIFY_EVERYTHING == _VERIFY_EVERYTHING - 1 else remembered(),
+        TemporaryDirectory() as directory,
+    ):
+        return _run(seed, Path(directory))
 
 
-def _run(seed: int) -> Report:
+def _run(seed: int, directory: Path) -> Report:
     world = World(seed)
     rng = world.random("run")
     count = rng.choice((1, 4, 4, 4, 4, 4, 7))
@@ -148,6 +156,9 @@ def _run(seed: int) -> Report:
     kept = upkeep.choice(((2, 4, 8), (0, 2, 4, 8))) if prunes else (0,)  # nobody keeps all, or some do
     for node in network.nodes.values():
         node.keep_blocks = upkeep.choice(kept)
+    searching = world.random("searching")
+    searched = searching.choice(correct)
+    searched.index = index = SimIndex(directory, searching) if searching.random() < _SEARCHED else None
     world.run(400)
     faults = Faults(world, network, checkers, clients, victim)
     world.run(rng.randint(*_SAFETY_MS))
@@ -158,6 +169,8 @@ def _run(seed: int) -> Report:
     _demand_progress(world, clients, core, checkers)
     regained = _demand_votes(world, victim) if victim in core else 0
     checkers.finish([node for node in core if node.up])
+    if index is not None and searched in core:
+        index.check(searched.app)
     return Report(
         seed=seed,
         validators=count,
@@ -186,6 +199,7 @@ def _run(seed: int) -> Report:
         restored=sum(node.restorations for node in network.nodes.values()),
         pruned=checkers.keeping.dropped,
         voted_again=voted_again,
+        indexed=index.records if index is not None else 0,
         paid=members.counted["escrow.settled"],
         refunded=members.counted["escrow.refunded"],
         disputes=members.counted["dispute.decided"],

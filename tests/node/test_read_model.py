@@ -241,7 +241,7 @@ def test_records_are_paged_by_index(model: ReadModel, consortium: Consortium) ->
     assert model.records(trail.make(from_index=2**64 - 1), limit=5) == ([], 0)
 
 
-@pytest.mark.parametrize("damage", ["none", "gone", "garbage", "other version", "other ledger", "ahead"])
+@pytest.mark.parametrize("damage", ["none", "gone", "garbage", "other version", "other ledger", "ahead", "half made"])
 def test_a_lost_or_foreign_index_is_made_again(consortium: Consortium, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "read.sqlite"
     indexed = Consortium(genesis=genesis(("aa", "bb", "cc"))) if damage == "other ledger" else consortium
@@ -255,6 +255,8 @@ def test_a_lost_or_foreign_index_is_made_again(consortium: Consortium, tmp_path:
             change(path, "PRAGMA user_version = 77")
         case "ahead":
             change(path, "UPDATE standing SET next_index = 1000000")
+        case "half made":
+            change(path, "DELETE FROM standing")
     consortium.publish("um.later.one")
     model = ReadModel(path, consortium.app)
     assert len(names(model, include_withdrawn=True)) == 6
