@@ -11,7 +11,7 @@ MAX_SUBMIT_ENVELOPES = 1_000  # per Submit call
 # --- blocks and consensus
 MAX_BLOCK_BYTES = 2 * 1024 * 1024  # one gRPC message, sent within a proposal timeout on 100 Mbit/s
 MAX_BLOCK_TRANSACTIONS = 5_000  # keeps execution of one block well under a second
-MAX_BLOCK_OPERATIONS = 10_000  # the same, for transactions of many operations
+MAX_BLOCK_OPERATIONS = 5_000  # the same, for transactions of many operations: of the dearest, about a second
 MAX_COMMIT_BYTES = 32 * 1024  # a certificate of MAX_VALIDATORS signatures takes a third of it
 MAX_BLOCK_EVIDENCE = 16
 MAX_EVIDENCE_AGE_BLOCKS = 100_000  # about six days of heartbeats: old offences do not return for ever
