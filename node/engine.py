@@ -27,11 +27,12 @@ from koinon.errors import Corrupt
 from koinon.limits import MAX_VOTES_PER_MESSAGE
 from koinon.v1 import consensus_pb2 as pb
 from koinon.v1 import peer_pb2
-from koinon.validators import ValidatorSet, verify_commit
+from koinon.validators import verify_commit
 from node import gossip
 from node.abci import AppHashes, Application, Finalized
 from node.author import Author
 from node.catch_up import Answer
+from node.chain import CHAIN_KEY, standing
 from node.consensus.core import Core
 from node.consensus.events import (
     Accuse,
@@ -51,16 +52,12 @@ from node.consensus.messages import VoteType
 from node.intake import Forged, Intake, Message
 from node.journal import Journal, last_signed
 from node.ledger import blocks, evidence
-from node.ledger.blocks import ChainState, InvalidBlock, ParsedBlock
+from node.ledger.blocks import InvalidBlock, ParsedBlock
 from node.neighbours import Neighbours
 from node.ports import Alarm, Clock, Listener, Log, Pool, Signer, Timers, Transport, Wake
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
 from node.store.wal import WriteAheadLog
-
-CHAIN_KEY = b"m/chain"
-"""Where a store keeps the ChainState of its last block."""
-_REPAIR = "stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ class Engine:
         self._log = log
         self._listeners = tuple(listeners)
         self.blocks = BlockStore(store)
-        self.chain = self._open_chain()
+        self.chain = standing(store, config.chain_id, config.genesis_time_ms, app.info())
         own = self.chain.validators.member(config.institution)
         self._journal = Journal(
             wal,
@@ -155,26 +152,6 @@ class Engine:
         self._halted = False
         self._resting = False
         self._started = False  # is the height after the chain's being decided?
-
-    def _open_chain(self) -> ChainState:
-        info = self._app.info()
-        data = self._store.get(CHAIN_KEY)
-        if data is None:
-            chain = ChainState.genesis(
-                self._config.chain_id, self._config.genesis_time_ms, ValidatorSet.of(info.validators), info.hashes
-            )
-        else:
-            chain = ChainState.from_bytes(self._config.chain_id, data)
-        kept = self.blocks.height()
-        if kept and self.blocks.header(kept) is None:
-            raise Corrupt(f"the block at height {kept} is missing on disk", hint=_REPAIR)
-        if (chain.height, chain.hashes, chain.height) != (info.height, info.hashes, kept):
-            raise Corrupt(
-                f"the ledger on disk contradicts itself: chain at {chain.height}, application at {info.height}, "
-                f"blocks up to {kept}",
-                hint=_REPAIR,
-            )
-        return chain
 
     def add_signer(self, signer: Signer) -> None:
         """A further validator key of this institution: each signs at the heights at which the ledger names it."""

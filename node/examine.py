@@ -29,15 +29,15 @@ from koinon.errors import Corrupt
 from koinon.light_client import TrustedHeader, UntrustedHeader
 from koinon.v1.audit_pb2 import SignedHeader
 from koinon.v1.identity_pb2 import Genesis
-from koinon.validators import ValidatorSet
 from node.abci import AppHashes
 from node.application import Application, restored_ids
+from node.chain import standing
 from node.journal import last_signed
 from node.ledger import blocks
 from node.ledger.audit_log import RECORDS, SIZE, AuditLog
 from node.ledger.blocks import ChainState
 from node.ledger.lthash import LtHash
-from node.restore import CHAIN_KEY, batches, began, size_of_entry
+from node.restore import batches, began, size_of_entry
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
 from node.store.validator_history import ValidatorHistory
@@ -67,7 +67,7 @@ def examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress = la
 def _examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress) -> Examined:
     application = Application(store, genesis)
     kept = BlockStore(store)
-    chain = _chain(store, genesis, application)
+    chain = standing(store, application.chain_id, genesis.time_ms, application.info())
     history = ValidatorHistory(store, genesis_file.validators(genesis))
     _validators(chain, history)
     trusted = light_client.root(genesis)
@@ -92,21 +92,6 @@ def _examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress) ->
     for _ in store.scan(b""):
         pass
     return Examined(chain, headers, whole, application.audit_log.size)
-
-
-def _chain(store: KeyValueStore, genesis: Genesis, application: Application) -> ChainState:
-    data, info = store.get(CHAIN_KEY), application.info()
-    if data is None:
-        if info.height or BlockStore(store).height():
-            raise _differs(info.height, "the store has lost where the chain stands")
-        initial = genesis_file.validators(genesis)
-        return ChainState.genesis(application.chain_id, genesis.time_ms, initial, info.hashes)
-    chain = ChainState.from_bytes(application.chain_id, data)
-    if (chain.height, chain.hashes) != (info.height, info.hashes):
-        raise _differs(chain.height, "chain and application do not stand at the same block")
-    if chain.next_validators != ValidatorSet.of(info.validators):
-        raise _differs(chain.height, "the state names other validators than the chain goes on with")
-    return chain
 
 
 def _validators(chain: ChainState, history: ValidatorHistory) -> None:

@@ -17,7 +17,7 @@ from koinon.errors import Corrupt, InvalidInput, Refused
 from koinon.v1.identity_pb2 import Genesis
 from node import config as configs
 from node.application import Application
-from node.engine import CHAIN_KEY
+from node.chain import CHAIN_KEY
 from node.journal import Journal, Position, last_signed
 from node.ledger.blocks import ChainState
 from node.store.kv import KeyValueStore

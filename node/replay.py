@@ -30,6 +30,7 @@ from koinon.validators import ValidatorSet, verify_commit
 from node.abci import Finalized
 from node.application import Application
 from node.archive import Decided
+from node.chain import CHAIN_KEY
 from node.journal import last_signed
 from node.ledger import blocks
 from node.ledger.blocks import ChainState, ParsedBlock
@@ -48,7 +49,6 @@ _DERIVED = {
     b"v/": "who voted at which height",
     b"h/": "headers kept apart from their blocks",  # none: every block is whole
 }
-_CHAIN_KEY = b"m/chain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ def replay(
 
 def compare(store: KeyValueStore, scratch: KeyValueStore, chain: ChainState) -> None:
     """Does a node's store hold, beside its blocks, exactly what the replay derived? Raises Corrupt."""
-    if store.get(_CHAIN_KEY) != (chain.to_bytes() if chain.height else None):
-        raise _differs(chain, "where the chain stands", _CHAIN_KEY)
+    if store.get(CHAIN_KEY) != (chain.to_bytes() if chain.height else None):
+        raise _differs(chain, "where the chain stands", CHAIN_KEY)
     for prefix, what in _DERIVED.items():
         for kept, derived in zip_longest(store.scan(prefix), scratch.scan(prefix)):
             if kept != derived:

@@ -19,6 +19,7 @@ from koinon.validators import ValidatorSet
 from node import snapshot
 from node.abci import AppHashes, Write
 from node.application import Application, restored_ids, restored_standing
+from node.chain import CHAIN_KEY
 from node.config import Home
 from node.ledger.audit_log import AuditLog
 from node.ledger.blocks import ChainState
@@ -29,7 +30,6 @@ from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
 from node.store.leveldb import LevelStore
 
-CHAIN_KEY = b"m/chain"
 _BEGAN_KEY = b"m/began"
 _BATCH = 2_000  # entries or records at a time
 _BATCH_BYTES = 8 * 1024 * 1024  # of these: whoever makes a snapshot up makes entries as large as a message

@@ -15,9 +15,9 @@ from koinon.v1.identity_pb2 import MEMBER_STATUS_REMOVED, Genesis, InstitutionDe
 from koinon.validators import verify_commit
 from node import pruning
 from node.application import Application
+from node.chain import CHAIN_KEY, standing
 from node.config import Home
 from node.doctor.finding import Finding, ok, problem, refused, warning
-from node.engine import CHAIN_KEY
 from node.journal import NOTHING, Journal, Position, last_signed
 from node.ledger import blocks
 from node.ledger.blocks import ChainState
@@ -59,7 +59,7 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
             yield ok(check, "the store is empty: the node starts from the genesis")
             return
         application = Application(store, genesis)
-        chain = _chain(store, genesis, application)
+        chain = standing(store, application.chain_id, genesis.time_ms, application.info())
         ledger.height, ledger.time_ms = chain.height, chain.time_ms
         ledger.signed = last_signed(store)
         ledger.members = tuple(
@@ -98,23 +98,6 @@ def retention(height: int, first: int, demanded: int, keep_blocks: int) -> Itera
         )
     elif not keep_blocks or height - keep_blocks < demanded:
         yield ok(check, f"blocks from {first} on are whole; the members demand them from {demanded} on")
-
-
-def _chain(store: LevelStore, genesis: Genesis, application: Application) -> ChainState:
-    """Where the chain stands, if application and blocks stand there too. Raises Corrupt."""
-    data, info, height = store.get(CHAIN_KEY), application.info(), BlockStore(store).height()
-    if data is None:
-        if info.height or height:
-            raise Corrupt("the store has lost where the chain stands", hint=_FETCH)
-        initial = genesis_file.validators(genesis)
-        return ChainState.genesis(genesis_file.chain_id(genesis), genesis.time_ms, initial, info.hashes)
-    chain = ChainState.from_bytes(genesis_file.chain_id(genesis), data)
-    if (chain.height, chain.hashes) != (info.height, info.hashes) or height not in (0, chain.height):
-        raise Corrupt(
-            f"chain at {chain.height}, application at {info.height} and blocks up to {height} do not fit together",
-            hint=_FETCH,
-        )
-    return chain
 
 
 def _follow_back(disk: LevelStore, genesis: Genesis, chain: ChainState) -> Finding:

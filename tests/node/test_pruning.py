@@ -15,6 +15,7 @@ from koinon import genesis as genesis_file
 from koinon.cli import main
 from koinon.errors import Corrupt, Unavailable
 from koinon.rules import RULES
+from koinon.v1.consensus_pb2 import ChainRecord
 from koinon.v1.identity_pb2 import Genesis, Parameters
 from node import pruning, receipts
 from node.config import Home
@@ -298,6 +299,17 @@ def _flip_first(store: MemoryStore, key: bytes) -> None:
     store.write([(key, bytes(value))], sync=True)
 
 
+def _edit_chain(store: MemoryStore, field: str) -> None:
+    record = ChainRecord.FromString(store.get(b"m/chain") or b"")
+    if field.endswith("validators"):
+        getattr(record, field)[0].power += 1
+    elif field == "time_ms":
+        record.time_ms += 1
+    else:
+        setattr(record, field, bytes(32))
+    store.write([(b"m/chain", record.SerializeToString(deterministic=True))], sync=True)
+
+
 def _first(store: MemoryStore, prefix: bytes, number: int = 0) -> bytes:
     return [key for key, _ in store.scan(prefix)][number]
 
@@ -316,6 +328,11 @@ DAMAGE: dict[str, Callable[[MemoryStore], None]] = {
     "tree edited": lambda store: _flip(store, _first(store, b"l/n", 5)),
     "log cut": lambda store: store.write([(b"l/s", (64).to_bytes(8, "big"))], sync=True),
     "chain edited": lambda store: _flip(store, b"m/chain"),
+    "chain with another time": lambda store: _edit_chain(store, "time_ms"),
+    "chain with other hashes": lambda store: _edit_chain(store, "state_commitment"),
+    "chain with other validators": lambda store: _edit_chain(store, "validators"),
+    "chain with other validators before": lambda store: _edit_chain(store, "last_validators"),
+    "chain with other validators to come": lambda store: _edit_chain(store, "next_validators"),
     "chain missing": lambda store: store.write([(b"m/chain", None)], sync=True),
     "standing edited": lambda store: _flip(store, b"m/application"),
     "standing cut": lambda store: store.write([(b"m/application", b"x")], sync=True),

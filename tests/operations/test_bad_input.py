@@ -29,6 +29,7 @@ from koinon import genesis as genesis_file
 from koinon.cli import main
 from koinon.errors import KoinonError
 from koinon.rules import RULES
+from koinon.v1.consensus_pb2 import ChainRecord
 from node import config as configs
 from node import credentials as credential_files
 from node import doctor
@@ -137,6 +138,13 @@ def change_state(home: Home) -> None:
         store.write([(key, value + b"x")], sync=True)
 
 
+def change_chain(home: Home) -> None:
+    with closing(LevelStore(home.ledger)) as store:
+        chain = ChainRecord.FromString(store.get(b"m/chain") or b"")
+        chain.block_hash = bytes(32)
+        store.write([(b"m/chain", chain.SerializeToString())], sync=True)
+
+
 def replace_text(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
@@ -182,6 +190,7 @@ DAMAGED: dict[str, Damage] = {
     "CURRENT emptied": lambda home: (home.ledger / "CURRENT").write_bytes(b""),
     "chain lost": lambda home: write(home, b"m/chain", None),
     "chain edited": lambda home: write(home, b"m/chain", b"x"),
+    "chain of another block": change_chain,
     "standing lost": lambda home: write(home, b"m/application", None),
     "standing cut": lambda home: write(home, b"m/application", b"x"),
     "size of the audit log lengthened": lambda home: write(home, b"l/s", b"9" * 40),

@@ -326,8 +326,8 @@ def _no_last_block(database: plyvel.DB) -> None:
         (_another_block, "the block at height 2 is not the one that the chain goes on from"),
         (_noise_for_a_block, "block"),
         (_another_certificate, "the commit certificate of block 2 does not hold"),
-        (_no_chain, "the store has lost where the chain stands"),
-        (_no_last_block, "is missing, and its header too"),
+        (_no_chain, "the ledger on disk contradicts itself: chain at 0"),
+        (_no_last_block, "is missing, or not the one that the chain goes on from"),
         (_no_position, "the ledger does not say any more what its node signed"),
     ],
 )
