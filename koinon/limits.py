@@ -177,6 +177,7 @@ VISIT_S = 10  # and each no longer: who wants to know how a node does asks again
 REQUEST_S = 30  # from a call's beginning until its request is there: the largest takes as long on 2 Mbit/s
 HANDSHAKE_MS = 10_000  # for TLS with a node: who connects and says nothing holds a descriptor for no longer
 IDLE_MS = 10_000  # nor who says hello and calls nothing: a client that calls again connects again
+MAX_STREAMS = 100  # calls under way on one connection: gRPC drops anybody's calls once a thousand wait to be looked at
 MAX_CONNECTIONS = 1_000  # to one of a node's ports: the ledger needs descriptors, too
 MAX_TICKETS_REMEMBERED = 1_000  # verified tickets, so that a burst of calls costs one verification
 MAX_ERROR_TEXT = 1_000  # characters of a message or hint in gRPC's trailing metadata (8 KiB in all)

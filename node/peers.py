@@ -24,6 +24,7 @@ from koinon.limits import (
     HANDSHAKE_MS,
     MAX_CONNECTIONS,
     MAX_PEER_MESSAGE_BYTES,
+    MAX_STREAMS,
     PEER_HELLO_MS,
     PEER_RETRY_MAX_MS,
     PROTOCOL_VERSION,
@@ -146,6 +147,7 @@ class Peers:
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 ("grpc.max_connection_idle_ms", PEER_HELLO_MS),  # a connection without a stream
                 ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+                ("grpc.max_concurrent_streams", MAX_STREAMS),
                 *KEEPALIVE,
             )
         )

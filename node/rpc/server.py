@@ -16,6 +16,7 @@ from koinon.limits import (
     MAX_CALLS,
     MAX_CONNECTIONS,
     MAX_RPC_MESSAGE_BYTES,
+    MAX_STREAMS,
     RPC_KEEPALIVE_MS,
 )
 from koinon.v1 import services_pb2, services_pb2_grpc
@@ -68,6 +69,7 @@ class RpcServer:
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 ("grpc.max_connection_idle_ms", IDLE_MS),
                 ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+                ("grpc.max_concurrent_streams", MAX_STREAMS),
             ),
         )
         for name, servicer in self._services.items():

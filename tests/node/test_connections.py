@@ -15,6 +15,7 @@ import pytest
 from node.rpc import server
 from node.serve import take_descriptors
 from tests.node.test_auth import Door, empty_request
+from tests.waiting import until
 
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings (RFC 9113, 3.4)
 
@@ -57,6 +58,26 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(OSError):  # noqa: PT011 - a reset, or TLS without an end
             async with greeting(door):
                 pass
+
+
+async def test_one_connection_has_few_calls_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's, sent faster than they can be refused, were so many that gRPC dropped everybody's."""
+    monkeypatch.setattr(server, "MAX_STREAMS", 2)
+    ends = asyncio.Event()
+
+    async def late_request() -> AsyncIterator[bytes]:
+        await ends.wait()
+        yield b""
+
+    async with opened() as door, door.channel() as channel:
+        ask: Any = channel.stream_unary("/koinon.v1.QueryService/PlanQuery")
+        calls = [ask(late_request(), metadata=door.ticket("um/analyst")) for _ in range(2)]
+        await until(lambda: door.gate._calls["um/analyst"] == 2)
+        waiting = ask(empty_request(), metadata=door.ticket("um/analyst"))
+        assert await door.ask(door.ticket("um/operator"), empty_request()) == "um/operator"
+        assert not waiting.done()
+        ends.set()
+        await asyncio.gather(waiting, *calls)
 
 
 async def test_a_client_that_was_idle_calls_again(monkeypatch: pytest.MonkeyPatch) -> None:
