@@ -80,9 +80,9 @@ class Reads:
             raise NotFound(f"dataset {name} has no version {version}", hint=f"it has 1 to {dataset.version}")
         return tables.SUPERSEDED.get(self._state, catalog.version_key(name, version))
 
-    def datasets(self) -> list[Dataset]:
-        """The newest version of every dataset, ascending by name; withdrawn ones included."""
-        return list(tables.DATASETS.scan(self._state))
+    def datasets(self, institution: str = "") -> list[Dataset]:
+        """The newest version of every dataset, or of every one of an institution, by name; withdrawn ones included."""
+        return list(tables.DATASETS.scan(self._state, f"{institution}." if institution else ""))
 
     def datasets_of_table(self, table: TableName) -> list[Dataset]:
         """Every institution's dataset of this name, ascending by institution; withdrawn ones included."""

@@ -135,8 +135,8 @@ class DatasetService(services_pb2_grpc.DatasetServiceServicer):
         """
         published = [
             dataset
-            for dataset in self._application.datasets()
-            if dataset.publisher == self._institution and dataset.status == DatasetStatus.DATASET_STATUS_PUBLISHED
+            for dataset in self._application.datasets(self._institution)
+            if dataset.status == DatasetStatus.DATASET_STATUS_PUBLISHED
         ]
         used = [
             self._application.dataset(source.dataset, source.version)
