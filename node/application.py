@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from koinon import genesis as genesis_file
 from koinon import merkle
 from koinon.envelope import InvalidTransaction, SignedTransaction
-from koinon.errors import Corrupt, InvalidFile, KoinonError, Refused
+from koinon.errors import Corrupt, InvalidFile, InvalidInput, KoinonError, Refused
 from koinon.limits import (
     MAX_BLOCK_OPERATIONS,
     MAX_BLOCK_TRANSACTIONS,
@@ -130,7 +132,13 @@ class Application(Reads):
         for ids in tables.SEEN.all(self._state):
             self._recent_ids.add(ids, standing.time_ms)
         self._pending = standing
-        self._next_validators = membership.validators(self._new_state())
+        try:
+            self._next_validators = membership.validators(self._new_state())
+        except (DecodeError, InvalidInput) as error:
+            raise Corrupt(
+                f"the ledger does not say any more who votes ({error})",
+                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
+            ) from error
         self.commit()
 
     def _found(self, initial: Genesis) -> None:

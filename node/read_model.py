@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from governance import taxonomy
 from koinon import prices, trail
-from koinon.errors import Exhausted, InvalidInput, KoinonError, NotFound, Unavailable
+from koinon.errors import Corrupt, Exhausted, InvalidInput, KoinonError, NotFound, Unavailable
 from koinon.trail import Dimension
 from koinon.v1 import governance_pb2
 from koinon.v1.access_pb2 import AccessRequest, Token
@@ -515,7 +515,10 @@ class ReadModel:
 
     def _record(self, index: int) -> AuditRecord:
         record = self._ledger.record(index)
-        assert record is not None, "asked only for indices below the log's size"
+        if record is None:  # asked only for those below the log's size
+            raise Corrupt(
+                f"the audit log lacks record {index}", hint="stop the node, then: koinon node repair --home HOME"
+            )
         return record
 
     def _unavailable(self, error: sqlite3.Error | OSError) -> KoinonError:

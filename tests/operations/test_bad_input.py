@@ -193,6 +193,8 @@ DAMAGED: dict[str, Damage] = {
     "chain of another block": change_chain,
     "standing lost": lambda home: write(home, b"m/application", None),
     "standing cut": lambda home: write(home, b"m/application", b"x"),
+    "no institution left": lambda home: write(home, b"s/institution/um", None),
+    "record of the audit log lost": lambda home: write(home, b"l/r" + bytes(8), None),
     "size of the audit log lengthened": lambda home: write(home, b"l/s", b"9" * 40),
     "size of the audit log cut": lambda home: write(home, b"l/s", b"\x05"),
     "size of the audit log emptied": lambda home: write(home, b"l/s", b""),
