@@ -26,7 +26,7 @@ VECTORS = Path(__file__).parent.parent / "vectors"
 FILES = VECTORS / "receipts"
 EXPECTED: dict[str, str] = json.loads((FILES / "expected.json").read_text())
 GENESIS = genesis.load(FILES / "genesis.json")
-FROZEN = "e30ed64096b693da07b3dd4a5f5a9470f7577d75466f43419f4547ea007cb0f8"
+FROZEN = "762066234c281d981f5023c7f03bc78940f478886039bef5fc6e71e099604184"
 
 
 def test_the_vectors_are_frozen() -> None:

@@ -199,6 +199,9 @@ def good() -> Iterator[tuple[str, Receipt]]:
     heavy = make_receipt(9, 25)
     heavy.head.CopyFrom(sign(header_at(25), THIRD, ["iu", "uk", "um"]))
     yield "quorum-by-power", heavy
+    skipping = make_receipt(31, 25)
+    del skipping.validator_changes[0]
+    yield "change-skipped", skipping
 
 
 # Each of these spoils an honest receipt for record 12, proved by block 15, after one change of validators.
@@ -386,6 +389,24 @@ def changes_swapped(spoilt: Receipt) -> None:
     spoilt.validator_changes[1].CopyFrom(first)
 
 
+def change_skipped_with_one_voucher(spoilt: Receipt) -> None:
+    """Of the four that the genesis names, one signed it: less than more than a third."""
+    spoilt.CopyFrom(make_receipt(31, 25))
+    strangers = validator_set(um=1, mit=1, osu=1, ucl=1)
+    header = header_at(19)
+    header.validators_hash = strangers.hash()
+    del spoilt.validator_changes[:]
+    spoilt.validator_changes.append(sign(header, strangers))
+
+
+def voucher_for_the_next_block(spoilt: Receipt) -> None:
+    """Block 9 names who signs block 10: nobody else may, whoever vouches."""
+    spoilt.CopyFrom(make_receipt(31, 25))
+    header = header_at(10)
+    header.validators_hash, header.next_validators_hash = FIRST.hash(), THIRD.hash()
+    spoilt.validator_changes[1].CopyFrom(sign(header, FIRST))
+
+
 def change_after_the_head(spoilt: Receipt) -> None:
     """A head that comes before the block that changed the validators."""
     header = header_at(15)
@@ -425,6 +446,8 @@ BAD: list[tuple[int, Callable[[Receipt], None]]] = [
     (2, change_signed_by_the_new_set),
     (2, change_that_changes_nothing),
     (2, changes_swapped),
+    (2, change_skipped_with_one_voucher),
+    (2, voucher_for_the_next_block),
     (3, other_network_in_disguise),
     (3, header_of_another_chain),
     (3, head_missing),
