@@ -98,9 +98,8 @@ class Cutter:
             height, states, size = int(manifest.height), manifest.state_chunks, int(manifest.audit_size)
             whole = (
                 directory.name == str(height)
-                and len(states) > 0
-                and all((directory / digest.hex()).is_file() for digest in states)
-                and size <= audit_log.size
+                and {file.name for file in directory.iterdir()} == {_MANIFEST, *(digest.hex() for digest in states)}
+                and 0 < size <= audit_log.size
                 and data == snapshot.manifest_of(height, states, audit_log, size)
             )
         except (OSError, DecodeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableSequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -305,18 +305,35 @@ def test_a_snapshot_survives_a_restart_and_only_the_newest_two_are_kept(server: 
     assert not (tmp_path / "part").exists()
 
 
-@pytest.mark.parametrize("kind", ["state_chunks", "audit_chunks", "audit_size"])
-def test_a_manifest_that_a_bit_was_flipped_in_is_not_offered(server: Server, tmp_path: Path, kind: str) -> None:
+def _flip(digests: MutableSequence[bytes]) -> None:
+    digests[0] = bytes([digests[0][0] ^ 1]) + digests[0][1:]
+
+
+def _cut(manifest: SnapshotManifest) -> None:
+    manifest.ClearField("audit_size")
+    manifest.ClearField("audit_chunks")
+
+
+MANIFEST_DAMAGE: dict[str, Callable[[SnapshotManifest], object]] = {
+    "bit of a state digest": lambda manifest: _flip(manifest.state_chunks),
+    "bit of an audit digest": lambda manifest: _flip(manifest.audit_chunks),
+    "size": lambda manifest: setattr(manifest, "audit_size", 1 << 40),
+    "state digest gone": lambda manifest: manifest.state_chunks.pop(),
+    "cut before the audit log": _cut,
+}
+
+
+@pytest.mark.parametrize("damage", MANIFEST_DAMAGE.values(), ids=MANIFEST_DAMAGE)
+def test_a_manifest_that_the_own_disk_damaged_is_not_offered(
+    server: Server, tmp_path: Path, damage: Callable[[SnapshotManifest], object]
+) -> None:
     """Joiners would take this node for a liar."""
     height = server.ledger.chain.height
     Cutter(tmp_path, server.ledger.store, server.ledger.app).cut(height)()
     file = tmp_path / str(height) / "manifest"
+    assert Cutter(tmp_path, server.ledger.store, server.ledger.app).newest(height + 1)
     manifest = SnapshotManifest.FromString(file.read_bytes())
-    if kind == "audit_size":
-        manifest.audit_size ^= 1 << 40
-    else:
-        digests = getattr(manifest, kind)
-        digests[0] = bytes([digests[0][0] ^ 1]) + digests[0][1:]
+    damage(manifest)
     file.write_bytes(manifest.SerializeToString(deterministic=True))
     again = Cutter(tmp_path, server.ledger.store, server.ledger.app)
     assert again.newest(height + 1) is None
