@@ -7,10 +7,10 @@
 4. what the service raises becomes a gRPC status, with rule and hint in the trailing metadata.
 
 Reading is for every registered person of every member: catalog, requests, tokens and tasks are the
-members' common knowledge, being on the ledger each of them holds. Three things are narrower, and are
+members' common knowledge, being on the ledger each of them holds. Four things are narrower, and are
 decided where they are served: files go to operators of the node's own institution (node.rpc.catalog),
 the audit trail is whole for regulators and operators only (node.rpc.audit), and so are people's accounts
-(node.rpc.points).
+(node.rpc.points); what would change if a member left is for its operators (node.rpc.members).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import import_module
@@ -104,6 +105,7 @@ class Node:
         self._restored = False  # is another ledger to be put in place of this one?
         self._again = False  # or is it to begin again with another certificate?
         self._closed = False  # what is closed is not to be driven by timers that are left
+        self._threads = ThreadPoolExecutor(thread_name_prefix="aside")  # what asyncio.to_thread takes
         self._level = LevelStore(config.home.ledger)
         self._store = TimedStore(self._level, self._metrics.store_write.observe)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
@@ -233,7 +235,8 @@ class Node:
 
         Raises what ended the node, if not a wish.
         """
-        log = self._log.bind(chain=self._chain_id)
+        log, loop = self._log.bind(chain=self._chain_id), asyncio.get_running_loop()
+        loop.set_default_executor(self._threads)
         try:
             self._upgrades.start()
             await self._listen()
@@ -258,6 +261,8 @@ class Node:
                 await self._jobs.stop()
         finally:
             self._closed = True
+            self._threads.shutdown(cancel_futures=True)  # LevelDB closed under a reader ends the process
+            loop.set_default_executor(ThreadPoolExecutor())  # for whoever goes on with this loop
             if self._metrics_port is not None:
                 self._metrics_port.stop()
             self._pool.close()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from grpc import aio
 
 from koinon.limits import MAX_NOTICE_BLOCKS
 from koinon.v1 import services_pb2, services_pb2_grpc
+from koinon.v1.identity_pb2 import Role
 from node.application import Application
+from node.auth import require
 from node.report import Report
 
 Context = aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 
 
 class NodeService(services_pb2_grpc.NodeServiceServicer):
@@ -32,10 +37,15 @@ class NodeService(services_pb2_grpc.NodeServiceServicer):
 
 
 class MemberService(services_pb2_grpc.MemberServiceServicer):
-    """Members and their people, as registered."""
+    """Members and their people, as registered.
+
+    People, keys and datasets are without number, so they are read on a thread, for one call at a time: consensus, which
+    has the event loop, waits for none of it.
+    """
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        self._turn = asyncio.Lock()
 
     async def ListInstitutions(
         self, request: services_pb2.ListInstitutionsRequest, context: Context
@@ -47,15 +57,22 @@ class MemberService(services_pb2_grpc.MemberServiceServicer):
     ) -> services_pb2.ListPeopleResponse:
         if request.institution:
             self._application.institution(request.institution)  # an unknown one is an error, not an empty list
-        return services_pb2.ListPeopleResponse(people=self._application.people(request.institution))
+        return await self._aside(
+            lambda: services_pb2.ListPeopleResponse(people=self._application.people(request.institution))
+        )
 
     async def ListKeys(self, request: services_pb2.ListKeysRequest, context: Context) -> services_pb2.ListKeysResponse:
-        return services_pb2.ListKeysResponse(keys=self._application.keys(request.owner))
+        return await self._aside(lambda: services_pb2.ListKeysResponse(keys=self._application.keys(request.owner)))
 
     async def PreviewNotice(
         self, request: services_pb2.PreviewNoticeRequest, context: Context
     ) -> services_pb2.PreviewNoticeResponse:
+        require(Role.ROLE_OPERATOR, institution=request.institution, what="look at what its leaving would change")
         blocks = min(request.blocks, MAX_NOTICE_BLOCKS + 1)  # further ahead is refused alike
         height = self._application.info().height + blocks
-        effects, refusal = self._application.preview_notice(request.institution, height)
+        effects, refusal = await self._aside(lambda: self._application.preview_notice(request.institution, height))
         return services_pb2.PreviewNoticeResponse(effects=effects, refusal=refusal, height=height)
+
+    async def _aside(self, read: Callable[[], T]) -> T:
+        async with self._turn:
+            return await asyncio.to_thread(read)

@@ -17,11 +17,13 @@ from koinon import genesis as genesis_file
 from koinon.aio import Client
 from koinon.errors import Corrupt, Exhausted, KoinonError, Unavailable
 from koinon.keys import SigningKey
+from koinon.v1.identity_pb2 import KeyRecord
 from koinon.v1.peer_pb2 import BlockResponse, DeliverRequest
 from node import config as configs
 from node import credentials as credential_files
 from node import home as homes
 from node import pruning
+from node.application import Application
 from node.config import Address, Home
 from node.engine import Engine
 from node.ports import Alarm, Wake
@@ -54,7 +56,7 @@ async def running(home: Home) -> AsyncIterator[tuple[Client, Node, asyncio.Task[
     task = asyncio.create_task(node.run())
     try:
         async with await koinon.aio.connect(home.people / "operator.toml") as client:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not await _answers(client):
                     await asyncio.sleep(0.02)
             yield client, node, task
@@ -161,7 +163,7 @@ async def test_a_node_ends_after_the_thread_that_makes_its_ledger(home: Home, mo
 
     def write() -> None:
         begun.set()
-        go_on.wait(20)
+        go_on.wait(60)
         written.set()
 
     async def restore(_: Snapshots) -> bool:
@@ -178,6 +180,36 @@ async def test_a_node_ends_after_the_thread_that_makes_its_ledger(home: Home, mo
         assert not ended
         assert await task is False
         assert written.is_set()
+
+
+async def test_a_store_is_closed_after_the_last_thread_that_reads_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LevelDB that is closed under a reader ends the process. Calls are broken off a second after the node's end."""
+    begun, closed, order = threading.Event(), threading.Event(), []
+    close = LevelStore.close
+
+    def read(_: Application, owner: str) -> list[KeyRecord]:
+        begun.set()
+        closed.wait(3)
+        order.append("read")
+        return []
+
+    def note(store: LevelStore) -> None:
+        order.append("closed")
+        closed.set()
+        close(store)
+
+    monkeypatch.setattr(Application, "keys", read)
+    monkeypatch.setattr(LevelStore, "close", note)
+    async with running(home) as (client, node, task):
+        asking = asyncio.create_task(client.members.keys("um"))
+        await until(begun.is_set)
+        node.stop()
+        await task
+        with pytest.raises(KoinonError):
+            await asking
+    assert order == ["read", "closed"]
 
 
 def _bug(*_: object) -> None:
