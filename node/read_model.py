@@ -31,7 +31,6 @@ from koinon.v1.catalog_pb2 import (
     DATASET_STATUS_WITHDRAWN,
     VERIFICATION_OUTCOME_CONFIRMED,
     VERIFICATION_OUTCOME_CONTESTED,
-    Dataset,
 )
 from koinon.v1.demand_pb2 import Demand
 from koinon.v1.dispute_pb2 import Dispute
@@ -293,12 +292,14 @@ class ReadModel:
         include_withdrawn: bool = False,
         page_size: int,
         page_token: str = "",
-    ) -> tuple[list[Dataset], str]:
-        """Datasets whose name, title, keywords, columns or description have every word of ``text``.
+    ) -> Callable[[], tuple[list[str], str]]:
+        """Finds datasets whose name, title, keywords, columns or description have every word of ``text``, as of now.
+
+        To be called on another thread, since a text that many have takes time. Raises InvalidInput.
 
         Words match beginnings, whatever case and accents; the best match comes first, and without a text the
         dataset published last. ``theme`` finds narrower ones too; ``unit`` is of ``column``, where one is named.
-        Also returns the token of the next page, or ''.
+        What it returns are names and the token of the next page, or ''; what it raises is Unavailable.
         """
         where = Where()
         where.equal(institution=institution)
@@ -319,20 +320,24 @@ class ReadModel:
             where.add("confirmed >= ? AND NOT contested", min_verifications)
         if not include_withdrawn:
             where.add("NOT withdrawn")
-        query = search_terms(text)
-        if not query:
-            return self._newest("SELECT seq, id FROM datasets", where, page_size, page_token, self._ledger.dataset)
-        where.add("texts MATCH ?", query)
-        offset = page_position(page_token)
-        rows = self._select(
-            "SELECT id FROM texts JOIN datasets ON datasets.seq = texts.rowid",
-            where,
-            "ORDER BY bm25(texts, 4.0, 4.0, 2.0, 2.0, 1.0), datasets.seq LIMIT ? OFFSET ?",
-            page_size + 1,
-            offset,
-        )
-        datasets = [self._ledger.dataset(name) for (name,) in rows[:page_size]]
-        return datasets, str(offset + page_size) if len(rows) > page_size else ""
+        source, order, further = "SELECT seq, id FROM datasets", "ORDER BY seq DESC LIMIT ?", [page_size + 1]
+        query, position = search_terms(text), page_position(page_token)
+        if query:
+            where.add("texts MATCH ?", query)
+            source += " JOIN texts ON texts.rowid = datasets.seq"
+            order = "ORDER BY bm25(texts, 4.0, 4.0, 2.0, 2.0, 1.0), datasets.seq LIMIT ? OFFSET ?"
+            further.append(position)
+        elif position:
+            where.add("seq < ?", position)
+
+        def find() -> tuple[list[str], str]:
+            with closing(self._connect()) as database:
+                rows = self._select(source, where, order, *further, database=database)
+            page = rows[:page_size]
+            following = position + page_size if query else page[-1][0] if page else 0
+            return [name for _, name in page], str(following) if len(rows) > page_size else ""
+
+        return find
 
     def requests(
         self,
@@ -506,10 +511,13 @@ class ReadModel:
         page = rows[:page_size]
         return [find(name) for _, name in page], str(page[-1][0]) if len(rows) > page_size else ""
 
-    def _select(self, source: str, where: Where, order: str, *further: Value) -> list[tuple[Any, ...]]:
+    def _select(
+        self, source: str, where: Where, order: str, *further: Value, database: sqlite3.Connection | None = None
+    ) -> list[tuple[Any, ...]]:
         """Run a query made of this file's own words; everything from outside is a bound value."""
         try:
-            return self._database.execute(f"{source} WHERE {where} {order}", (*where.values, *further)).fetchall()
+            execute = (database or self._database).execute
+            return execute(f"{source} WHERE {where} {order}", (*where.values, *further)).fetchall()
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
 

@@ -29,16 +29,20 @@ _NEAREST = 3  # themes named where there is none of a code
 
 
 class CatalogService(services_pb2_grpc.CatalogServiceServicer):
-    """What exists, for every registered person."""
+    """What exists, for every registered person.
+
+    Searches are on a thread, one at a time: consensus, which has the event loop, waits for none.
+    """
 
     def __init__(self, application: Application, read_model: ReadModel) -> None:
         self._application = application
         self._read_model = read_model
+        self._turn = asyncio.Lock()
 
     async def SearchDatasets(
         self, request: services_pb2.SearchDatasetsRequest, context: Context
     ) -> services_pb2.SearchDatasetsResponse:
-        datasets, next_page_token = self._read_model.search_datasets(
+        search = self._read_model.search_datasets(
             text=request.text,
             institution=request.institution,
             theme=request.theme,
@@ -51,6 +55,9 @@ class CatalogService(services_pb2_grpc.CatalogServiceServicer):
             page_size=page_size(request.page_size),
             page_token=request.page_token,
         )
+        async with self._turn:
+            names, next_page_token = await asyncio.to_thread(search)
+        datasets = [self._application.dataset(name) for name in names]
         if request.theme and not datasets:  # one that the members gave up may still be found
             _check_known(self._application.taxonomy(), request.theme)
         return services_pb2.SearchDatasetsResponse(datasets=datasets, next_page_token=next_page_token)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from koinon.v1.services_pb2 import SearchDatasetsRequest
 from node.read_model import ReadModel
 from node.rpc.catalog import CatalogService
 from tests.contracts.consortium import Consortium, publication
+from tests.waiting import until
 
 NO_CONTEXT: Any = None  # the catalog asks it nothing
 
@@ -68,3 +71,22 @@ async def test_a_known_theme_may_be_empty_and_one_given_up_may_be_found(
     assert await found(consortium, model, "HEAL.C06") == ["um.a.t"]
     with pytest.raises(NotFound):
         await found(consortium, model, "HEAL")
+
+
+async def test_consensus_waits_for_no_search(
+    consortium: Consortium, model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One analyst who searched on and on, in a large catalog, kept a node from proposing."""
+    consortium.do("um/operator", publication("um.a.t"))
+    select, looked, may_end = model._select, threading.Event(), threading.Event()
+
+    def slow(*args: Any, **named: Any) -> list[tuple[Any, ...]]:
+        looked.set()
+        assert may_end.wait(10), "the event loop waits for it"
+        return select(*args, **named)
+
+    monkeypatch.setattr(model, "_select", slow)
+    search = asyncio.create_task(found(consortium, model, ""))
+    await until(looked.is_set)
+    may_end.set()
+    assert await search == ["um.a.t"]
