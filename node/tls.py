@@ -63,8 +63,8 @@ def read_identity(certificate: Path, key: Path) -> Identity:
         )
     try:
         private = serialization.load_pem_private_key(identity.key, password=None)
-    except (ValueError, TypeError):
-        raise InvalidFile(f"{key} holds no private key in PEM", rule="invalid-key-file", hint=_RESTORE) from None
+    except Exception as error:  # whatever a parser makes of damaged bytes
+        raise InvalidFile(f"{key} holds no private key in PEM", rule="invalid-key-file", hint=_RESTORE) from error
     if _parse(certificate, identity.certificate).public_key() != private.public_key():
         raise InvalidFile(
             f"{certificate} does not belong to {key}", rule="wrong-institution", hint="restore both from one backup"
@@ -79,9 +79,11 @@ def read_certificate(path: Path) -> bytes:
 
 def _parse(path: Path, pem: bytes) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(pem)
-    except ValueError:
-        raise InvalidFile(f"{path} holds no certificate in PEM", hint=_RESTORE) from None
+        found = x509.load_pem_x509_certificate(pem)
+        found.public_key()  # read only now
+    except Exception as error:  # whatever a parser makes of damaged bytes
+        raise InvalidFile(f"{path} holds no certificate in PEM", hint=_RESTORE) from error
+    return found
 
 
 def _read(path: Path) -> bytes:
@@ -95,8 +97,8 @@ def pem_to_der(pem: bytes) -> bytes:
     """DER of the first certificate in ``pem``. Raises InvalidFile."""
     try:
         der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
-    except ValueError:
-        raise InvalidFile("not a PEM certificate", hint="koinon init makes one in HOME/tls") from None
+    except Exception as error:  # whatever a parser makes of bytes from anyone
+        raise InvalidFile("not a PEM certificate", hint="koinon init makes one in HOME/tls") from error
     return der
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,27 @@ def test_nothing_that_differs_from_it_by_a_bit_is_one() -> None:
 def test_nor_anything_else(der: bytes) -> None:
     with pytest.raises(InvalidFile):
         tls.root(der, "um")
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.parametrize("name", ["certificate.pem", "key.pem"])
+def test_a_damaged_file_of_the_own_identity_is_named_or_harmless(name: str, tmp_path: Path) -> None:
+    made = tls.create_identity("um")
+    whole = {"certificate.pem": made.certificate, "key.pem": made.key}
+    paths = [tmp_path / each for each in whole]
+    for path in paths:
+        path.touch(0o600)
+        path.write_bytes(whole[path.name])
+    refused = 0
+    for position in range(len(whole[name])):
+        changed = bytearray(whole[name])
+        changed[position] ^= 1 << position % 7
+        (tmp_path / name).write_bytes(changed)
+        try:
+            tls.read_identity(*paths)
+        except InvalidFile:
+            refused += 1
+    assert refused > len(whole[name]) / 2
 
 
 def test_nobody_has_a_root_with_the_name_of_another() -> None:
