@@ -30,15 +30,18 @@ class Visits:
         """The method, ended when its time is over. Takes requests as a stream: none may ever come."""
 
         async def visit(requests: AsyncIterator[Any], context: Context) -> None:
+            begun = asyncio.create_task(context.send_initial_metadata(()))
             try:
                 async with asyncio.timeout(VISIT_S) as ends:
                     self._enter(ends)
                     try:
+                        await asyncio.shield(begun)
                         await _serve(handler, requests, context)
                     finally:
                         if ends in self._open:
                             self._open.remove(ends)
             except TimeoutError:
+                await begun  # gRPC does not end a call whose beginning was interrupted
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "without a ticket calls are short: call again")
 
         return grpc.stream_stream_rpc_method_handler(visit, handler.request_deserializer, handler.response_serializer)
