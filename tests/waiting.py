@@ -21,7 +21,7 @@ def eventually(holds: Callable[[], bool], what: str, seconds: float = 60) -> Non
     raise AssertionError(f"never: {what}")
 
 
-async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     """Let others run until ``holds``."""
     async with asyncio.timeout(seconds):
         while not holds():

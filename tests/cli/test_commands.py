@@ -250,9 +250,9 @@ def test_an_interrupted_query_cancels_its_task(node: FakeNode) -> None:
     command = [sys.executable, "-c", "from koinon.cli import main; main()", "query", SQL]
     environment = os.environ | {profile.ENVIRONMENT: str(node.profile)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    assert following.wait(30)
+    assert following.wait(60)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
     assert cancelled.is_set()
     assert process.returncode == 130
     assert stderr.strip() == "interrupted"

@@ -32,7 +32,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def fetch(port: int) -> Samples:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -130,7 +130,7 @@ def test_the_port_serves_one_page(port: int) -> None:
     for method, path, code in (("GET", "/", 404), ("POST", "/metrics", 501)):
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, data=None)
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=5)
+            urllib.request.urlopen(request, timeout=60)
         refused.value.close()
         assert refused.value.code == code
 
@@ -160,17 +160,17 @@ async def test_a_node_tells_what_it_did(tmp_path: Path) -> None:
             await client.members.revoke("um/operator", "I am tired")
         with pytest.raises(KoinonError):
             await client.tasks.show("0" * 32)
-        async with asyncio.timeout(20):
-            while True:
+        seen: Samples = {}
+
+        def refusals() -> float:
+            names = ("koinon_transactions_rejected_total", "koinon_pool_refused_total")
+            return sum(seen.get((name, (("rule", refused.value.rule),)), 0) for name in names)
+
+        async with asyncio.timeout(60):
+            while seen.get(("koinon_height", ()), 0) < 2 or not refusals():  # some figures are sampled, once a second
                 seen = await asyncio.to_thread(fetch, number)
-                if seen["koinon_height", ()] >= 2 and seen["koinon_transactions_committed_total", ()] >= 1:
-                    break
-                await asyncio.sleep(0.1)
-        rule = (("rule", refused.value.rule),)
-        there = seen.get(("koinon_transactions_rejected_total", rule), 0) + seen.get(
-            ("koinon_pool_refused_total", rule), 0
-        )
-        assert there == 1
+        assert refusals() == 1
+        assert seen["koinon_transactions_committed_total", ()] >= 1
         assert seen["koinon_wal_sync_seconds_count", ()] >= 1
         assert seen["koinon_store_write_seconds_count", ()] >= 2
         assert seen["koinon_disk_bytes", (("part", "ledger"),)] > 0

@@ -52,41 +52,49 @@ def until(network: Testnet, name: str, holds: Callable[[DiagnoseStallResponse], 
             time.sleep(0.2)
 
 
+def standing(answer: DiagnoseStallResponse, name: str) -> tuple[bool, bool]:
+    """Is this validator connected, and has it prevoted?"""
+    return next((item.connected, item.prevoted) for item in answer.validators if item.institution == name)
+
+
 def test_a_ledger_that_goes_on_says_so(network: Testnet) -> None:
     until(network, "um", lambda answer: not answer.stalled and answer.reachable_power == 4)
     assert said(network, "um", "why-stalled").startswith("Not stalled: height ")
     answer = json.loads(said(network, "um", "why-stalled", "--json"))
-    assert (answer["stalled"], answer["findings"]) == (False, [])
+    assert not answer["stalled"]
+    assert not [finding for finding in answer["findings"] if finding["problem"]]  # a slow disk is worth a warning
 
 
 def test_one_of_four_missing_is_no_standstill_but_is_seen(network: Testnet) -> None:
     network.stop("case")
     with koinon.connect(network.profile("um-operator")) as client:
         height = client.status().height
-    answer = until(network, "um", lambda answer: answer.height > height + 2 and answer.reachable_power == 3)
-    assert not answer.stalled
+    until(
+        network,
+        "um",
+        lambda answer: answer.height > height + 2 and answer.reachable_power == 3 and not answer.stalled,
+    )
     shown = said(network, "um", "status")
     assert "Missing      case" in shown
 
 
 def test_two_of_four_missing_are_named_with_what_to_do(network: Testnet) -> None:
     network.stop("uk", "case")
-    answer = until(network, "um", lambda answer: answer.stalled)
+    answer = until(network, "um", lambda answer: answer.stalled and standing(answer, "um") == (True, True))
     finding = answer.findings[0]
     assert finding.problem
     assert finding.text.startswith("no quorum: case (last heard ")
     assert "and uk (last heard " in finding.text
     assert "iu" not in finding.text.split()
     assert finding.hint.startswith("ask the operators of case and uk to start their nodes")
-    seen = {item.institution: (item.connected, item.prevoted) for item in answer.validators}
-    assert seen["case"] == seen["uk"] == (False, False)
-    assert seen["um"] == (True, True)
+    assert standing(answer, "case") == standing(answer, "uk") == (False, False)
     shown = said(network, "iu", "why-stalled")
     assert shown.startswith("Stalled: height ")
     assert "problem: no quorum: case " in shown
     assert "hint: ask the operators of case and uk" in shown
     network.start("uk")
-    assert not until(network, "um", lambda answer: not answer.stalled).findings
+    answer = until(network, "um", lambda answer: not answer.stalled)
+    assert not any(finding.problem for finding in answer.findings)
 
 
 def test_members_that_hang_are_named_too(network: Testnet) -> None:
@@ -95,18 +103,23 @@ def test_members_that_hang_are_named_too(network: Testnet) -> None:
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        answer = until(network, "um", lambda answer: answer.stalled)
+        answer = until(
+            network,
+            "um",
+            lambda answer: (
+                answer.stalled and all(f"{name} (last heard" in answer.findings[0].text for name in ("case", "uk"))
+            ),
+        )
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-    assert "case (last heard" in answer.findings[0].text
-    assert "uk (last heard" in answer.findings[0].text
     assert answer.findings[0].text.startswith(("too few have", "no quorum:"))
 
 
 def test_a_node_told_to_stop_ends_in_order(network: Testnet) -> None:
     process = network._processes["case"]
-    network.stop("case")
+    process.send_signal(signal.SIGTERM)
+    process.wait(PATIENCE_S)
     assert process.returncode == 0, (network.home("case").log / "console").read_text()
     log = [json.loads(line) for line in (network.home("case").log / "node.log").read_text().splitlines()]
     assert log[-1]["event"] == "node stopped"

@@ -89,7 +89,7 @@ def running(consortium: dict[str, Home]) -> Iterator[dict[str, Home]]:
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
-        codes = [(process.communicate(timeout=30), process.returncode)[1] for process in processes]
+        codes = [(process.communicate(timeout=60), process.returncode)[1] for process in processes]
     assert codes == [0, 0], "a node that is told to stop stops in order"
 
 

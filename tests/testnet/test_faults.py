@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from testnet.simulation.checkers import Violation
 INSTITUTIONS = ("um", "iu", "uk", "case")
 
 
-@pytest.mark.timeout(120)
 def test_three_kills_lose_nothing_and_leave_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "testnet.faults", "--kills", "3", "--seed", "1"]
     run = subprocess.run(
@@ -59,8 +59,13 @@ def test_a_lan_is_cut_slowed_and_healed() -> None:
     run = subprocess.run(
         [*inside, sys.executable, "-m", "tests.testnet.talk_on_a_lan"], capture_output=True, text=True, check=False
     )
-    whole, one_way, late, too_late, healed = run.stdout.split(",")
-    assert (whole, one_way, late, too_late, healed) == ("heard", "", "heard", "", "heard"), run.stderr
+    assert run.returncode == 0, run.stderr
+    whole, one_way, late, later, healed = json.loads(run.stdout)
+    assert whole
+    assert one_way is None
+    assert late >= 2 * 0.2
+    assert later >= 2 * 1.0
+    assert healed < 2 * 1.0
 
 
 # --- what the checks find
