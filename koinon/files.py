@@ -59,6 +59,12 @@ def write_new(path: Path, text: str, what: str, *, private: bool = False) -> Non
         file.write(text.encode("utf-8"))
 
 
+def make_private(path: Path, what: str) -> None:
+    """A directory that only its owner may enter, where there is none yet. Raises InvalidFile or Exhausted."""
+    with _refusing(path, what):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 @contextmanager
 def creating(path: Path, what: str, *, private: bool = False) -> Iterator[BinaryIO]:
     """A file that must not exist yet, to be written in the block; it appears, whole and synced, at the block's end.
@@ -66,7 +72,7 @@ def creating(path: Path, what: str, *, private: bool = False) -> Iterator[Binary
     After a failure, the block's own included, there is no file. Raises as ``write_new``.
     """
     written = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _refusing(path, what):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
         descriptor = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
         try:
@@ -78,6 +84,13 @@ def creating(path: Path, what: str, *, private: bool = False) -> Iterator[Binary
         finally:
             written.unlink()
         _sync_names(path.parent)
+
+
+@contextmanager
+def _refusing(path: Path, what: str) -> Iterator[None]:
+    """What the system says against writing ``path``, said so that it helps. Raises as ``write_new``."""
+    try:
+        yield
     except FileExistsError as error:
         raise InvalidFile(
             f"the {what} {path} exists", rule="already-exists", hint="choose another path, or move the file away"

@@ -61,16 +61,19 @@ def locate(profile: str | os.PathLike[str] | None = None) -> Path:
             hint=f"pass --profile FILE (in Python: koinon.connect(FILE)), or set {ENVIRONMENT}; "
             "koinon init and koinon testnet up make profiles",
         )
-    path = Path(wanted).expanduser()
-    if path.is_file():
-        return path
-    named = directory() / f"{wanted}.toml"
-    if path.name == wanted and named.is_file():
-        return named
+    try:
+        path = Path(wanted).expanduser()
+        if path.is_file():
+            return path
+        named = directory() / f"{wanted}.toml"
+        if path.name == wanted and named.is_file():
+            return named
+    except RuntimeError:  # ~somebody who is not here, or nobody's home is known
+        named = Path("~/.config/koinon/profiles/NAME.toml")
     raise NotFound(
         f"there is no profile {wanted!r}",
         rule="unknown-profile",
-        hint=f"give the path of a profile file, or the name of one in {directory()}",
+        hint=f"give the path of a profile file, or the name of one in {named.parent}",
     )
 
 
@@ -88,7 +91,7 @@ def parse(text: str, base: Path) -> Profile:
     """Parse the text of a profile; relative paths start from ``base``. Raises InvalidFile."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidFile(f"not TOML: {error}", hint="koinon init writes a profile to HOME/people") from error
     for name in _FIELDS:
         if not isinstance(table.get(name), str) or not table[name]:

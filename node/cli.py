@@ -73,8 +73,8 @@ def init(
         paths,
         institution,
         title,
-        _endpoints(host, ports),
-        listen_host=listen,
+        _endpoints("--host", host, ports),
+        listen=_endpoints("--listen", listen or host, ports),
         people=_people(people),
         passphrase=None if no_passphrase else new_passphrase("the new keys"),
     )
@@ -208,13 +208,15 @@ def _environment_passphrase() -> AskPassphrase | None:
     return (lambda _: "") if os.environ.get(PASSPHRASE) else None
 
 
-def _endpoints(host: str, ports: str) -> homes.Endpoints:
+def _endpoints(option: str, host: str, ports: str) -> homes.Endpoints:
+    """Three addresses of one host, which ``option`` named."""
+    written = f"[{host}]" if ":" in host and not host.startswith("[") else host  # IPv6
     try:
-        rpc, peer, mpc = (Address.parse(f"{host}:{port.strip()}") for port in ports.split(","))
+        rpc, peer, mpc = (Address.parse(f"{written}:{port.strip()}") for port in ports.split(","))
     except ValueError:
         raise InvalidInput(
-            f"--ports {ports!r} with --host {host!r} are not three addresses",
-            hint="give three ports from 1 to 65535, e.g. --ports 7400,7401,7402",
+            f"--ports {ports!r} with {option} {host!r} are not three addresses",
+            hint="give a name or an IP address, and three ports from 1 to 65535, e.g. --ports 7400,7401,7402",
         ) from None
     if len({rpc.port, peer.port, mpc.port}) != 3:
         raise InvalidInput(f"--ports {ports!r} names a port twice", hint="the three ports must differ")

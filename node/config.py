@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from koinon.errors import InvalidFile, InvalidName
-from koinon.names import check_institution
+from koinon.names import check_address, check_institution
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,12 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """Raises ValueError with a sentence for a person."""
-        host, colon, port = text.rpartition(":")
-        if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-            raise ValueError(f"{text!r} is not HOST:PORT with a port from 1 to 65535")
+        try:
+            host, _, port = check_address(text).rpartition(":")
+        except InvalidName:
+            raise ValueError(
+                f"{text!r} is not HOST:PORT with a port from 1 to 65535 and an IPv6 host in brackets"
+            ) from None
         return cls(host, int(port))
 
     def __str__(self) -> str:
@@ -192,7 +195,7 @@ def load(home: Path) -> NodeConfig:
         ) from None
     except OSError as error:
         raise _invalid(f"{source}: cannot be read: {error.strerror}", hint="check the file's permissions") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid(f"{source}: not TOML: {error}", hint=_NOT_TOML) from None
 
     _only_known(source, "", document, (*_TOP, *_TABLES))

@@ -25,7 +25,7 @@ OPERATOR = "operator"
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where others reach the three ports of a node."""
+    """The three ports of a node: where others reach them, or what the machine binds."""
 
     rpc: Address
     peer: Address
@@ -38,7 +38,7 @@ def create(
     title: str,
     endpoints: Endpoints,
     *,
-    listen_host: str = "",
+    listen: Endpoints | None = None,
     people: Mapping[str, Sequence[Role.ValueType]] | None = None,
     passphrase: str | None,
 ) -> InstitutionDescriptor:
@@ -47,7 +47,7 @@ def create(
     Args:
         home: a directory that holds no node yet.
         endpoints: what the descriptor tells the others.
-        listen_host: what the machine binds, where that differs from the endpoints' hosts.
+        listen: what the machine binds, where that differs from the endpoints.
         people: names (without the institution) and roles; one operator when not given.
         passphrase: encrypts every key; None leaves them in clear, for test networks only.
 
@@ -63,6 +63,7 @@ def create(
             rule="already-exists",
             hint="its keys would be lost: choose another --home, or move the directory away",
         )
+    files.make_private(home.path, "home")
     validator, node, sealing = SigningKey.generate(), SigningKey.generate(), SealingKey.generate()
     for name, key in (("validator", validator), ("node", node), ("sealing", sealing)):
         key_files.save(home.key(name), key, passphrase)
@@ -96,10 +97,8 @@ def create(
     )
     genesis.save_descriptor(home.descriptor, descriptor)
 
-    def bound(address: Address) -> Address:
-        return Address(listen_host or address.host, address.port)
-
-    settings = NodeConfig(home, institution, bound(endpoints.rpc), bound(endpoints.peer), bound(endpoints.mpc))
+    bound = listen or endpoints
+    settings = NodeConfig(home, institution, bound.rpc, bound.peer, bound.mpc)
     files.write_new(home.config, config.render(settings), "configuration")  # last: a home without it is no home
     return descriptor
 

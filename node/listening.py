@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from node.config import Address
 
-_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "::": "[::1]"}  # noqa: S104 - read, not bound
+_ANY = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not bound
 
 
 def refusal(address: Address) -> int:

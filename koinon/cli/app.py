@@ -8,6 +8,7 @@ get the same options and may ask ``invocation()`` for them.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -162,6 +163,7 @@ class App(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *_: object, **extra: Any) -> NoReturn:
         """Run one invocation, then leave the process with its exit code."""
+        _open_streams()
         extra.pop("standalone_mode", None)
         extra["prog_name"] = "koinon"
         sys.exit(self._run(args, extra))
@@ -188,9 +190,24 @@ class App(click.Group):
             return _INTERRUPTED
         except OSError as error:
             return _failed_output(error)
+        except UnicodeEncodeError as error:  # what was typed, as the system handed it on; our output escapes
+            output.say_error(f"{error.object!a} is not UTF-8 text", InvalidInput.default_rule, "write it in UTF-8")
+            return InvalidInput.exit_code
         except Exception as error:  # noqa: BLE001 - the last frame: a bug still ends in one line
             return _bug(error)
         return outcome if isinstance(outcome, int) else 0
+
+
+def _open_streams() -> None:
+    """Whatever we were started with, something can be read and written, whatever its encoding.
+
+    A closed descriptor would be that of the next file opened, a ledger's even, with whatever a library prints in it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class _Missing(click.Command):

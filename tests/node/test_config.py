@@ -96,6 +96,7 @@ def test_metrics_are_off_on_loopback_or_where_they_are_put(tmp_path: Path, text:
         (GOOD.replace('rpc = "127.0.0.1:7400"', ""), "listen.rpc is missing"),
         (GOOD.replace("7400", "0"), "listen.rpc: '127.0.0.1:0' is not HOST:PORT"),
         (GOOD.replace("7400", "65536"), "is not HOST:PORT"),
+        (GOOD.replace("[::1]:7401", ":::7401"), "listen.peer: ':::7401' is not HOST:PORT"),
         (GOOD.replace('"127.0.0.1:7400"', "7400"), "listen.rpc is not text"),
         (GOOD.replace('metrics = ""', "metrics = 7403"), "listen.metrics is not text"),
         (GOOD.replace('metrics = ""', 'metrics = "70000"'), "listen.metrics: '127.0.0.1:70000' is not HOST:PORT"),
