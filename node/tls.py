@@ -90,7 +90,8 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InvalidFile(f"{path} cannot be read: {error.strerror}", hint=_RESTORE) from None
+        hint = "run this as the node's user, who may read it" if isinstance(error, PermissionError) else _RESTORE
+        raise InvalidFile(f"{path} cannot be read: {error.strerror}", hint=hint) from None
 
 
 def pem_to_der(pem: bytes) -> bytes:

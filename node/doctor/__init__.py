@@ -153,9 +153,10 @@ def _network(
     config: NodeConfig, members: Iterable[InstitutionDescriptor], *, running: bool, admitted: bool, sure: bool
 ) -> Iterator[Finding]:
     try:
-        certificate = tls.read_certificate(config.home.certificate)
+        identity = tls.read_identity(config.home.certificate, config.home.certificate_key)
     except InvalidFile:
-        return  # said where the certificate is examined; without it nobody speaks to us
+        return  # said where the certificate is examined; without it nobody speaks to us, our own node neither
+    certificate = tls.pem_to_der(identity.certificate)
     yield from machine.ports(config, running=running, certificate=certificate)
     others = [item for item in members if item.id != config.institution]
     with ThreadPoolExecutor(_DIALS) as threads:

@@ -153,6 +153,25 @@ def test_a_damaged_certificate_or_tls_key_is_named(fresh: Home, file: str) -> No
     assert refused.value.message == found.text
 
 
+def test_who_may_not_read_the_tls_key_is_not_told_to_stop_the_node(
+    network: Testnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user than the node's dials nobody: whoever holds its ports is not to be blamed."""
+    key, read = network.home("um").certificate_key, Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path == key:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    found = list(examine(network.home("um").path, None))
+    assert [(item.text, item.hint) for item in found if item.check == "certificate"] == [
+        (f"{key} cannot be read: Permission denied", "run this as the node's user, who may read it")
+    ]
+    assert not {"ports", "peers"} & {item.check for item in found}
+
+
 def test_a_key_that_waits_and_is_damaged_keeps_nothing_else_from_being_examined(fresh: Home) -> None:
     for path in (fresh.key("node.next"), fresh.certificate.parent / "next" / fresh.certificate.name):
         path.parent.mkdir(exist_ok=True)
