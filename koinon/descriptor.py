@@ -89,7 +89,7 @@ def parse(text: str) -> Descriptor:
     """Parse a descriptor file's text. Raises InvalidFile."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidFile(f"the descriptor is not TOML: {error}", hint="correct that line") from error
     _only(table, ("title", "description", "keywords", "themes", "license", "citation", "columns"), "the descriptor")
     columns = table.get("columns", {})

@@ -28,7 +28,7 @@ from collections.abc import AsyncIterable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from koinon import canonical
 from koinon.errors import Corrupt, Exhausted, InvalidFile, KoinonError, Refused, Unavailable
@@ -135,13 +135,12 @@ class DatasetStore:
         published = dataset.published
         directory = self._directory / published.commitment.hex()
         with _disk(directory):
-            metadata = _read_metadata(directory, published.name)
-            self._verify(directory / "content", metadata, published.commitment, published.name)
-        inspection = Inspection.from_json(metadata["inspection"])
+            file_format, salt, inspection = _read_metadata(directory, published.name)
+            self._verify(directory / "content", salt, published.commitment, published.name)
         check_publication(published, inspection)
         return TableFile(
             path=str((directory / "content").resolve()),
-            format=str(metadata["format"]),
+            format=file_format,
             columns=tuple(column.name for column in inspection.columns),
             types=tuple((column.name, column.type) for column in published.columns),
         )
@@ -199,7 +198,7 @@ class DatasetStore:
                 await process.wait()
         return _read_report(output)
 
-    def _verify(self, path: Path, metadata: dict[str, Any], commitment: bytes, name: str) -> None:
+    def _verify(self, path: Path, salt: bytes, commitment: bytes, name: str) -> None:
         """Compare content and commitment; a file hashed before is hashed again only if it was touched since."""
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -207,7 +206,7 @@ class DatasetStore:
             if self._verified.get(commitment) == identity:
                 return
             digest = hashlib.file_digest(file, "sha256").digest()
-        if canonical.content_commitment(bytes.fromhex(metadata["salt"]), digest) != commitment:
+        if canonical.content_commitment(salt, digest) != commitment:
             raise Refused(
                 f"the content of {name} on this disk is not what was published",
                 rule="dataset-changed",
@@ -216,20 +215,19 @@ class DatasetStore:
         self._verified[commitment] = identity
 
 
-def _read_metadata(directory: Path, name: str) -> dict[str, Any]:
+def _read_metadata(directory: Path, name: str) -> tuple[str, bytes, Inspection]:
+    """Format, salt, and what the engine found. Raises Refused, Corrupt."""
     try:
         metadata = json.loads((directory / "metadata.json").read_bytes())
+        return str(metadata["format"]), bytes.fromhex(metadata["salt"]), Inspection.from_json(metadata["inspection"])
     except FileNotFoundError:
         raise Refused(
             f"this node does not hold the content of {name}",
             rule="dataset-missing",
             hint="publish the dataset again from the original file",
         ) from None
-    except ValueError:
-        raise Corrupt(f"the metadata of {name} are damaged", hint="publish the dataset again") from None
-    if not isinstance(metadata, dict) or not {"format", "salt", "inspection"} <= set(metadata):
-        raise Corrupt(f"the metadata of {name} are damaged", hint="publish the dataset again")
-    return metadata
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise Corrupt(f"the metadata of {name} are damaged", hint="publish the dataset again") from error
 
 
 def _read_report(output: bytes) -> Inspection:

@@ -43,6 +43,7 @@ def test_relative_paths_start_from_the_profile() -> None:
         ('"127.0.0.1:7101"', "7101", "rpc_address is missing"),
         ("institution =", 'colour = "red"\ninstitution =', "'colour' is no field"),
         ("institution =", "institution", "not TOML"),
+        ("institution =", "institution =" + "[" * 2_000, "not TOML"),
     ],
 )
 def test_a_wrong_profile_names_what_is_wrong(before: str, after: str, says: str) -> None:

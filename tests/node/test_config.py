@@ -90,6 +90,7 @@ def test_metrics_are_off_on_loopback_or_where_they_are_put(tmp_path: Path, text:
     ("text", "named"),
     [
         ("institution = um", "not TOML"),
+        ("institution = " + "[" * 2_000, "not TOML"),
         (GOOD.replace('um"', 'UM"'), "institution: 'UM' is not an institution id"),
         (GOOD.replace("institution", "instituton"), "unknown key instituton"),
         (GOOD.replace("rpc =", "rcp ="), "unknown key listen.rcp"),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from koinon import canonical
-from koinon.errors import Exhausted, InvalidFile, KoinonError, Refused, Unavailable
+from koinon.errors import Corrupt, Exhausted, InvalidFile, KoinonError, Refused, Unavailable
 from koinon.limits import MAX_CHUNK_BYTES
 from koinon.v1.catalog_pb2 import (
     COLUMN_TYPE_DATE,
@@ -210,6 +210,25 @@ def test_content_that_was_changed_is_not_served(kept: Kept) -> None:
     assert content.stat().st_size == before.st_size
     os.utime(content, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert refused(kept) == "dataset-changed"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"format"', b'"formal"'),
+        (b'"salt": "', b'"salt": "x'),
+        (b'"inspection"', b'"inspektion"'),
+        (b'"row_count": ', b'"row_count": 1e999'),
+        (b'"columns": ', b'"columns": 1, "rows": '),
+        (b"{", b"[" * 100_000),
+        (b"}", b""),
+    ],
+)
+def test_metadata_that_were_changed_are_named(kept: Kept, before: bytes, after: bytes) -> None:
+    metadata = kept.directory / "metadata.json"
+    metadata.write_bytes(metadata.read_bytes().replace(before, after, 1))
+    with pytest.raises(Corrupt, match="are damaged"):
+        kept.store.table_for(kept.entry)
 
 
 def test_unchanged_content_is_hashed_once(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
