@@ -1,7 +1,8 @@
 """A stream to one member's node, and how its messages wait.
 
-Sending never waits: a link has a queue for votes and the like, one for blocks and one for gossip, all bounded. A full
-queue drops its oldest message, because the engine repeats what a peer turns out to lack.
+What goes to several members is serialised once. Sending never waits: a link has a queue for votes and the like, one for
+blocks and one for gossip, all bounded. A full queue drops its oldest message, because the engine repeats what a peer
+turns out to lack.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from koinon.limits import (
     PEER_RETRY_MIN_MS,
 )
 from koinon.names import tls_name
-from koinon.v1 import peer_pb2_grpc
-from koinon.v1.peer_pb2 import DeliverRequest
+from koinon.v1.peer_pb2 import DeliverRequest, DeliverResponse
 from node import tls
+
+DELIVER = "/koinon.v1.PeerService/Deliver"
 
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
@@ -64,6 +66,23 @@ class Member:
         return b"".join(tls.root(der, self.institution) for der in (self.certificate, self.former) if der)
 
 
+class Outgoing:
+    """A message to one member or to many: whichever stream sends it first serialises it for all."""
+
+    __slots__ = ("_data", "kind", "message")
+
+    def __init__(self, message: DeliverRequest) -> None:
+        self.message = message
+        self.kind: str = message.WhichOneof("message") or "unknown"
+        self._data: bytes | None = None
+
+    @property
+    def data(self) -> bytes:
+        if self._data is None:
+            self._data = self.message.SerializeToString()
+        return self._data
+
+
 class PeerLink:
     """Our stream to one member: dialled again, with growing pauses, for as long as it is a member."""
 
@@ -91,29 +110,32 @@ class PeerLink:
                 *KEEPALIVE,
             ),
         )
+        self._deliver: aio.StreamUnaryMultiCallable[Outgoing, DeliverResponse] = self.channel.stream_unary(
+            DELIVER, request_serializer=lambda message: message.data, response_deserializer=DeliverResponse.FromString
+        )
         self._hello = hello
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         self._traffic = traffic
         self._log = log
-        self._urgent: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
-        self._blocks: deque[DeliverRequest] = deque(maxlen=MAX_PEER_BLOCKS)
-        self._gossip: deque[DeliverRequest] = deque(maxlen=MAX_PEER_QUEUE)
+        self._urgent: deque[Outgoing] = deque(maxlen=MAX_PEER_QUEUE)
+        self._blocks: deque[Outgoing] = deque(maxlen=MAX_PEER_BLOCKS)
+        self._gossip: deque[Outgoing] = deque(maxlen=MAX_PEER_QUEUE)
         self._wake = asyncio.Event()
         self._taken_over: deque[float] = deque(maxlen=_DISPLACED_TIMES)  # when, by the monotonic clock
         self._task = asyncio.create_task(self._run(), name=f"link to {member.institution}")
 
-    def put(self, message: DeliverRequest) -> None:
+    def put(self, message: Outgoing) -> None:
         """Queue; forgotten while there is no connection, since the engine resends what is needed then."""
         if self.connected:
             queue = self._queue_of(message)
             if len(queue) == queue.maxlen:
-                self._traffic["dropped", queue[0].WhichOneof("message") or "unknown"] += 1
+                self._traffic["dropped", queue[0].kind] += 1
             queue.append(message)
             self._wake.set()
 
-    def _queue_of(self, message: DeliverRequest) -> deque[DeliverRequest]:
-        match message.WhichOneof("message"):
+    def _queue_of(self, message: Outgoing) -> deque[Outgoing]:
+        match message.kind:
             case "transactions":
                 return self._gossip
             case "proposal" | "block_response" | "snapshot_offer" | "chunk_response":
@@ -162,10 +184,10 @@ class PeerLink:
         """Hold one stream until it ends; returns the peer's reason. Raises AioRpcError."""
         for queue in (self._urgent, self._blocks, self._gossip):
             queue.clear()
-        call = peer_pb2_grpc.PeerServiceStub(self.channel).Deliver()
+        call = self._deliver()
         call.add_done_callback(lambda _: self._wake.set())
         try:
-            await call.write(self._hello())
+            await call.write(Outgoing(self._hello()))
             await call.initial_metadata()
             if not call.done():
                 self.connected = True
@@ -174,7 +196,7 @@ class PeerLink:
             while not call.done():
                 if message := self._next():
                     await call.write(message)
-                    self._traffic["sent", message.WhichOneof("message") or "unknown"] += 1
+                    self._traffic["sent", message.kind] += 1
                 else:
                     self._wake.clear()
                     await self._wake.wait()
@@ -185,15 +207,15 @@ class PeerLink:
             call.cancel()
         return response.reason or "the peer ended the stream"
 
-    def _next(self) -> DeliverRequest | None:
+    def _next(self) -> Outgoing | None:
         """Votes before blocks before gossip; votes that queued up travel as one message."""
         if not self._urgent:
             queue = self._blocks or self._gossip
             return queue.popleft() if queue else None
-        message = self._urgent.popleft()
-        if message.WhichOneof("message") != "votes":
-            return message
-        together = DeliverRequest(votes=message.votes)  # a copy: the queued one is shared with other links
-        while self._urgent and self._urgent[0].WhichOneof("message") == "votes":
-            together.votes.MergeFrom(self._urgent.popleft().votes)
-        return together
+        first = self._urgent.popleft()
+        if first.kind != "votes" or not self._urgent or self._urgent[0].kind != "votes":
+            return first
+        together = DeliverRequest(votes=first.message.votes)  # a copy: the queued one is shared with other links
+        while self._urgent and self._urgent[0].kind == "votes":
+            together.votes.MergeFrom(self._urgent.popleft().message.votes)
+        return Outgoing(together)

@@ -34,7 +34,7 @@ from koinon.v1.peer_pb2 import DeliverRequest, DeliverResponse
 from koinon.v1.session_pb2 import SealedOutput
 from node import tls
 from node.config import Address
-from node.peer_link import KEEPALIVE, TAKEN_OVER, Member, PeerLink, Traffic
+from node.peer_link import KEEPALIVE, TAKEN_OVER, Member, Outgoing, PeerLink, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,14 +222,18 @@ class Peers:
 
     def send(self, institution: str, message: DeliverRequest) -> None:
         """Queue for one member; unknown and unconnected ones are forgotten about."""
-        link = self._leaving.get(institution) or self._links.get(institution)
-        if link is not None:
-            link.put(message)
+        self._put(institution, Outgoing(message))
 
     def broadcast(self, message: DeliverRequest) -> None:
         """Queue for every member."""
+        outgoing = Outgoing(message)
         for institution in self._links:
-            self.send(institution, message)
+            self._put(institution, outgoing)
+
+    def _put(self, institution: str, outgoing: Outgoing) -> None:
+        link = self._leaving.get(institution) or self._links.get(institution)
+        if link is not None:
+            link.put(outgoing)
 
     async def fetch_output(self, institution: str, task_id: str) -> SealedOutput:
         """Ask a member for the sealed output it holds.
