@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from koinon.v1.audit_pb2 import AuditRecord
@@ -56,7 +57,7 @@ class DecidedBlock:
     signers: tuple[str, ...] = ()  # of the certificate for the block before
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finalized:
     """Effects of one block, not yet visible: ``writes`` go to disk with the block, in one synced batch."""
 
@@ -66,6 +67,11 @@ class Finalized:
     validators: tuple[Validator, ...]  # from height + 2 on (ABCI's delay); unchanged most of the time
     writes: tuple[Write, ...]
     records: tuple[AuditRecord, ...] = field(default=())
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """Of the records: of thousands few are of another kind than the rest."""
+        return frozenset(record.kind for record in self.records)
 
 
 class Application(Protocol):

@@ -112,6 +112,7 @@ class Application(Reads):
         self.chain_id = genesis_file.chain_id(initial)
         self._genesis_hash = genesis_file.genesis_hash(initial)
         self._validators = self._next_validators = genesis_file.validators(initial)
+        self._admitted: tuple[int, int, tuple[bytes, ...]] | None = None  # a proposal's height, time and transactions
         self._decided: Collection[bytes] = ()  # ids, by the block finalised last
         self._recent: tuple[int, Sequence[AuditRecord]] = (0, ())  # index of the first, and the last block's records
         self.verified = VerifiedTransactions(self.chain_id)
@@ -195,6 +196,7 @@ class Application(Reads):
                 self._select(selection, envelope, time_ms)
         except REFUSALS as error:
             return _refusal(error)
+        self._admitted = height, time_ms, tuple(transactions)
         return None
 
     def finalize_block(self, block: DecidedBlock) -> Finalized:
@@ -215,8 +217,9 @@ class Application(Reads):
         leaves: list[bytes] = []
         decided: dict[bytes, int] = {}  # expiry by id
         index: list[Write] = []
+        admitted = self._admitted == (block.height, block.time_ms, block.transactions)
         for envelope in block.transactions:
-            result = self._execute(context, envelope, decided)
+            result = self._execute(context, envelope, decided, admitted=admitted)
             leaf = result.SerializeToString(deterministic=True)
             results.append(result)
             leaves.append(leaf)
@@ -246,7 +249,7 @@ class Application(Reads):
             self._identities_change = False
         self._standing = self._pending
         self._recent_ids.add(self._decided, self._standing.time_ms)
-        self._decided = ()
+        self._admitted, self._decided = None, ()
         self._validators = self._next_validators
         self._hashes = self._app_hashes(self._standing)
 
@@ -333,8 +336,13 @@ class Application(Reads):
 
     # --- execution
 
-    def _execute(self, context: Context, envelope: bytes, decided: dict[bytes, int]) -> TransactionResult:
-        """Apply one transaction, all or none; if it is admitted at all, its id and expiry are added to ``decided``."""
+    def _execute(
+        self, context: Context, envelope: bytes, decided: dict[bytes, int], *, admitted: bool
+    ) -> TransactionResult:
+        """Apply one transaction, all or none; if it is admitted at all, its id and expiry are added to ``decided``.
+
+        ``admitted``: it was, with all others of this very block, on the state on which it is executed.
+        """
         state = context.state
         try:
             transaction = self.verified.verify(envelope)
@@ -344,7 +352,8 @@ class Application(Reads):
         try:
             if transaction.id in decided:
                 raise _replayed(transaction.id)
-            self._admit(transaction, context.time_ms)
+            if not admitted:
+                self._admit(transaction, context.time_ms)
         except REFUSALS as error:
             return _rejected(transaction.id, error)
         decided[transaction.id] = transaction.body.expires_at_ms  # also of who was suspended in this very block

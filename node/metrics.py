@@ -17,10 +17,10 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.services_pb2 import GetStatusResponse
-from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED, TransactionResult
+from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED
 from node import tls
+from node.abci import Finalized
 from node.config import Home
 
 _DISK_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -28,6 +28,7 @@ _BLOCK_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7, 10, 20, 60)
 _CALL_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _STEPS = {"idle": 0, "propose": 1, "prevote": 2, "precommit": 3}
 _TASK_ENDS = {f"task.{outcome}": outcome for outcome in ("completed", "failed", "cancelled", "expired")}
+_EVIDENCE = "evidence.recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +114,22 @@ class Metrics:
 
     # --- feeding
 
-    def on_block(self, results: tuple[TransactionResult, ...], records: tuple[AuditRecord, ...]) -> None:
+    def on_block(self, finalized: Finalized) -> None:
         """A block was committed here."""
         now = time.monotonic()
         if self._last_commit is not None:
             self.block_interval.observe(now - self._last_commit)
         self._last_commit = now
-        effective = sum(1 for result in results if result.status == TRANSACTION_STATUS_COMMITTED)
-        self.committed.inc(effective)
-        if effective < len(results):
-            for result in results:
-                if result.status != TRANSACTION_STATUS_COMMITTED:
-                    self.rejected.labels(result.refusal.rule).inc()
-        for record in records:
+        rejected = [result for result in finalized.results if result.status != TRANSACTION_STATUS_COMMITTED]
+        self.committed.inc(len(finalized.results) - len(rejected))
+        for result in rejected:
+            self.rejected.labels(result.refusal.rule).inc()
+        if finalized.kinds.isdisjoint((_EVIDENCE, *_TASK_ENDS)):
+            return
+        for record in finalized.records:
             if outcome := _TASK_ENDS.get(record.kind):
                 self.tasks.labels(outcome).inc()
-            elif record.kind == "evidence.recorded":
+            elif record.kind == _EVIDENCE:
                 self.evidence.inc()
 
     def on_call(self, method: str, status: str, seconds: float) -> None:

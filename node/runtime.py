@@ -75,9 +75,11 @@ _SENDERS = 10_000  # whose institution is remembered
 _LINGER_S = 5.0  # before an upgrade that this node does not know: all have the last block by then
 _GRACE_S = 1.0  # for calls under way when the node is told to stop
 _BEGIN_VOTING_S = 10.0  # between two attempts
-_MEMBER_KINDS = (
-    *("institution.joined", "institution.moved", "institution.removed", "institution.left"),
-    *("key.rotated", "key.revoked"),
+_MEMBER_KINDS = frozenset(
+    (
+        *("institution.joined", "institution.moved", "institution.removed", "institution.left"),
+        *("key.rotated", "key.revoked"),
+    )
 )
 """Audit records after which the ledger's addresses and certificates of members are read again."""
 
@@ -379,11 +381,12 @@ class Node:
         self._pool.committed(block.transactions, decided, block.header.time_ms)
         since_ms = monotonic_ms() - self._progress.committed_at_ms
         self._progress.committed(monotonic_ms())
-        self._metrics.on_block(finalized.results, finalized.records)
-        if any(record.kind == "parameter.changed" for record in finalized.records):
+        self._metrics.on_block(finalized)
+        if "parameter.changed" in finalized.kinds:
             self._engine.heartbeat_ms = self._application.parameters().heartbeat_ms
-        changed = [record for record in finalized.records if record.kind in _MEMBER_KINDS]
-        if changed:
+        changed = []
+        if not _MEMBER_KINDS.isdisjoint(finalized.kinds):
+            changed = [record for record in finalized.records if record.kind in _MEMBER_KINDS]
             self._peers.update(self._members())
         if any(record.subject == f"institution:{self._config.institution}" for record in changed):
             if signer := self._keys.named_next():

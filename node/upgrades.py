@@ -32,7 +32,7 @@ class UpgradeGuard:
         self._warn()
 
     def on_committed(self, height: int, block: ParsedBlock, finalized: Finalized) -> None:
-        if any(record.kind == "upgrade.scheduled" for record in finalized.records):
+        if "upgrade.scheduled" in finalized.kinds:
             self._warn()
         try:
             self._application.check_protocol()

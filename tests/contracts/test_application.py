@@ -306,6 +306,17 @@ def test_what_a_proposal_held_is_refused_once_a_block_decided_it(consortium: Con
     assert consortium.decide(data).results[0].refusal.rule == "replayed-transaction"
 
 
+def test_what_was_admitted_to_one_proposal_is_judged_anew_in_another_block(consortium: Consortium) -> None:
+    """In the block that was proposed so it is not judged twice."""
+    data, app = consortium.envelope("um/operator", publication("um.a.t"), expires_in_ms=1_500), consortium.app
+    other = published(consortium)
+    assert app.process_proposal(1, consortium.time_ms + 1_000, [data, other]) is None
+    results = consortium.decide(data, other, after_ms=2_000).results
+    assert [result.refusal.rule for result in results] == ["transaction-expired", ""]
+    assert app.process_proposal(2, consortium.time_ms + 1, [other]) is not None
+    assert consortium.decide(other, data, after_ms=1).results[0].refusal.rule == "replayed-transaction"
+
+
 def test_records_are_the_same_in_the_last_block_and_read_from_the_log(consortium: Consortium) -> None:
     consortium.publish("um.a.t", "um.a.u")
     fresh = consortium.records()

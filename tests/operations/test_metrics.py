@@ -22,10 +22,12 @@ from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.services_pb2 import GetStatusResponse, PeerStatus
 from koinon.v1.transaction_pb2 import TRANSACTION_STATUS_COMMITTED, TRANSACTION_STATUS_REJECTED, Refusal
 from koinon.v1.transaction_pb2 import TransactionResult as Result
+from node.abci import Finalized
 from node.config import Address
 from node.metrics import Metrics
 from node.metrics_port import MetricsPort
 from testnet.network import Testnet, free_ports
+from tests.ledger.chain import HASHES
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -82,12 +84,16 @@ def test_what_is_deployed_asks_only_for_what_there_is(file: str) -> None:
 # --- what is counted
 
 
+def block(results: tuple[Result, ...], *kinds: str) -> Finalized:
+    return Finalized(1, results, HASHES, (), (), tuple(AuditRecord(kind=kind) for kind in kinds))
+
+
 def test_blocks_are_counted_by_what_became_of_their_transactions() -> None:
     metrics = Metrics()
     good = Result(status=TRANSACTION_STATUS_COMMITTED)
     bad = Result(status=TRANSACTION_STATUS_REJECTED, refusal=Refusal(rule="permission"))
-    metrics.on_block((good, bad, good), (AuditRecord(kind="task.failed"), AuditRecord(kind="task.accepted")))
-    metrics.on_block((), (AuditRecord(kind="evidence.recorded"),))
+    metrics.on_block(block((good, bad, good), "task.failed", "task.accepted"))
+    metrics.on_block(block((), "evidence.recorded"))
     assert value(metrics, "koinon_transactions_committed_total") == 2
     assert value(metrics, "koinon_transactions_rejected_total", rule="permission") == 1
     assert value(metrics, "koinon_tasks_total", outcome="failed") == 1
