@@ -30,7 +30,7 @@ from structlog.typing import FilteringBoundLogger
 
 from koinon import ticket
 from koinon.errors import Exhausted, InvalidInput, KoinonError, PermissionRefused, Unauthenticated
-from koinon.limits import MAX_CALLS_PER_PERSON, MAX_ERROR_TEXT, MAX_TICKETS_REMEMBERED, REQUEST_S
+from koinon.limits import MAX_CALLS, MAX_CALLS_PER_PERSON, MAX_ERROR_TEXT, MAX_TICKETS_REMEMBERED, REQUEST_S
 from koinon.rpc import HINT_KEY, RULE_KEY
 from koinon.v1.identity_pb2 import Role
 from koinon.v1.services_pb2 import Ticket
@@ -178,6 +178,8 @@ class Gate(aio.ServerInterceptor):
                 f"{who.person} has {MAX_CALLS_PER_PERSON} calls under way at this node",
                 hint="wait for some of them: one call can wait for many transactions",
             )
+        if self._calls.total() >= MAX_CALLS:
+            raise Exhausted(f"this node serves {MAX_CALLS} calls at a time", hint="try again in a moment")
         self._calls[who.person] += 1
         try:
             _caller.set(who)

@@ -13,7 +13,6 @@ from grpc_reflection.v1alpha import reflection
 from koinon.limits import (
     HANDSHAKE_MS,
     IDLE_MS,
-    MAX_CALLS,
     MAX_CONNECTIONS,
     MAX_RPC_MESSAGE_BYTES,
     MAX_STREAMS,
@@ -60,7 +59,6 @@ class RpcServer:
         """Raises RuntimeError when the port cannot be bound."""
         server = aio.server(
             interceptors=(self._meter, self._gate),
-            maximum_concurrent_rpcs=MAX_CALLS,
             options=(
                 ("grpc.max_receive_message_length", MAX_RPC_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_RPC_MESSAGE_BYTES),

@@ -13,6 +13,7 @@ import pytest
 import structlog
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from koinon import ticket
 from koinon.limits import MAX_VISITS
@@ -160,6 +161,33 @@ async def test_a_stranger_s_time_may_be_over_in_the_middle_of_its_answer(monkeyp
         await stream.read()
         assert await stream.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     await door.server.stop(0)
+
+
+async def test_strangers_who_read_nothing_keep_nobody_out(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they do not take stays with gRPC; a place among the calls it has no longer."""
+    monkeypatch.setattr(auth, "MAX_CALLS", 1)
+    monkeypatch.setattr(visits, "VISIT_S", 1)
+    asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol="koinon.v1.QueryService")
+    async with door.channel() as channel:
+        streams = [reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo() for _ in range(2)]
+        for stream in streams:
+            with suppress(asyncio.InvalidStateError, aio.AioRpcError):  # its time is over
+                for _ in range(200):  # for eight megabytes of answers
+                    await stream.write(asked)
+        assert await door.ask(door.ticket("um/analyst"), empty_request()) == "um/analyst"
+        await until(lambda: not door.gate._visits._open)
+        assert await door.ask(door.ticket("um/analyst"), empty_request()) == "um/analyst"
+
+
+async def test_all_together_have_a_bounded_number_of_calls(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "MAX_CALLS", 1)
+    monkeypatch.setattr(auth, "REQUEST_S", 600)
+    held = asyncio.create_task(door.ask(door.ticket("um/analyst"), request_that_never_comes()))
+    await until(lambda: door.gate._calls["um/analyst"] == 1)
+    with pytest.raises(aio.AioRpcError) as refused:
+        await door.ask(door.ticket("um/operator"), empty_request())
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    held.cancel()
 
 
 async def test_one_person_does_not_take_all_calls(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

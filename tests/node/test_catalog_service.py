@@ -82,7 +82,7 @@ async def test_consensus_waits_for_no_search(
 
     def slow(*args: Any, **named: Any) -> list[tuple[Any, ...]]:
         looked.set()
-        assert may_end.wait(10), "the event loop waits for it"
+        assert may_end.wait(60), "the event loop waits for it"
         return select(*args, **named)
 
     monkeypatch.setattr(model, "_select", slow)
