@@ -143,21 +143,21 @@ class WorkerPool:
 
     async def _start(self) -> None:
         await self._end_nursery()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        with theirs:
-            self._nursery = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-m", "mpc.worker_main", str(theirs.fileno()), str(os.getpid())),
-                pass_fds=[theirs.fileno()],
-                env={"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._requests = ours
-        self._printing = asyncio.create_task(_print(self._nursery))
         try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.setblocking(False)
+            self._requests = ours
+            with theirs:
+                self._nursery = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-I", "-m", "mpc.worker_main", str(theirs.fileno()), str(os.getpid())),
+                    pass_fds=[theirs.fileno()],
+                    env={"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"},
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            self._printing = asyncio.create_task(_print(self._nursery))
             async with asyncio.timeout(WORKER_START_S):
                 if await asyncio.get_running_loop().sock_recv(ours, len(READY)) != READY:
                     raise ConnectionError(f"it ended with exit code {await self._nursery.wait()}")

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from koinon.errors import Refused
+from koinon.errors import Refused, Unavailable
 from koinon.keys import SealingKey
 from koinon.v1.catalog_pb2 import COLUMN_TYPE_INTEGER
 from koinon.v1.plan_pb2 import (
@@ -111,6 +111,20 @@ async def test_a_refusal_of_the_local_engine_is_the_outcome(pool: WorkerPool, jo
         outcome = await (await pool.take()).run(dataclasses.replace(job, plan=plan.SerializeToString()), agreed)
     assert outcome.rule == "expression-failed"
     assert "forty" not in outcome.message + repr(logs)
+
+
+async def test_a_process_that_the_system_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch, job: Job) -> None:
+    """As the MPC port's error it ended the node, whose ledger can go on; and it is tried again."""
+    pool = WorkerPool()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nowhere/python")
+        for attempt in (pool.start, pool.take):
+            with capture_logs() as logs, pytest.raises(Unavailable, match="no worker process could be started"):
+                await attempt()
+            assert "No such file" in logs[-1]["reason"]
+    outcome = await (await pool.take()).run(job, agreed)
+    assert outcome.sealed
+    await pool.stop()
 
 
 async def test_a_bug_is_an_outcome_and_its_place_is_logged(pool: WorkerPool, job: Job) -> None:
