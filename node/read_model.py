@@ -66,12 +66,12 @@ class ReadModel:
         self._database = self._connect()
         try:
             known = self._resume()
-        except sqlite3.DatabaseError:
+            if known:
+                self.follow()
+        except (sqlite3.Error, UnicodeDecodeError, TypeError, Unavailable):  # of bytes, text, rows, or while it writes
             known = False
         if not known:
             self.rebuild()
-        else:
-            self.follow()
 
     def close(self) -> None:
         self._database.close()

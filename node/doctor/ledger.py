@@ -142,7 +142,7 @@ def _index(home: Home, application: Application) -> Finding:
             sound = database.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
         finally:
             database.close()
-    except (sqlite3.Error, TypeError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, TypeError) as error:
         return warning(check, f"the index for searches cannot be read: {error}", hint)
     size = application.audit_log.size
     if not sound or chain != application.chain_id or next_index > size:

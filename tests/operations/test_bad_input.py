@@ -14,6 +14,7 @@ import asyncio
 import gc
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -138,6 +139,12 @@ def change_state(home: Home) -> None:
         store.write([(key, value + b"x")], sync=True)
 
 
+def set_index_back(home: Home) -> None:
+    """What it takes in at the next start is there already."""
+    with closing(sqlite3.connect(home.read_model)) as database, database:
+        database.execute("UPDATE standing SET next_index = next_index - 1")
+
+
 def change_chain(home: Home) -> None:
     with closing(LevelStore(home.ledger)) as store:
         chain = ChainRecord.FromString(store.get(b"m/chain") or b"")
@@ -211,6 +218,10 @@ MADE_AGAIN: dict[str, Damage] = {
     "index edited": lambda home: edit(home.read_model, 0.0),
     "index truncated": lambda home: truncate(home.read_model),
     "index of bytes": lambda home: garbage(home.read_model),
+    "index whose schema is no text": lambda home: home.read_model.write_bytes(
+        home.read_model.read_bytes().replace(b"CREATE TABLE standing", b"CREATE \xc5ABLE standing")
+    ),
+    "index that says that it lacks a record": set_index_back,
     "index missing": lambda home: home.read_model.unlink(),
     "snapshot's manifest truncated": lambda home: truncate(next(home.snapshots.glob("*/manifest"))),
     "snapshot's manifest of bytes": lambda home: garbage(next(home.snapshots.glob("*/manifest"))),
