@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from koinon import key_files
 from koinon import profile as profiles
 from koinon.cli import keys, output
 from koinon.cli.app import invocation
-from koinon.errors import InvalidInput
+from koinon.errors import InvalidInput, PermissionRefused
 from koinon.profile import Profile
 from node import config as configs
 from node import credentials, tls
@@ -86,8 +87,16 @@ def _home(home: Path | None) -> Home:
 
 
 def _check_own(config: NodeConfig, profile: Profile) -> None:
-    """Another's home would get the keys that the ledger names for the profile's institution. Raises InvalidInput."""
+    """Another's home would get the keys that the ledger names for the profile's institution. Raises InvalidInput.
+
+    What root makes in another user's home, the node there cannot read: it would vote no more. Raises PermissionRefused.
+    """
     home = config.home.path
+    if (owner := home.stat().st_uid) != os.geteuid():
+        raise PermissionRefused(
+            f"{home} is another user's, whose node could not read the new key",
+            hint=f"run this as that user: sudo -u '#{owner}' koinon key rotate ...",
+        )
     if profile.institution != config.institution:
         problem = f"{home} is the home of {config.institution}, and the profile is one of {profile.institution}"
     elif genesis_file.load(profile.genesis) != genesis_file.load(config.home.genesis):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,22 @@ def test_a_home_of_another_network_is_refused(tmp_path: Path) -> None:
     assert "belong to different networks" in refused(real.profile("iu-operator"), rehearsal, "validator")
 
 
-def refused(profile: Path, network: Testnet, purpose: str) -> str:
+def test_what_root_would_make_in_another_users_home_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger would name a key that the node cannot read, and the validator be silent."""
+    network = Testnet.create(tmp_path / "net", ("um", "iu"))
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    said = refused(network.profile("iu-operator"), network, "validator", "[permission]", 4)
+    assert f"hint: run this as that user: sudo -u '#{os.getuid()}' koinon key rotate" in said
+
+
+def refused(
+    profile: Path, network: Testnet, purpose: str, rule: str = "[wrong-institution]", exit_code: int = 2
+) -> str:
     """What is said; no key is waiting in the home of iu afterwards."""
     home = network.home("iu").path
     result = CliRunner().invoke(main, ["--profile", str(profile), "key", "rotate", purpose, "--home", str(home)])
-    assert result.exit_code == 2, result.output
-    assert "[wrong-institution]" in result.stderr
+    assert result.exit_code == exit_code, result.output
+    assert rule in result.stderr
     assert not list(home.glob("keys/*.next.key"))
     assert not (home / "tls" / "next").exists()
     return result.stderr
