@@ -18,6 +18,7 @@ from koinon.errors import KoinonError
 from koinon.keys import SigningKey
 from koinon.limits import MIN_NOTICE_BLOCKS
 from koinon.v1.governance_pb2 import Action, AdmitInstitution, Propose
+from node import key_commands
 from node.application import Application
 from node.replay import replay, stored
 from node.store.leveldb import LevelStore
@@ -134,7 +135,10 @@ def rotate(network: Testnet, institution: str, purpose: str) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_every_key_of_an_institution_changes_while_its_node_runs(network: Testnet) -> None:
+def test_every_key_of_an_institution_changes_while_its_node_runs(
+    network: Testnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_commands, "_TAKEN_UP_S", 60)
     writer = Writer(network)
     writer.start()
     with koinon.connect(network.profile("b-operator")) as client:
