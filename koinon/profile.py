@@ -61,19 +61,21 @@ def locate(profile: str | os.PathLike[str] | None = None) -> Path:
             hint=f"pass --profile FILE (in Python: koinon.connect(FILE)), or set {ENVIRONMENT}; "
             "koinon init and koinon testnet up make profiles",
         )
+    known = Path("~/.config/koinon/profiles")
     try:
         path = Path(wanted).expanduser()
         if path.is_file():
             return path
-        named = directory() / f"{wanted}.toml"
+        known = directory()
+        named = known / f"{wanted}.toml"
         if path.name == wanted and named.is_file():
             return named
     except RuntimeError:  # ~somebody who is not here, or nobody's home is known
-        named = Path("~/.config/koinon/profiles/NAME.toml")
+        pass
     raise NotFound(
         f"there is no profile {wanted!r}",
         rule="unknown-profile",
-        hint=f"give the path of a profile file, or the name of one in {named.parent}",
+        hint=f"give the path of a profile file, or the name of one in {known}",
     )
 
 

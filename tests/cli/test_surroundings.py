@@ -67,7 +67,7 @@ def test_other_bytes_than_utf_8_are_refused_as_such() -> None:
     assert done.stderr == "error: '\\udcff' is not UTF-8 text [invalid-input]\nhint: write it in UTF-8\n"
 
 
-@pytest.mark.parametrize("wanted", ["~nobody-of-this-name/x.toml", "of-that-name"])
+@pytest.mark.parametrize("wanted", ["~nobody-of-this-name/x.toml", "of-that-name", "/no/such/file"])
 def test_a_profile_is_not_there_also_where_nobody_has_a_home(
     run: Run, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +79,7 @@ def test_a_profile_is_not_there_also_where_nobody_has_a_home(
     result = run("--profile", wanted, "status")
     assert result.exit_code == 3
     assert result.stderr.startswith(f"error: there is no profile '{wanted}' [unknown-profile]\nhint: give the path")
+    assert result.stderr.endswith("the name of one in ~/.config/koinon/profiles\n")
 
 
 # --- koinon init
