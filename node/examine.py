@@ -3,7 +3,8 @@
 1. Headers lead from the genesis to the last block: each is signed by a quorum of the validators that the kept one
    before it names as next, and neighbours link by hash (``untrusted-header``). None is missing, but of the time before
    the snapshot from which the ledger began (``corrupt``).
-2. Blocks are kept whole from some height on without a gap, each the one its header is of (``malformed-block``).
+2. Blocks are kept whole from some height on without a gap, each the one its header is of (``malformed-block``), and
+   the results of their transactions are those that the header after it states (``corrupt``).
 3. The audit log is, at the size each kept header states, the one whose root it states: every record that ever was
    appended is there and unchanged (``corrupt``).
 4. The state adds up to its commitment. The last header states what the block before it left; what the last block did
@@ -24,7 +25,8 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from koinon import genesis as genesis_file
-from koinon import light_client
+from koinon import light_client, merkle
+from koinon.envelope import identify
 from koinon.errors import Corrupt
 from koinon.light_client import TrustedHeader, UntrustedHeader
 from koinon.v1.audit_pb2 import SignedHeader
@@ -72,6 +74,7 @@ def _examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress) ->
     _validators(chain, history)
     trusted = light_client.root(genesis)
     headers, whole, first, began_at = 0, 0, kept.first(), began(store)
+    results_root = b""  # of the block before, where it is whole
     if began_at >= first:
         raise _differs(began_at, "the ledger says that it began here, and keeps blocks from before")
     for height in kept.heights():
@@ -79,13 +82,16 @@ def _examine(genesis: Genesis, store: KeyValueStore, on_progress: OnProgress) ->
             raise _differs(due, "the block or header, or its certificate, is not there")
         trusted = _header(kept, history, trusted, height, on_the_way=height < began_at)
         headers += 1
+        if results_root not in (b"", trusted.header.results_root):
+            raise _differs(height - 1, "the results of its transactions are not those that the next header states")
+        results_root = b""
         if height >= first:
-            _body(kept, trusted)
+            results_root = _body(kept, application, trusted)
             whole += 1
         _audit(application, trusted)
         on_progress(height)
-    if chain.height and (trusted.height, trusted.block_hash) != (chain.height, chain.block_hash):
-        raise _differs(chain.height, "the last header is not that of the block that the node says it stands at")
+    if results_root not in (b"", chain.hashes.results_root):
+        raise _differs(chain.height, "the results of its transactions are not those that the block had")
     _state(store, chain)
     _records(store, chain.hashes)
     last_signed(store)
@@ -120,17 +126,22 @@ def _header(
     return found
 
 
-def _body(kept: BlockStore, trusted: TrustedHeader) -> None:
-    """2. Is the block kept whole, and the right one? Raises Corrupt."""
+def _body(kept: BlockStore, application: Application, trusted: TrustedHeader) -> bytes:
+    """2. Is the block kept whole, and the right one? Returns the root of its stored results. Raises Corrupt."""
     data = kept.block(trusted.height)
     if data is None:
         raise _differs(trusted.height, "the block is not there, though earlier ones are")
     try:
-        found = blocks.parse(data).value.block_hash
+        block = blocks.parse(data)
     except blocks.InvalidBlock as error:
         raise _differs(trusted.height, error.message, error.rule) from error
-    if found != trusted.block_hash:
+    if block.value.block_hash != trusted.block_hash:
         raise _differs(trusted.height, "the block is another than its header", "malformed-block")
+    results = [application.result(identify(envelope)) for envelope in block.transactions]
+    leaves = [leaf for height, leaf in filter(None, results) if height == trusted.height]
+    if len(leaves) < len(results):
+        raise _differs(trusted.height, "the result of a transaction is not there")
+    return merkle.root(leaves)
 
 
 def _audit(application: Application, trusted: TrustedHeader) -> None:

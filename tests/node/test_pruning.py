@@ -314,6 +314,11 @@ def _first(store: MemoryStore, prefix: bytes, number: int = 0) -> bytes:
     return [key for key, _ in store.scan(prefix)][number]
 
 
+def _decided(store: MemoryStore, height: int) -> bytes:
+    """The key of a result of that block."""
+    return next(key for key, value in store.scan(b"t/") if int.from_bytes(value[:8], "big") == height)
+
+
 DAMAGE: dict[str, Callable[[MemoryStore], None]] = {
     "header edited": lambda store: _flip(store, height_key(b"h/", 7)),
     "certificate edited": lambda store: _flip(store, height_key(b"c/", 7)),
@@ -353,6 +358,10 @@ DAMAGE: dict[str, Callable[[MemoryStore], None]] = {
     "first block missing, and its certificate": lambda store: store.write(
         [(height_key(b"b/", 50), None), (height_key(b"c/", 50), None)], sync=True
     ),
+    "result edited": lambda store: _flip(store, _decided(store, 53)),
+    "result of the last block edited": lambda store: _flip(store, _decided(store, HEIGHT)),
+    "result missing": lambda store: store.write([(_decided(store, 53), None)], sync=True),
+    "result of another height": lambda store: _flip_first(store, _decided(store, 53)),
     "decided transaction forgotten": lambda store: store.write([(_first(store, b"t/", 40), None)], sync=True),
     "decided at another height": lambda store: _flip_first(store, _first(store, b"t/", 40)),
     "last block missing": lambda store: store.write(
