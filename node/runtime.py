@@ -353,7 +353,8 @@ class Node:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - a bug must stop this node, and not others' trust in it
             self._log.exception("node failed")
-            self._fail(KoinonError(f"the node failed: {error}", hint="this is a bug; the log shows where"))
+            hint = "this is a bug, and the log shows where; or damage: koinon ledger verify HOME tells"
+            self._fail(KoinonError(f"the node failed: {error}", hint=hint))
 
     def _fail(self, error: KoinonError) -> None:
         if self._failure is None:
