@@ -8,10 +8,14 @@ answers, callers of ``Connection`` see members of koinon.errors and nothing else
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeVar
+
+# gRPC's C core would write lines of its own to stderr; failures arrive as typed errors anyway.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
@@ -33,6 +37,7 @@ NEVER_SENT = "node-down"
 _CERTIFICATE = "it is HOME/tls/certificate.pem of your node, as koinon init made it"
 _TICKET_MS = 60_000  # a ticket outlives its call's start, not the session
 _CALL_S = 20.0
+_HUNG_UP = "connection idle"  # gRPC's words where a node ends one that nobody used
 _RETRY_FIRST_S = 0.1
 _RETRY_MAX_S = 1.0
 
@@ -115,10 +120,14 @@ class Connection:
         """Call ``method``; while the node is out of reach, try again for ``patience_s``. Raises KoinonError."""
         give_up = time.monotonic() + patience_s
         pause = _RETRY_FIRST_S
+        once_more = True
         while True:
             try:
                 return await method(request, timeout=timeout_s, metadata=self.metadata())
             except grpc.aio.AioRpcError as error:
+                if once_more and error.details() == _HUNG_UP:  # in this very moment: the request did not get there
+                    once_more = False
+                    continue
                 failure = self.error(error)
                 if not isinstance(failure, Unavailable) or time.monotonic() + pause > give_up:
                     raise failure from None

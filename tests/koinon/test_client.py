@@ -258,6 +258,22 @@ def test_a_node_that_is_down_is_named_with_what_to_do(node: FakeNode, client: Cl
     assert "koinon node run" in caught.value.hint
 
 
+def test_a_node_that_hangs_up_on_an_idle_connection_in_that_moment_is_asked_once_more(
+    node: FakeNode, client: Client
+) -> None:
+    asked: list[object] = []
+
+    def answer(request: object) -> object:
+        asked.append(request)
+        return services.GetStatusResponse(height=7) if len(asked) == 2 else Unavailable("connection idle")
+
+    node.answers["NodeService/GetStatus"] = answer
+    assert client.status().height == 7
+    with pytest.raises(Unavailable):  # whoever says so again and again is not asked for ever
+        client.status()
+    assert len(asked) == 4
+
+
 def test_another_certificate_is_refused_before_anything_is_sent(node: FakeNode, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
