@@ -8,12 +8,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
+from google.protobuf.message import DecodeError
 
 from koinon import genesis as genesis_file
 from koinon.cli import output
 from koinon.cli.app import invocation, tell
 from koinon.display import duration, when
-from koinon.errors import InvalidFile, InvalidInput
+from koinon.errors import Corrupt, InvalidFile, InvalidInput
 from koinon.v1.identity_pb2 import Genesis
 from node import archive, examine, pruning, replay
 from node.application import Application
@@ -146,12 +147,18 @@ def _examined(genesis: Genesis, store: LevelStore) -> Examined:
 
 @contextmanager
 def _opened(home: Path) -> Iterator[LevelStore]:
-    """The store of a home. Raises InvalidFile, and what LevelStore raises: Unavailable while the node runs."""
+    """The store of a home. Raises InvalidFile, Corrupt, and what LevelStore raises: Unavailable while the node runs."""
     path = Home(home.absolute()).ledger
     if not holds_data(path):
         raise InvalidFile(f"{home} holds no ledger", hint="give the home of a node that has run, as in koinon node run")
     with closing(LevelStore(path)) as store:
-        yield store
+        try:
+            yield store
+        except DecodeError as error:
+            raise Corrupt(
+                f"what is stored cannot be read ({error})",
+                hint=f"stop the node, then: koinon node repair --home {home}",
+            ) from error
 
 
 @contextmanager

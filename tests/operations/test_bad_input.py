@@ -357,12 +357,13 @@ def test_a_value_that_nobody_can_read_is_damage_and_no_bug(home: Home, key: byte
     with closing(LevelStore(home.ledger)) as store:
         (found, _), *_ = store.scan(key)
         store.write([(found, value)], sync=True)
-    for command in (["doctor", "--home"], ["ledger", "verify"]):
+    prune = ["ledger", "prune", "--keep", "0", "--without-archive"]
+    for command in (["doctor", "--home"], ["ledger", "verify"], prune):
         result = CliRunner().invoke(main, [*command, str(home.path)])
         assert result.exit_code != 0
         said = result.stdout + result.stderr
         assert "this is a bug" not in said
-        assert "fetches the ledger" in said
+        assert "koinon node repair" in said or "fetches the ledger" in said
     result = CliRunner().invoke(main, ["node", "repair", "--home", str(home.path)])
     assert result.stdout.startswith("ledger: "), result.stderr
     assert start(home) == 0
