@@ -103,7 +103,7 @@ def actions(draw: st.DrawFn) -> Action:
 
 
 @given(action=actions())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_action_is_refused_fails_or_is_applied(action: Action) -> None:
     assert describe(action)
     proposed = [action, HARMLESS]

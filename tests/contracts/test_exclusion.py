@@ -181,7 +181,7 @@ ACTORS = ("case", "iu", "um")
     committees=st.lists(st.sampled_from((("case", "iu", "uk"), ("case", "iu", "um"), ("iu", "uk", "um"))), max_size=4),
     data=st.data(),
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_whatever_is_open_ends_and_is_of_no_use_before(
     excluded: str,
     exclude: object,

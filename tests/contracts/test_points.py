@@ -467,7 +467,7 @@ def test_weights_hold_for_what_came_while_they_held() -> None:
     assert consortium.app.union_earnings("patients", "person:case/analyst") == 50
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.one_of(

@@ -523,6 +523,5 @@ TestLedger = Ledger.TestCase
 TestLedger.settings = settings(
     max_examples=30,
     stateful_step_count=50,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -236,6 +236,5 @@ TestMarket = Market.TestCase
 TestMarket.settings = settings(
     max_examples=20,
     stateful_step_count=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -153,4 +153,4 @@ class Membership(RuleBasedStateMachine):
 
 
 TestMembership = Membership.TestCase
-TestMembership.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestMembership.settings = settings(max_examples=40, stateful_step_count=25)

@@ -87,7 +87,7 @@ SETS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sets=SETS, data=st.data())
 def test_every_honest_chain_is_followed_to_any_height_in_any_order(
     sets: list[dict[str, int]], data: st.DataObject
@@ -335,7 +335,7 @@ CHANGED = HeaderChain([FOUR] * 5 + [OSU_FOR_CASE])
 BYTES = CHANGED.at(9).SerializeToString()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(position=st.integers(0, len(BYTES) - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_proves_nothing_else(position: int, bit: int) -> None:
     data = bytearray(BYTES)

@@ -80,7 +80,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 GOOD = receipt.load(FILES / "good-after-one-change.json").SerializeToString()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(position=st.integers(0, len(GOOD) - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_proves_nothing_else(position: int, bit: int) -> None:
     """At most it drops a signature more than needed."""

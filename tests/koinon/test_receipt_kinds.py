@@ -90,7 +90,7 @@ FLIPPED = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.sampled_from(FLIPPED), position=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_proves_nothing_else(data: bytes, position: int, bit: int) -> None:
     """At most it drops a signature more than needed, or the end of a token, as whoever shows a receipt may."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from koinon import merkle
@@ -21,7 +21,6 @@ def filled(size: int) -> tuple[MemoryStore, list[bytes]]:
     return store, records
 
 
-@settings(deadline=None)
 @given(blocks=BLOCKS, restart=st.booleans())
 def test_roots_and_records_agree_with_a_list(blocks: list[list[bytes]], restart: bool) -> None:
     store = MemoryStore()

@@ -33,13 +33,12 @@ def hashed(pairs: dict[bytes, bytes]) -> LtHash:
     return result
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(pairs=PAIRS)
 def test_it_is_what_the_paper_defines(pairs: dict[bytes, bytes]) -> None:
     assert hashed(pairs).to_bytes() == twin(pairs)
 
 
-@settings(deadline=None)
 @given(before=PAIRS, after=PAIRS, shuffle=st.randoms(use_true_random=False))
 def test_it_depends_on_the_set_alone(
     before: dict[bytes, bytes], after: dict[bytes, bytes], shuffle: random.Random

@@ -83,7 +83,7 @@ class Overlay(RuleBasedStateMachine):
 
 
 TestOverlay = Overlay.TestCase
-TestOverlay.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestOverlay.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 def test_the_store_is_not_touched() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koinon.errors import Corrupt, Exhausted, Refused
@@ -93,7 +93,7 @@ def _write(path: Path, rows: list[tuple[str | None, int | None, Decimal | None]]
     path.write_text("\n".join(["g,n,x", *lines]) + "\n")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(first=_rows, second=_rows, where=st.sampled_from(_WHERES))
 def test_joint_results_equal_sql_over_all_rows(
     tmp_path: Path,

@@ -114,7 +114,7 @@ def queries(draw: st.DrawFn) -> tuple[int, list[int], list[int], int, list[Rows]
     return parties, owners, uncounted, draw(st.integers(1, 6)), inputs
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(queries())
 def test_equal_to_the_cleartext_twin(query: tuple[int, list[int], list[int], int, list[Rows]]) -> None:
     parties, owners, uncounted, cohort, inputs = query

@@ -16,7 +16,7 @@ from mpc import protocols
 from mpc.shamir import FIELD, Shamir, Shares
 from tests.mpc.local_network import run
 
-SEVERAL = settings(max_examples=12, deadline=None)
+SEVERAL = settings(max_examples=12)
 PARTIES = st.sampled_from([3, 4, 5, 7])
 
 

@@ -305,7 +305,7 @@ def test_an_expression_follows_distinct_from(text: str) -> None:
     assert parse(f"SELECT COUNT(*) AS n FROM e.t WHERE {text}").where is not None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.recursive(_leaves, _calls, max_leaves=12))
 def test_whatever_can_be_said_is_read_back_as_it_was_written(expression: Expression) -> None:
     query = parse(f"SELECT SUM({render(expression)}) AS s FROM a.b")
@@ -320,7 +320,7 @@ _VOCABULARY = """
 _WORDS = st.sampled_from(_VOCABULARY.split())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(max_size=80), st.lists(_WORDS, max_size=25).map(" ".join)))
 @example("SELECT COUNT(*) FROM a.b GROUP BY 99999999999999999999999999")
 @example("SELECT COUNT(*) FROM -")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.audit import SyntheticLedger
@@ -73,7 +73,7 @@ def pages(model: ReadModel, wanted: RecordFilter, limit: int, newest_first: bool
             rest.from_index = following
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(filters(), st.sampled_from([500, 3_000]), st.booleans())
 def test_pages_and_counts_are_what_the_filter_means(
     model: ReadModel,
@@ -91,7 +91,7 @@ def test_pages_and_counts_are_what_the_filter_means(
         assert (counts.records, counts.groups) == (len(indices), dict(groups))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10)
 @given(steps=st.lists(st.integers(0, 300), max_size=4), limit=st.integers(100, 400), begin=st.integers(7_900, 8_300))
 def test_a_cursor_survives_new_records(
     tmp_path_factory: pytest.TempPathFactory, steps: list[int], limit: int, begin: int

@@ -353,7 +353,7 @@ def test_a_length_beyond_the_limit_is_refused_before_it_is_read(whole: Path, tmp
         Archive(tmp_path / "huge.archive")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_changes_nothing_that_is_believed(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, place: float, bit: int

@@ -345,7 +345,7 @@ HEARD = HOSTILE.network.overheard[:300]
 
 
 @given(st.sampled_from(HEARD), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_message_raises(message: bytes, changes: list[tuple[int, int]]) -> None:
     deformed = bytearray(message)
     for index, byte in changes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koinon.errors import Corrupt, Exhausted, Unavailable
@@ -98,7 +98,7 @@ KEYS = st.binary(max_size=3).map(lambda tail: b"k" + tail.replace(b"\x80", b"\xf
 BATCHES = st.lists(st.lists(st.tuples(KEYS, st.none() | st.binary(max_size=2)), max_size=6), max_size=6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(batches=BATCHES, prefix=KEYS, start=KEYS, reverse=st.booleans())
 def test_it_agrees_with_a_dictionary(
     reopen: Reopen, batches: list[list[Write]], prefix: bytes, start: bytes, reverse: bool

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koinon.errors import Corrupt, Exhausted, Unavailable
@@ -17,7 +17,6 @@ from node.store.wal import FileWal, MemoryWal, WriteAheadLog
 
 RECORDS = st.lists(st.binary(max_size=40) | st.just(bytes(30)), max_size=6)
 FRAME = 13  # bytes that each record takes beyond its own
-reuse_directory = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -105,7 +104,7 @@ def test_what_was_synced_is_in_the_file_without_closing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("instant_disk")
-@settings(reuse_directory, max_examples=20)
+@settings(max_examples=20)
 @given(records=RECORDS)
 def test_cut_at_any_byte_the_log_keeps_the_whole_records_before(tmp_path: Path, records: list[bytes]) -> None:
     data = written(tmp_path / "wal", records)
@@ -120,7 +119,6 @@ def test_cut_at_any_byte_the_log_keeps_the_whole_records_before(tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("instant_disk")
-@reuse_directory
 @given(records=RECORDS, zeros=st.integers(1, 600), at=st.floats(0, 1))
 def test_a_tail_that_never_reached_the_disk_reads_as_zeros(
     tmp_path: Path, records: list[bytes], zeros: int, at: float
@@ -137,7 +135,6 @@ def test_a_tail_that_never_reached_the_disk_reads_as_zeros(
 
 
 @pytest.mark.usefixtures("instant_disk")
-@reuse_directory
 @given(records=RECORDS.filter(bool), data=st.data())
 def test_a_flipped_bit_is_never_taken_for_a_torn_tail(
     tmp_path: Path, records: list[bytes], data: st.DataObject
@@ -152,7 +149,6 @@ def test_a_flipped_bit_is_never_taken_for_a_torn_tail(
 
 
 @pytest.mark.usefixtures("instant_disk")
-@reuse_directory
 @given(data=st.binary(max_size=60))
 def test_any_other_file_is_refused_or_read(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(Corrupt):
