@@ -233,6 +233,7 @@ def test_what_the_ledger_says_was_signed_is_read_with_care() -> None:
     store.write([journal.mark()], sync=True)
     assert last_signed(store) == journal.signed == (8, 2, VoteType.PRECOMMIT)
     key, mark = journal.mark()
+    assert mark is not None
     for bad in (b"", b"x", mark + b"\0"):
         store.write([(key, bad)], sync=True)
         with pytest.raises(Corrupt, match="the ledger does not say") as caught:
