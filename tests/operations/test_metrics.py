@@ -61,6 +61,15 @@ def test_every_instrument_is_in_the_table() -> None:
     assert shown == {row.name for row in metrics.rows}
 
 
+def test_nothing_else_is_told() -> None:
+    metrics = Metrics()
+    metrics.wal_sync.observe(0.001)
+    suffixes = {"gauge": ("",), "counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+    told = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    known = {row.name.removesuffix("_total") + suffix for row in metrics.rows for suffix in suffixes[row.kind]}
+    assert {name for name in told if name.startswith("koinon_")} <= known
+
+
 @pytest.mark.parametrize("file", ["grafana.json", "alerts.yml"])
 def test_what_is_deployed_asks_only_for_what_there_is(file: str) -> None:
     text = (DEPLOY / file).read_text("utf-8")
