@@ -43,6 +43,7 @@ STAGED_KEPT_S = 24 * 60 * 60  # how long a staged file waits for its publication
 MIN_FREE_BYTES = 256 * 1024**2  # left to the ledger when files come in
 INSPECTION_TIMEOUT_S = 900
 
+_PLACE = "HOME/datasets"
 _INCOMING = "incoming-"
 _READ_BYTES = 1024 * 1024
 _ERRORS = {error.default_rule: error for error in (InvalidFile, Exhausted)} | {"memory-limit": Exhausted}
@@ -82,7 +83,7 @@ class DatasetStore:
         self._memory_mb = inspection_memory_mb
         self._inspecting = asyncio.Lock()  # one table at a time: it takes memory
         self._verified: dict[bytes, tuple[int, int, int]] = {}  # commitment -> identity of the file last hashed
-        with _disk(directory):
+        with _disk():
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for left in directory.glob(f"{_INCOMING}*"):
                 shutil.rmtree(left)
@@ -91,7 +92,7 @@ class DatasetStore:
         """Refuse a file of this many bytes before it comes. Raises Exhausted or Unavailable."""
         if size > MAX_STAGED_BYTES:
             raise _too_large()
-        with _disk(self._directory):
+        with _disk():
             _refuse_full(self._directory, size)
 
     async def stage(self, file_format: str, chunks: AsyncIterable[bytes]) -> Staged:
@@ -102,7 +103,7 @@ class DatasetStore:
         """
         if file_format not in FORMATS:
             raise InvalidFile(f"{file_format!a} is no format of a table", hint=f"use one of {', '.join(FORMATS)}")
-        with _disk(self._directory):
+        with _disk():
             incoming = self._directory / f"{_INCOMING}{secrets.token_hex(8)}"
             incoming.mkdir(mode=0o700)
             try:
@@ -134,7 +135,7 @@ class DatasetStore:
         """
         published = dataset.published
         directory = self._directory / published.commitment.hex()
-        with _disk(directory):
+        with _disk():
             file_format, salt, inspection = _read_metadata(directory, published.name)
             self._verify(directory / "content", salt, published.commitment, published.name)
         check_publication(published, inspection)
@@ -153,7 +154,7 @@ class DatasetStore:
             now_s: Unix time; of the last block, so that a publication not seen yet cannot lose its file.
         """
         keep = {commitment.hex() for commitment in referenced}
-        with _disk(self._directory):
+        with _disk():
             for entry in sorted(self._directory.iterdir()):
                 if entry.name in keep or entry.name.startswith(_INCOMING):
                     continue
@@ -276,19 +277,22 @@ def _refuse_full(directory: Path, coming: int = 0) -> None:
 
 
 @contextmanager
-def _disk(directory: Path) -> Iterator[None]:
-    """Turn what the operating system says of a disk into what a person can act on."""
+def _disk() -> Iterator[None]:
+    """Turn what the operating system says of a disk into what a person can act on.
+
+    No path: a task that fails of it says so on the ledger, and how a member's machine is laid out is nobody's business.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Exhausted(
-                f"too little space is left on the disk of {directory}",
+                f"too little space is left on the disk of {_PLACE}",
                 rule="disk-full",
                 hint="free some space, then try again",
             ) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise Unavailable(
-                f"{directory} cannot be written", rule="disk-read-only", hint="check mount and permissions"
+                f"{_PLACE} cannot be used: {error.strerror}", rule="disk-read-only", hint="check mount and permissions"
             ) from error
-        raise Unavailable(f"{directory}: {error.strerror}", rule="disk-error", hint="check the disk") from error
+        raise Unavailable(f"{_PLACE}: {error.strerror}", rule="disk-error", hint="check the disk") from error

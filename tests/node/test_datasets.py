@@ -179,9 +179,11 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(Unavailable, match="cannot be written") as caught:
+    with pytest.raises(Unavailable) as caught:
         DatasetStore(tmp_path / "datasets")
     assert caught.value.rule == "disk-read-only"
+    # without the path: the reason of a task's failure is on the ledger
+    assert caught.value.message == "HOME/datasets cannot be used: Read-only file system"
 
 
 async def test_an_inspection_that_dies_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
