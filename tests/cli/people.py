@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from koinon.cli import main
 from testnet.network import Testnet
+from tests.waiting import eventually
 
 
 class People:
@@ -18,7 +19,18 @@ class People:
         self.network = network
 
     def run(self, who: str, *arguments: str) -> Result:
-        """One command, however it ends."""
+        """One command, however it ends; its node, where it is in step, knows by then what others told people."""
+        institution = who.partition("-")[0]
+        newest = max(node.height for node in self.network.status())
+        eventually(
+            lambda: (
+                not any(
+                    node.institution == institution and node.ready and node.height < newest
+                    for node in self.network.status()
+                )
+            ),
+            f"{institution} is at height {newest}",
+        )
         return CliRunner().invoke(main, ["--profile", str(self.network.profile(who)), *arguments])
 
     def ok(self, who: str, *arguments: str) -> str:
