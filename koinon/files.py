@@ -83,7 +83,7 @@ def creating(path: Path, what: str, *, private: bool = False) -> Iterator[Binary
             os.link(written, path)  # unlike a rename, fails when the file exists
         finally:
             written.unlink()
-        _sync_names(path.parent)
+        sync(path.parent)  # what an archive holds may be deleted next
 
 
 @contextmanager
@@ -107,11 +107,11 @@ def _refusing(path: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _sync_names(directory: Path) -> None:
-    """After a power cut a new file is there by its name: what an archive holds may be deleted next."""
+def sync(path: Path) -> None:
+    """Put on the disk what a file holds, or a directory's names: a power cut takes none of it. Raises OSError."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows, which cannot, and keeps names by itself
         return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

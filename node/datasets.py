@@ -32,6 +32,7 @@ from typing import BinaryIO
 
 from koinon import canonical
 from koinon.errors import Corrupt, Exhausted, InvalidFile, KoinonError, Refused, Unavailable
+from koinon.files import sync
 from koinon.limits import MAX_CHUNK_BYTES, MAX_STAGED_BYTES
 from koinon.v1.catalog_pb2 import Column, Dataset
 from koinon.v1.services_pb2 import CodelistProposal, StageDatasetResponse
@@ -120,9 +121,9 @@ class DatasetStore:
                     "inspection": inspection.to_json(),
                 }
                 _write_synced(incoming / "metadata.json", json.dumps(metadata).encode())
-                _sync_directory(incoming)
+                sync(incoming)
                 incoming.rename(self._directory / commitment.hex())
-                _sync_directory(self._directory)
+                sync(self._directory)
             finally:
                 shutil.rmtree(incoming, ignore_errors=True)
         return Staged(commitment, inspection)
@@ -254,14 +255,6 @@ def _write_synced(path: Path, data: bytes) -> None:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _too_large() -> Exhausted:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
+from koinon.files import sync
 from koinon.limits import MAX_STORED_OUTPUTS
 from koinon.v1.session_pb2 import SealedOutput
 
@@ -28,11 +29,7 @@ class OutputStore:
             file.flush()
             os.fsync(file.fileno())
         draft.rename(path)
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(self._directory)
         kept = sorted(self._directory.glob("*.sealed"), key=lambda file: file.stat().st_mtime_ns)
         for old in kept[:-MAX_STORED_OUTPUTS]:
             old.unlink(missing_ok=True)

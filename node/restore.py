@@ -6,7 +6,6 @@ fetched stay, and are used again.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from koinon import genesis as genesis_file
+from koinon.files import sync
 from koinon.v1.identity_pb2 import Genesis
 from koinon.validators import ValidatorSet
 from node import snapshot
@@ -116,11 +116,7 @@ def put_in_place(home: Home) -> bool:
 def _rename(source: Path, target: Path) -> None:
     """Atomic, and on disk once this returns."""
     source.rename(target)
-    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync(target.parent)
 
 
 def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from koinon import canonical
 from koinon.errors import Corrupt, KoinonError, Unavailable
+from koinon.files import sync
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.peer_pb2 import DeliverRequest
 from koinon.v1.snapshot_pb2 import SnapshotManifest
@@ -120,11 +121,15 @@ class Cutter:
                 digests = list(_write_chunks(part, snapshot.state_chunks(state)))
                 manifest = snapshot.manifest_of(height, digests, audit_log, size)
                 (part / _MANIFEST).write_bytes(manifest)
+                for path in (*part.iterdir(), part):  # blocks are pruned behind it: a power cut must not take both
+                    sync(path)
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)  # on a full disk the ledger needs the room
                 raise
             shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
+            for path in (self._path, self._path.parent):
+                sync(path)
             self._manifests[height] = manifest
             for old in sorted(self._manifests)[:-_KEPT]:
                 del self._manifests[old]

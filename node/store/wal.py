@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from koinon.errors import Corrupt, Exhausted, KoinonError, Unavailable
+from koinon.files import sync
 
 _MAGIC = b"koinwal1"
 _HEADER_BYTES = 8
@@ -167,11 +168,7 @@ class FileWal:
         _write_all(self._file, content)
         os.fsync(self._file)
         new.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(self._path.parent)
 
     def _open(self) -> None:
         """Written anew, not synced: after a sync that failed, pages pass for clean that are on no disk (LWN 752063)."""

@@ -19,22 +19,20 @@ from node.store.wal import MemoryWal
 class Disk:
     """What survives a process. ``wal`` and ``store`` are ports for its engine."""
 
-    def __init__(
-        self, rng: Random, renames: Random, operation: Callable[[], None], on_logged: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, rng: Random, operation: Callable[[], None], on_logged: Callable[[bytes], None]) -> None:
         """``operation`` is called before every operation, and ends the process at some of them.
 
-        ``renames`` decides which files survive a crash that were put in place without a sync. ``on_logged`` is told
-        each record of the log.
+        ``on_logged`` is told each record of the log.
         """
         self.full = False
         self.slow_ms = 0  # what a sync may take at most
         self.spent_ms = 0  # waiting for syncs, since this was last set to 0
         self.damaged: set[bytes] = set()  # keys of the store whose checksum does not hold
         self.wal_is_damaged = False
-        self.snapshots: dict[int, tuple[bytes, list[bytes]]] = {}  # cut, by height: the manifest, chunks of the state
+        self.snapshots: dict[
+            int, tuple[bytes, list[bytes]]
+        ] = {}  # cut and synced, by height: the manifest, chunks of the state
         self.rng = rng
-        self.renames = renames
         self.operation = operation
         self.on_logged = on_logged
         self.files = (MemoryWal(), MemoryStore())
@@ -55,7 +53,6 @@ class Disk:
                 survivors=rng.choice((0, 0, 1, 2, 100)), torn=rng.choice((0, 3, 11, 60)), zeros=rng.choice((0, 40))
             )
         store.crash(survivors=rng.choice((0, 1, 3, 100)))
-        self.snapshots = {height: cut for height, cut in self.snapshots.items() if self.renames.random() < 0.5}
 
     def lose_wal(self) -> None:
         self.files = (MemoryWal(), self.files[1])

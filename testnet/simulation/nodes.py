@@ -75,7 +75,6 @@ class SimNode:
         self.keep_blocks = 0  # older ones are pruned; 0: none
         self.disk = Disk(
             self.world.random(f"disk of {name}"),
-            self.world.random(f"snapshots of {name}"),
             self.operation,
             partial(checkers.on_logged, self),
         )

@@ -305,6 +305,25 @@ def test_a_snapshot_survives_a_restart_and_only_the_newest_two_are_kept(server: 
     assert not (tmp_path / "part").exists()
 
 
+def test_a_snapshot_counts_once_a_power_cut_cannot_take_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks behind it may be pruned next: who lacks them could get no ledger. Simulated seed 3010441."""
+    path = tmp_path / "snapshots"
+    cutter, synced = Cutter(path, server.ledger.store, server.ledger.app), list[Path]()
+
+    def note(item: Path) -> None:
+        assert cutter.newest(100) is None
+        synced.append(item)
+
+    monkeypatch.setattr("node.snapshots.sync", note)
+    cutter.cut(5)()
+    names = {file.name for file in (path / "5").iterdir()}
+    assert {item.name for item in synced[: len(names)]} == names
+    assert synced[len(names) :] == [path / "part", path, tmp_path]  # names after contents, the new name last
+    assert cutter.newest(100) is not None
+
+
 def _flip(digests: MutableSequence[bytes]) -> None:
     digests[0] = bytes([digests[0][0] ^ 1]) + digests[0][1:]
 
