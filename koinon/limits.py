@@ -171,6 +171,7 @@ MAX_SUBSCRIPTIONS = 256
 MAX_SUBSCRIPTIONS_PER_PERSON = 64  # of these: whoever opens as many as there are keeps nobody else from following
 RECEIPT_WAIT_MS = 10_000  # the block that proves a record follows within a heartbeat
 MAX_CALLS = 1_000  # being served at once by one node, long polls included
+MAX_UNREAD = 10 * MAX_CALLS  # and those whose answers their clients have not read: each answer is kept as long
 MAX_CALLS_PER_PERSON = 250  # of these: programs of one person wait for many transactions, and leave room for others
 MAX_VISITS = 32  # calls at a time of those who need no ticket (health, reflection); the oldest makes room
 VISIT_S = 10  # and each no longer: who wants to know how a node does asks again

@@ -21,6 +21,7 @@ from node.auth import require
 from node.datasets import DatasetStore
 from node.read_model import ReadModel
 from node.read_query import page_position
+from node.rpc.aside import Aside
 from node.rpc.bounds import page_size
 
 Context = aio.ServicerContext[Any, Any]
@@ -37,7 +38,7 @@ class CatalogService(services_pb2_grpc.CatalogServiceServicer):
     def __init__(self, application: Application, read_model: ReadModel) -> None:
         self._application = application
         self._read_model = read_model
-        self._turn = asyncio.Lock()
+        self._aside = Aside()
 
     async def SearchDatasets(
         self, request: services_pb2.SearchDatasetsRequest, context: Context
@@ -55,8 +56,7 @@ class CatalogService(services_pb2_grpc.CatalogServiceServicer):
             page_size=page_size(request.page_size),
             page_token=request.page_token,
         )
-        async with self._turn:
-            names, next_page_token = await asyncio.to_thread(search)
+        names, next_page_token = await self._aside.read(search)
         datasets = [self._application.dataset(name) for name in names]
         if request.theme and not datasets:  # one that the members gave up may still be found
             _check_known(self._application.taxonomy(), request.theme)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from grpc import aio
 
@@ -14,9 +12,9 @@ from koinon.v1.identity_pb2 import Role
 from node.application import Application
 from node.auth import require
 from node.report import Report
+from node.rpc.aside import Aside
 
 Context = aio.ServicerContext[Any, Any]
-T = TypeVar("T")
 
 
 class NodeService(services_pb2_grpc.NodeServiceServicer):
@@ -45,7 +43,7 @@ class MemberService(services_pb2_grpc.MemberServiceServicer):
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._turn = asyncio.Lock()
+        self._aside = Aside()
 
     async def ListInstitutions(
         self, request: services_pb2.ListInstitutionsRequest, context: Context
@@ -57,12 +55,12 @@ class MemberService(services_pb2_grpc.MemberServiceServicer):
     ) -> services_pb2.ListPeopleResponse:
         if request.institution:
             self._application.institution(request.institution)  # an unknown one is an error, not an empty list
-        return await self._aside(
+        return await self._aside.read(
             lambda: services_pb2.ListPeopleResponse(people=self._application.people(request.institution))
         )
 
     async def ListKeys(self, request: services_pb2.ListKeysRequest, context: Context) -> services_pb2.ListKeysResponse:
-        return await self._aside(lambda: services_pb2.ListKeysResponse(keys=self._application.keys(request.owner)))
+        return await self._aside.read(lambda: services_pb2.ListKeysResponse(keys=self._application.keys(request.owner)))
 
     async def PreviewNotice(
         self, request: services_pb2.PreviewNoticeRequest, context: Context
@@ -70,9 +68,5 @@ class MemberService(services_pb2_grpc.MemberServiceServicer):
         require(Role.ROLE_OPERATOR, institution=request.institution, what="look at what its leaving would change")
         blocks = min(request.blocks, MAX_NOTICE_BLOCKS + 1)  # further ahead is refused alike
         height = self._application.info().height + blocks
-        effects, refusal = await self._aside(lambda: self._application.preview_notice(request.institution, height))
+        effects, refusal = await self._aside.read(lambda: self._application.preview_notice(request.institution, height))
         return services_pb2.PreviewNoticeResponse(effects=effects, refusal=refusal, height=height)
-
-    async def _aside(self, read: Callable[[], T]) -> T:
-        async with self._turn:
-            return await asyncio.to_thread(read)

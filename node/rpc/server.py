@@ -16,6 +16,7 @@ from koinon.limits import (
     MAX_CONNECTIONS,
     MAX_RPC_MESSAGE_BYTES,
     MAX_STREAMS,
+    MAX_UNREAD,
     RPC_KEEPALIVE_MS,
 )
 from koinon.v1 import services_pb2, services_pb2_grpc
@@ -59,6 +60,7 @@ class RpcServer:
         """Raises RuntimeError when the port cannot be bound."""
         server = aio.server(
             interceptors=(self._meter, self._gate),
+            maximum_concurrent_rpcs=MAX_UNREAD,
             options=(
                 ("grpc.max_receive_message_length", MAX_RPC_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_RPC_MESSAGE_BYTES),

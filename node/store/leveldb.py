@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 
 import plyvel
 
@@ -41,6 +42,7 @@ class LevelStore:
         self._failed: KoinonError | None = None
         self._held = State(self._stored, self._scan_stored)  # what was written since the last sync
         self._held_bytes = 0
+        self._turn = Lock()  # of whoever writes, and of threads that begin to scan
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not (path / "CURRENT").exists() and holds_data(path):
@@ -61,10 +63,15 @@ class LevelStore:
         return self._held.get(key) if self._held_bytes else self._stored(key)
 
     def scan(self, prefix: bytes, *, start: bytes = b"", reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        scan = self._held.scan if self._held_bytes else self._scan_stored
-        return scan(prefix, start=start, reverse=reverse)
+        with self._turn:
+            scan = self._held.scan if self._held_bytes else self._scan_stored
+            return scan(prefix, start=start, reverse=reverse)
 
     def write(self, writes: Iterable[Write], *, sync: bool) -> None:
+        with self._turn:
+            self._put(writes, sync)
+
+    def _put(self, writes: Iterable[Write], sync: bool) -> None:
         if self._failed is not None:
             raise self._failed
         if not sync or self._held_bytes:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -300,3 +304,24 @@ def test_errors_of_the_disk_have_names(
     with pytest.raises(kind) as caught:
         LevelStore(tmp_path / "ledger")
     assert getattr(caught.value, "rule", None) == rule
+
+
+def test_threads_that_scan_see_one_moment_of_what_is_not_synced_yet(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Questions of people are answered beside the event loop, which writes."""
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-6)
+    with closing(LevelStore(tmp_path / "store")) as store, ThreadPoolExecutor(1) as threads:
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.is_set():
+                keys = [key for key, _ in store.scan(b"k")]
+                assert keys == sorted(set(keys))
+
+        looking = threads.submit(look)
+        for number in range(2_000):
+            store.write([(b"k%d" % (number * 7_919 % 2_000), b"v")], sync=number % 500 == 499)
+        done.set()
+        looking.result()
