@@ -38,7 +38,7 @@ def vote_again(home: Path, yes: bool) -> None:
     """
     config = configs.load(home.absolute())
     genesis = genesis_file.load(config.home.genesis)
-    height, key, signed = _standing(config, genesis)
+    height, key, signed = _validator_standing(config, genesis)
     wal = FileWal(config.home.wal)
     try:
         journal = Journal(wal, key, config.institution, time.time_ns() // 1_000_000, signed)
@@ -53,12 +53,13 @@ def vote_again(home: Path, yes: bool) -> None:
         ):
             raise InvalidInput("nothing was changed", hint="ask the other members' operators for koinon status")
         journal.vote_again(height + 1)
+        first = max(height + 1, journal.signed[0])  # of what it knows to have signed it contradicts nothing
     finally:
         wal.close()
-    output.say(f"{config.institution} votes from height {height + 1} on: start its node")
+    output.say(f"{config.institution} votes from height {first} on: start its node")
 
 
-def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes, Position]:
+def _validator_standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes, Position]:
     """Of a stopped node. Raises Corrupt, Unavailable."""
     if not config.home.ledger.exists():
         raise Corrupt(
@@ -67,10 +68,10 @@ def _standing(config: configs.NodeConfig, genesis: Genesis) -> tuple[int, bytes,
         )
     with closing(LevelStore(config.home.ledger)) as store:
         made = partial(key_files.public_key, config.home.key("validator"), "ed25519")
-        return standing(store, genesis, config.institution, made)
+        return validator_standing(store, genesis, config.institution, made)
 
 
-def standing(
+def validator_standing(
     store: KeyValueStore, genesis: Genesis, institution: str, made: Callable[[], bytes]
 ) -> tuple[int, bytes, Position]:
     """The last height of a ledger, the validator key that counts next, and what was signed last.

@@ -29,9 +29,7 @@ class Disk:
         self.spent_ms = 0  # waiting for syncs, since this was last set to 0
         self.damaged: set[bytes] = set()  # keys of the store whose checksum does not hold
         self.wal_is_damaged = False
-        self.snapshots: dict[
-            int, tuple[bytes, list[bytes]]
-        ] = {}  # cut and synced, by height: the manifest, chunks of the state
+        self.snapshots: dict[int, tuple[bytes, list[bytes]]] = {}  # synced, by height: manifest, chunks of the state
         self.rng = rng
         self.operation = operation
         self.on_logged = on_logged

@@ -21,7 +21,7 @@ from node.engine import Engine, EngineConfig
 from node.journal import Journal
 from node.ledger.blocks import ParsedBlock
 from node.ports import Wake
-from node.recovery_commands import standing
+from node.recovery_commands import validator_standing
 from node.snapshot_exchange import MESSAGES as SNAPSHOT_MESSAGES
 from node.store.memory import MemoryStore
 from node.store.validator_history import ValidatorHistory
@@ -73,11 +73,7 @@ class SimNode:
         self.engine: Engine | None = None
         self.index: SimIndex | None = None  # for searches
         self.keep_blocks = 0  # older ones are pruned; 0: none
-        self.disk = Disk(
-            self.world.random(f"disk of {name}"),
-            self.operation,
-            partial(checkers.on_logged, self),
-        )
+        self.disk = Disk(self.world.random(f"disk of {name}"), self.operation, partial(checkers.on_logged, self))
         self.config = EngineConfig(
             institution=institution,
             chain_id=genesis_file.chain_id(genesis),
@@ -245,7 +241,8 @@ class SimNode:
 
     def vote_again(self) -> None:
         """While it is down: its operator says that it may sign after its last block, though no block showed that."""
-        height, key, signed = standing(self.disk.store, self.genesis, self.institution, lambda: self.key.public_key)
+        store = self.disk.store
+        height, key, signed = validator_standing(store, self.genesis, self.institution, lambda: self.key.public_key)
         journal = Journal(self.disk.wal, key, self.institution, self.now_ms(), signed)
         journal.vote_again(height + 1)
         self.checkers.conduct.on_voting_again(self.institution, height, self.network.nodes.values())

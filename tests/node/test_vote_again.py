@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -10,7 +11,9 @@ from click.testing import CliRunner, Result
 from koinon.keys import SigningKey
 from node.cli import node
 from node.config import Home
+from node.journal import mark
 from node.store import wal
+from node.store.leveldb import LevelStore
 from tests.node.test_runtime import home, running
 
 __all__ = ["home"]
@@ -45,6 +48,18 @@ async def test_a_lone_validator_votes_again_when_its_operator_says_so(home: Home
     async with running(home) as (client, _, _):
         await client.members.register("um/second", SigningKey.generate().public_key, ["analyst"])
         assert (await client.status()).height > height
+
+
+async def test_what_was_signed_further_on_is_where_voting_goes_on(home: Home) -> None:
+    """However the ledger came to say so: nothing at or before it is signed again, and the operator is told."""
+    async with running(home) as (client, _, _):
+        height = (await client.status()).height
+    with closing(LevelStore(home.ledger)) as store:
+        store.write([mark((height + 50, 0, 2))], sync=True)
+    home.wal.unlink()
+    said = vote_again(home.path)
+    assert said.exit_code == 0, said.output
+    assert f"votes from height {height + 50} on" in said.output
 
 
 def test_without_a_ledger_there_is_no_height_to_vote_from(home: Home) -> None:
