@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from grpc import aio
@@ -20,6 +20,7 @@ from node.auth import caller, require
 from node.changes import Changes
 from node.read_model import ReadModel
 from node.receipts import Receipts
+from node.rpc.aside import Aside
 from node.rpc.bounds import group_limit, page_size
 from node.rpc.trail import Trail
 
@@ -42,6 +43,7 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
         self._read_model = read_model
         self._receipts = receipts
         self._changes = changes
+        self._aside = Aside()
 
     async def ListRecords(
         self, request: services_pb2.ListRecordsRequest, context: Context
@@ -63,7 +65,7 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
         trail.check(request.filter)
         self._trail.admit(who, request.filter, request.reading_id)
         limit = group_limit(request.limit)
-        counts = await asyncio.to_thread(self._read_model.counter(request.filter, request.by))
+        counts = await self._aside.read(self._read_model.counter(request.filter, request.by))
         groups = sorted(counts.groups.items(), key=_by_day if request.by == "day" else _by_size)
         return services_pb2.CountRecordsResponse(
             records=counts.records,
@@ -135,7 +137,7 @@ class AuditService(services_pb2_grpc.AuditServiceServicer):
             )
         await self._wait_for_header(info.height)
         # Every transaction of the block is looked at: on a thread, for it reads nothing but the store.
-        receipt = await asyncio.to_thread(self._receipts.transaction, transaction_id)
+        receipt = await self._aside.read(partial(self._receipts.transaction, transaction_id))
         if not self._trail.may_see_transaction(caller(), receipt.transaction.envelope):
             raise PermissionRefused(
                 f"{caller().person} did not sign transaction {transaction_id.hex()}",
