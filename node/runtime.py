@@ -75,11 +75,9 @@ _SENDERS = 10_000  # whose institution is remembered
 _LINGER_S = 5.0  # before an upgrade that this node does not know: all have the last block by then
 _GRACE_S = 1.0  # for calls under way when the node is told to stop
 _BEGIN_VOTING_S = 10.0  # between two attempts
-_MEMBER_KINDS = frozenset(
-    (
-        *("institution.joined", "institution.moved", "institution.removed", "institution.left"),
-        *("key.rotated", "key.revoked"),
-    )
+_MEMBER_KINDS = (
+    *("institution.joined", "institution.moved", "institution.removed", "institution.left"),
+    *("key.rotated", "key.revoked"),
 )
 """Audit records after which the ledger's addresses and certificates of members are read again."""
 
@@ -385,14 +383,13 @@ class Node:
         self._metrics.on_block(finalized)
         if "parameter.changed" in finalized.kinds:
             self._engine.heartbeat_ms = self._application.parameters().heartbeat_ms
-        changed = []
-        if not _MEMBER_KINDS.isdisjoint(finalized.kinds):
-            changed = [record for record in finalized.records if record.kind in _MEMBER_KINDS]
+        if not finalized.kinds.isdisjoint(_MEMBER_KINDS):
+            changed = {record.subject for record in finalized.records if record.kind in _MEMBER_KINDS}
             self._peers.update(self._members())
-        if any(record.subject == f"institution:{self._config.institution}" for record in changed):
-            if signer := self._keys.named_next():
-                self._engine.add_signer(signer)
-            self._key_change = self._background(self._take_up_keys(), "take up keys")
+            if f"institution:{self._config.institution}" in changed:
+                if signer := self._keys.named_next():
+                    self._engine.add_signer(signer)
+                self._key_change = self._background(self._take_up_keys(), "take up keys")
         self._snapshots.on_committed(height)
         asyncio.get_running_loop().call_soon(self._drive, self._publish)
         commit = self._engine.blocks.commit(height)
