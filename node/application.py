@@ -28,7 +28,7 @@ from google.protobuf.message import DecodeError
 from koinon import genesis as genesis_file
 from koinon import merkle
 from koinon.envelope import InvalidTransaction, SignedTransaction
-from koinon.errors import Corrupt, InvalidFile, InvalidInput, KoinonError, Refused
+from koinon.errors import InvalidFile, InvalidInput, KoinonError, Refused
 from koinon.limits import (
     MAX_BLOCK_OPERATIONS,
     MAX_BLOCK_TRANSACTIONS,
@@ -50,6 +50,7 @@ from node.contracts import departure, genesis, governance, keys, membership, tab
 from node.contracts.context import REFUSALS, THE_LEDGER, Context, sender_of
 from node.contracts.operations import end_block, execute, record_evidence
 from node.contracts.reads import Reads
+from node.damage import damaged
 from node.ledger.audit_log import AuditLog
 from node.ledger.lthash import STATE_BYTES, LtHash
 from node.ledger.state import State
@@ -79,10 +80,7 @@ class _Standing(NamedTuple):
     def from_bytes(cls, data: bytes) -> _Standing:
         """Raises Corrupt."""
         if len(data) != struct.calcsize(_STANDING_FORMAT):
-            raise Corrupt(
-                "the ledger does not say where the application stands",
-                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-            )
+            raise damaged("the ledger does not say where the application stands")
         return cls(*struct.unpack(_STANDING_FORMAT, data))
 
 
@@ -136,10 +134,7 @@ class Application(Reads):
         try:
             self._next_validators = membership.validators(self._new_state())
         except (DecodeError, InvalidInput) as error:
-            raise Corrupt(
-                f"the ledger does not say any more who votes ({error})",
-                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-            ) from error
+            raise damaged(f"the ledger does not say any more who votes ({error})") from error
         self.commit()
 
     def _found(self, initial: Genesis) -> None:

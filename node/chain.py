@@ -9,6 +9,7 @@ from koinon.errors import Corrupt
 from koinon.v1.consensus_pb2 import Header
 from koinon.validators import ValidatorSet
 from node.abci import AppInfo
+from node.damage import damaged
 from node.ledger.blocks import ChainState
 from node.store.blocks import BlockStore
 from node.store.kv import KeyValueStore
@@ -49,7 +50,4 @@ def _is_last(data: bytes | None, chain: ChainState) -> bool:
 
 
 def _contradiction(problem: str) -> Corrupt:
-    return Corrupt(
-        f"the ledger on disk contradicts itself: {problem}",
-        hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-    )
+    return damaged(f"the ledger on disk contradicts itself: {problem}")

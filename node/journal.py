@@ -47,6 +47,7 @@ from koinon.v1 import consensus_pb2 as pb
 from node.abci import Write
 from node.consensus.events import Event, HeightStarted, ProposalReceived, Step, TimedOut, Timer, VoteReceived
 from node.consensus.messages import Proposal, Value, Vote
+from node.damage import damaged
 from node.ledger import blocks
 from node.store.kv import KeyValueStore
 from node.store.wal import WriteAheadLog
@@ -72,10 +73,7 @@ def last_signed(store: KeyValueStore) -> Position:
     try:
         return NOTHING if data is None else _position(data)
     except ValueError as error:
-        raise Corrupt(
-            "the ledger does not say any more what its node signed",
-            hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-        ) from error
+        raise damaged("the ledger does not say any more what its node signed") from error
 
 
 def mark(position: Position) -> Write:

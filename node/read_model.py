@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from governance import taxonomy
 from koinon import prices, trail
-from koinon.errors import Corrupt, Exhausted, InvalidInput, KoinonError, NotFound, Unavailable
+from koinon.errors import Exhausted, InvalidInput, KoinonError, NotFound, Unavailable
 from koinon.trail import Dimension
 from koinon.v1 import governance_pb2
 from koinon.v1.access_pb2 import AccessRequest, Token
@@ -40,6 +40,7 @@ from node import audit_index
 from node import read_schema as schema
 from node.application import Application
 from node.audit_index import CHUNK, AuditIndex, Counts, OpenChunk
+from node.damage import damaged
 from node.read_query import Value, Where, page_position, search_terms
 
 _LARGEST = 2**63 - 1  # of SQLite's integers
@@ -524,9 +525,7 @@ class ReadModel:
     def _record(self, index: int) -> AuditRecord:
         record = self._ledger.record(index)
         if record is None:  # asked only for those below the log's size
-            raise Corrupt(
-                f"the audit log lacks record {index}", hint="stop the node, then: koinon node repair --home HOME"
-            )
+            raise damaged(f"the audit log lacks record {index}")
         return record
 
     def _unavailable(self, error: sqlite3.Error | OSError) -> KoinonError:

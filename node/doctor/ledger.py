@@ -17,6 +17,7 @@ from node import pruning
 from node.application import Application
 from node.chain import CHAIN_KEY, standing
 from node.config import Home
+from node.damage import REMEDY, damaged
 from node.doctor.finding import Finding, ok, problem, refused, warning
 from node.journal import NOTHING, Journal, Position, last_signed
 from node.ledger import blocks
@@ -27,7 +28,6 @@ from node.store.leveldb import LevelStore
 from node.store.validator_history import ValidatorHistory
 
 _BLOCKS = 200  # the newest: a few thousand signatures at most
-_FETCH = "stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew"
 
 
 @dataclass(slots=True)
@@ -72,9 +72,9 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
         yield from retention(chain.height, kept.first(), demanded, keep_blocks)
         yield _index(home, application)
     except KoinonError as error:
-        yield problem(check, error.message, error.hint or _FETCH)
+        yield problem(check, error.message, error.hint or REMEDY)
     except (DecodeError, ValueError) as error:
-        yield problem(check, f"what is stored cannot be read ({error})", _FETCH)
+        yield problem(check, f"what is stored cannot be read ({error})", REMEDY)
     finally:
         store.close()
 
@@ -112,12 +112,12 @@ def _follow_back(disk: LevelStore, genesis: Genesis, chain: ChainState) -> Findi
     while height and seen < _BLOCKS:
         data, commit = store.block(height), store.commit(height)
         if data is None and store.header(height) is None:
-            raise Corrupt(f"the block at height {height} is missing, and its header too", hint=_FETCH)
+            raise damaged(f"the block at height {height} is missing, and its header too")
         if data is None or commit is None:
             break  # pruned
         block = blocks.parse(data)
         if block.value.block_hash != expected or block.header.height != height:
-            raise Corrupt(f"the block at height {height} is not the one that the chain goes on from", hint=_FETCH)
+            raise damaged(f"the block at height {height} is not the one that the chain goes on from")
         validators = chain.last_validators if height == chain.height else history.at(height)
         if validators is not None and block.header.validators_hash == validators.hash():
             verify_commit(chain_id, validators, commit, block.value.block_hash, height)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from koinon import merkle
 from koinon.errors import Corrupt
 from node.abci import Write
+from node.damage import damaged
 
 SIZE = b"l/s"
 RECORDS = b"l/r"
@@ -131,7 +132,4 @@ def _node_key(level: int, index: int) -> bytes:
 
 
 def _lacks(key: bytes) -> Corrupt:
-    return Corrupt(
-        f"the audit log lacks the entry {key.hex()}",
-        hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-    )
+    return damaged(f"the audit log lacks the entry {key.hex()}")

@@ -25,6 +25,7 @@ from koinon.v1 import consensus_pb2 as pb
 from koinon.validators import ValidatorSet, verify_commit
 from node.abci import AppHashes, DecidedBlock, Finalized
 from node.consensus.messages import Value
+from node.damage import damaged
 from node.ledger import evidence as evidences
 from node.ledger.evidence import KeyAt
 
@@ -102,10 +103,7 @@ class ChainState:
                 next_validators=ValidatorSet.of(record.next_validators),
             )
         except (DecodeError, InvalidInput) as error:
-            raise Corrupt(
-                "the stored state of the chain is damaged",
-                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-            ) from error
+            raise damaged("the stored state of the chain is damaged") from error
 
 
 @dataclass(frozen=True, slots=True)

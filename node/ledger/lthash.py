@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from koinon import canonical
-from koinon.errors import Corrupt
+from node.damage import damaged
 from node.ledger.state import Change
 
 LANES = 1024
@@ -38,10 +38,7 @@ class LtHash:
     def from_bytes(cls, data: bytes) -> LtHash:
         """Continue from ``to_bytes()``. Raises Corrupt."""
         if len(data) != STATE_BYTES:
-            raise Corrupt(
-                f"a stored state commitment has {len(data)} bytes, not {STATE_BYTES}",
-                hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-            )
+            raise damaged(f"a stored state commitment has {len(data)} bytes, not {STATE_BYTES}")
         result = cls()
         result._lanes = np.frombuffer(data, dtype="<u2").copy()
         return result

@@ -8,6 +8,7 @@ from koinon.errors import Corrupt, InvalidInput
 from koinon.v1.consensus_pb2 import Validator, ValidatorSetRecord
 from koinon.validators import ValidatorSet
 from node.abci import Finalized, Write
+from node.damage import damaged
 from node.ledger.blocks import ChainState, ParsedBlock
 from node.store.kv import KeyValueStore, height_key
 
@@ -61,10 +62,7 @@ class ValidatorHistory:
 
     @staticmethod
     def _damaged(height: int) -> Corrupt:
-        return Corrupt(
-            f"the stored validators of height {height} are damaged",
-            hint="stop the node, then: koinon node repair --home HOME. The node fetches the ledger anew",
-        )
+        return damaged(f"the stored validators of height {height} are damaged")
 
 
 def entry(height: int, validators: ValidatorSet) -> Write:
