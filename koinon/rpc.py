@@ -37,7 +37,7 @@ NEVER_SENT = "node-down"
 _CERTIFICATE = "it is HOME/tls/certificate.pem of your node, as koinon init made it"
 _TICKET_MS = 60_000  # a ticket outlives its call's start, not the session
 _CALL_S = 20.0
-_HUNG_UP = "connection idle"  # gRPC's words where a node ends one that nobody used
+_HUNG_UP = "connection idle"  # gRPC's words, alone or among others, where a node ends one that nobody used
 _RETRY_FIRST_S = 0.1
 _RETRY_MAX_S = 1.0
 
@@ -125,7 +125,7 @@ class Connection:
             try:
                 return await method(request, timeout=timeout_s, metadata=self.metadata())
             except grpc.aio.AioRpcError as error:
-                if once_more and error.details() == _HUNG_UP:  # in this very moment: the request did not get there
+                if once_more and _hung_up(error):
                     once_more = False
                     continue
                 failure = self.error(error)
@@ -136,11 +136,18 @@ class Connection:
 
     async def stream(self, start: Callable[[], AsyncIterable[Response]]) -> AsyncIterator[Response]:
         """The messages of a server's stream. Raises KoinonError."""
-        try:
-            async for message in start():
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise self.error(error) from None
+        once_more = True  # until the first message: none comes twice
+        while True:
+            try:
+                async for message in start():
+                    once_more = False
+                    yield message
+                return
+            except grpc.aio.AioRpcError as error:
+                if once_more and _hung_up(error):
+                    once_more = False
+                    continue
+                raise self.error(error) from None
 
     def error(self, error: grpc.aio.AioRpcError) -> KoinonError:
         """The typed error that a failed call stands for."""
@@ -179,6 +186,11 @@ class Connection:
             rule="" if connected else NEVER_SENT,
             hint="start it with koinon node run (or koinon testnet up), or correct rpc_address in the profile",
         )
+
+
+def _hung_up(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the node ended an idle connection in this very moment: the request did not get there."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and _HUNG_UP in (error.details() or "")
 
 
 def typed_error(base: type[KoinonError], message: str, rule: str, hint: str) -> KoinonError:

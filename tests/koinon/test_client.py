@@ -258,20 +258,46 @@ def test_a_node_that_is_down_is_named_with_what_to_do(node: FakeNode, client: Cl
     assert "koinon node run" in caught.value.hint
 
 
+HANGING_UP = (  # what gRPC was seen to say
+    "connection idle",
+    "Stream removed (GOAWAY received; Error code: 2; Debug Text: connection idle)",
+)
+
+
+@pytest.mark.parametrize("words", HANGING_UP)
 def test_a_node_that_hangs_up_on_an_idle_connection_in_that_moment_is_asked_once_more(
-    node: FakeNode, client: Client
+    node: FakeNode, client: Client, words: str
 ) -> None:
     asked: list[object] = []
 
     def answer(request: object) -> object:
         asked.append(request)
-        return services.GetStatusResponse(height=7) if len(asked) == 2 else Unavailable("connection idle")
+        return services.GetStatusResponse(height=7) if len(asked) == 2 else Unavailable(words)
 
     node.answers["NodeService/GetStatus"] = answer
     assert client.status().height == 7
     with pytest.raises(Unavailable):  # whoever says so again and again is not asked for ever
         client.status()
     assert len(asked) == 4
+
+
+@pytest.mark.parametrize("words", HANGING_UP)
+def test_a_stream_is_asked_for_once_more_too_until_something_came(node: FakeNode, client: Client, words: str) -> None:
+    asked: list[int] = []
+
+    def subscribe(request: services.SubscribeRequest) -> Any:
+        asked.append(request.filter.from_index)
+        if len(asked) in (2, 3):
+            yield streamed(request.filter.from_index)
+        if len(asked) != 4:
+            raise Unavailable(words)
+
+    node.answers["EventService/Subscribe"] = subscribe
+    assert [record.index for record in client.audit.watch(from_index=4)] == [4, 5]
+    assert asked == [4, 4, 5, 6]  # what gave a record is gone on with after it
+    with pytest.raises(Unavailable):  # whoever says so again and again is not asked for ever
+        next(client.audit.watch(from_index=9))
+    assert asked == [4, 4, 5, 6, 9, 9]
 
 
 def test_another_certificate_is_refused_before_anything_is_sent(node: FakeNode, tmp_path: Path) -> None:
