@@ -22,7 +22,7 @@ import grpc
 from koinon import ticket
 from koinon.errors import BY_STATUS, DeadlineExceeded, InvalidFile, KoinonError, Unauthenticated, Unavailable
 from koinon.keys import SigningKey
-from koinon.limits import MAX_RPC_MESSAGE_BYTES, RPC_KEEPALIVE_ANSWER_MS, RPC_KEEPALIVE_MS
+from koinon.limits import MAX_RPC_MESSAGE_BYTES, MAX_STREAMS, RPC_KEEPALIVE_ANSWER_MS, RPC_KEEPALIVE_MS
 from koinon.names import tls_name
 from koinon.profile import Profile
 from koinon.v1 import services_pb2_grpc as services
@@ -64,6 +64,9 @@ class Connection:
         self._institution = profile.institution
         self._key = key
         self._chain_id = chain_id
+        # One for each call under way. More than a node takes on one connection would wait inside gRPC, where their time
+        # runs and their tickets age; and while the connection begins, gRPC sends them to be refused.
+        self.turns = asyncio.Semaphore(MAX_STREAMS)
         try:
             self._certificate = ssl.PEM_cert_to_DER_cert(_first_certificate(profile.node_certificate))
         except ValueError as error:
@@ -117,13 +120,17 @@ class Connection:
         timeout_s: float = _CALL_S,
         patience_s: float = 0.0,
     ) -> Response:
-        """Call ``method``; while the node is out of reach, try again for ``patience_s``. Raises KoinonError."""
+        """Call ``method`` when it is its turn; while the node is out of reach, try again for ``patience_s``.
+
+        ``timeout_s`` begins with its turn. Raises KoinonError.
+        """
         give_up = time.monotonic() + patience_s
         pause = _RETRY_FIRST_S
         once_more = True
         while True:
             try:
-                return await method(request, timeout=timeout_s, metadata=self.metadata())
+                async with self.turns:
+                    return await method(request, timeout=timeout_s, metadata=self.metadata())
             except grpc.aio.AioRpcError as error:
                 if once_more and _hung_up(error):
                     once_more = False
@@ -139,9 +146,10 @@ class Connection:
         once_more = True  # until the first message: none comes twice
         while True:
             try:
-                async for message in start():
-                    once_more = False
-                    yield message
+                async with self.turns:
+                    async for message in start():
+                        once_more = False
+                        yield message
                 return
             except grpc.aio.AioRpcError as error:
                 if once_more and _hung_up(error):

@@ -157,21 +157,22 @@ class Catalog:
         file = Path(path)
         size = _file_size(file)
         header = StageDatasetHeader(name=full_name, format=FORMATS[file.suffix.lower()], size=size)
-        call = session.connection.datasets.StageDataset(timeout=_STAGE_S, metadata=session.connection.metadata())
-        try:
-            with suppress(*_ENDED):  # the node ended the call while we wrote: its status says why
-                await call.write(StageDatasetRequest(header=header))
-                if any(key == GO_AHEAD_KEY for key, _ in await call.initial_metadata()):
-                    await _send(call, file, size, on_progress)
-            return await call
-        except grpc.aio.AioRpcError as error:
-            if error.details() == _UNWRITABLE:
-                raise await self._why_ended(header, file) from None
-            raise session.connection.error(error) from None
-        except OSError as error:
-            raise _unreadable(file, error) from None
-        finally:
-            call.cancel()
+        async with session.connection.turns:
+            call = session.connection.datasets.StageDataset(timeout=_STAGE_S, metadata=session.connection.metadata())
+            try:
+                with suppress(*_ENDED):  # the node ended the call while we wrote: its status says why
+                    await call.write(StageDatasetRequest(header=header))
+                    if any(key == GO_AHEAD_KEY for key, _ in await call.initial_metadata()):
+                        await _send(call, file, size, on_progress)
+                return await call
+            except grpc.aio.AioRpcError as error:
+                if error.details() == _UNWRITABLE:
+                    raise await self._why_ended(header, file) from None
+                raise session.connection.error(error) from None
+            except OSError as error:
+                raise _unreadable(file, error) from None
+            finally:
+                call.cancel()
 
     async def _why_ended(self, header: StageDatasetHeader, file: Path) -> KoinonError:
         """Why the node ended an upload, where gRPC lost its answer: a full disk refuses the header alone, too."""

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 import koinon
-from koinon import submission
+from koinon import rpc, submission
 from koinon.client import Client
 from koinon.descriptor import ColumnNote, Descriptor, Terms
 from koinon.envelope import identify
@@ -187,6 +187,25 @@ def test_what_a_broken_stream_asks_anew_is_recorded_anew_once_the_reading_is_ove
     assert readings[0] == ""
     assert all(readings[1:])
     assert len(node.received) == 2
+
+
+async def test_streams_and_uploads_have_their_turns_like_calls(
+    node: FakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "MAX_STREAMS", 1)
+    file = tmp_path / "t.csv"
+    file.write_text("a\n1\n")
+    node.answers["DatasetService/StageDataset"] = lambda parts: (list(parts), STAGED)[1]
+    node.answers["EventService/Subscribe"] = lambda _: iter([streamed(1), streamed(2)])
+    async with await koinon.aio.connect(node.profile) as client:
+        records = client.audit.watch()
+        assert (await anext(records)).index == 1
+        asked = [asyncio.create_task(call) for call in (client.audit.list(), client.catalog.stage(file, "c.t"))]
+        node.answers["AuditService/ListRecords"] = services.ListRecordsResponse()
+        await asyncio.wait(asked, timeout=0.2)
+        assert not any(call.done() for call in asked)
+        assert [record.index async for record in records] == [2]
+        await asyncio.gather(*asked)
 
 
 async def test_the_awaitable_twin_has_the_same_surface(node: FakeNode) -> None:

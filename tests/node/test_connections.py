@@ -7,14 +7,21 @@ import resource
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from koinon.limits import MAX_STREAMS
+from koinon.names import PersonId
+from koinon.profile import Profile
+from koinon.rpc import Connection
+from koinon.v1.services_pb2 import PlanQueryRequest, PlanQueryResponse
 from node.rpc import server
 from node.serve import take_descriptors
-from tests.node.test_auth import Door, empty_request
+from tests.contracts.consortium import key
+from tests.node.test_auth import Door, Echo, empty_request
 from tests.waiting import until
 
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings (RFC 9113, 3.4)
@@ -78,6 +85,38 @@ async def test_one_connection_has_few_calls_at_a_time(monkeypatch: pytest.Monkey
         assert not waiting.done()
         ends.set()
         await asyncio.gather(waiting, *calls)
+
+
+async def test_a_client_s_calls_wait_for_their_turn_before_their_time_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that waited inside gRPC were told that the node did not answer in time, or that the connection broke."""
+    ends = asyncio.Event()
+    answer = Echo.PlanQuery
+
+    async def late(echo: Echo, request: PlanQueryRequest, context: Any) -> PlanQueryResponse:
+        await ends.wait()
+        return await answer(echo, request, context)
+
+    monkeypatch.setattr(Echo, "PlanQuery", late)
+    async with opened() as door, asyncio.timeout(60):
+        person, certificate = PersonId.parse("um/analyst"), door.identity.certificate.decode()
+        profile = Profile("um", person, Path(), str(door.address), certificate, Path())
+        connection = Connection(profile, key("um/analyst"), door.consortium.chain_id)
+
+        def ask(timeout_s: float) -> asyncio.Task[PlanQueryResponse]:
+            return asyncio.create_task(
+                connection.call(connection.query.PlanQuery, PlanQueryRequest(), timeout_s=timeout_s)
+            )
+
+        calls = [ask(60) for _ in range(MAX_STREAMS)]
+        last, *waiting = ask(60), *(ask(0.2) for _ in range(MAX_STREAMS))
+        await until(lambda: door.gate._calls["um/analyst"] == MAX_STREAMS)
+        await asyncio.wait(waiting, timeout=0.5)
+        assert not any(call.done() for call in (*calls, *waiting))
+        for call in waiting:
+            call.cancel()
+        ends.set()
+        await asyncio.gather(last, *calls)
+        await connection.close()
 
 
 async def test_a_client_that_was_idle_calls_again(monkeypatch: pytest.MonkeyPatch) -> None:
