@@ -19,9 +19,10 @@ from koinon.key_files import AskPassphrase
 from koinon.v1.identity_pb2 import Genesis
 from node import config as configs
 from node import credentials as credential_files
-from node import listening, logging, restore
+from node import listening, logging, restore, tls
 from node.config import NodeConfig
 from node.credentials import Credentials
+from node.doctor.dial import SHOWN_AT, TWICE, dial
 from node.runtime import Node
 
 _COLLECT_AFTER = 50_000  # containers made and not freed: after every 700, Python's way, takes a twentieth of all time
@@ -40,7 +41,7 @@ def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
     config = configs.load(home)
     genesis = genesis_file.load(config.home.genesis)
     credentials = credential_files.load(config, genesis, ask)
-    _check_ports(config)
+    _check_ports(config, tls.pem_to_der(credentials.identity.certificate))
     log = _open_log(config, log_file)
     take_descriptors()
     asyncio.run(_run(config, genesis, credentials, log))
@@ -77,18 +78,23 @@ async def _run(config: NodeConfig, genesis: Genesis, credentials: Credentials, l
         again = await node.run()
 
 
-def _check_ports(config: NodeConfig) -> None:
-    """Are the ports free? Said before anything is opened. Raises Unavailable."""
+def _check_ports(config: NodeConfig, certificate: bytes) -> None:
+    """Are the ports free? Asked before anything is opened. ``certificate`` is ours, in DER. Raises Unavailable."""
     for name, address in config.listening().items():
-        if number := listening.refusal(address):
-            in_use = number == errno.EADDRINUSE
+        number = listening.refusal(address)
+        if not number:
+            continue
+        refused = f"{config.institution} cannot listen on {address} ({name}): {os.strerror(number)}"
+        if number != errno.EADDRINUSE:
+            raise Unavailable(refused, hint=f"listen.{name} in {config.home.config} must be an address of this machine")
+        if name in SHOWN_AT and dial(listening.dialled(address), config.home).certificate == certificate:
             raise Unavailable(
-                f"{config.institution} cannot listen on {address} ({name}): {os.strerror(number)}",
-                rule="port-in-use" if in_use else "unavailable",
-                hint=f"stop what uses the port, or change listen.{name} in {config.home.config}"
-                if in_use
-                else f"listen.{name} in {config.home.config} must be an address of this machine",
+                f"the node of {config.institution} runs already: it answers at {address} ({name})",
+                rule="port-in-use",
+                hint=TWICE,
             )
+        change = f"change listen.{name} in {config.home.config}"
+        raise Unavailable(refused, rule="port-in-use", hint=f"stop what uses the port, or {change}")
 
 
 def _open_log(config: NodeConfig, log_file: bool) -> FilteringBoundLogger:

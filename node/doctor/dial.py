@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 from node.config import Address, Home
 
+SHOWN_AT = ("rpc", "peer")
+"""The ports of a node at which it shows its certificate to whoever connects."""
+
+TWICE = "stop one of the two for good: with one key they would sign votes that contradict each other. Change no port"
+"""What to do where another process already shows this home's certificate, from this home or from a copy."""
+
 _PATIENCE_S = 3.0
 
 

@@ -13,7 +13,7 @@ from koinon.display import duration
 from node import listening
 from node.config import NodeConfig
 from node.diagnosis import CLOCK_MS, LOW_DISK_BYTES, SLOW_SYNC_MS
-from node.doctor.dial import dial
+from node.doctor.dial import SHOWN_AT, TWICE, Answer, dial
 from node.doctor.finding import Finding, ok, problem, warning
 
 _FULL_BYTES = 100 * 1024**2  # less is gone within a day of heartbeats and one compaction
@@ -38,23 +38,27 @@ def ports(config: NodeConfig, *, running: bool, certificate: bytes) -> Iterator[
                 yield ok(check, f"{where} is free")
         elif number != errno.EADDRINUSE:
             yield problem(check, f"{where} cannot be bound: {os.strerror(number)}", change)
-        elif not running:
-            yield problem(check, f"{where} is held by another process", f"stop it (ss -ltnp shows it), or {change}")
-        elif name in ("rpc", "peer"):
-            shown = dial(listening.dialled(address), config.home)
+        else:
+            shown = dial(listening.dialled(address), config.home) if name in SHOWN_AT else Answer(b"", "")
             if shown.certificate == certificate:
                 ours = True
-                yield ok(check, f"{where} is held by this home's node")
-            elif shown.certificate:
+                yield (
+                    ok(check, f"{where} is held by this home's node")
+                    if running
+                    else problem(check, f"{where} is held by a node that runs with a copy of this home", TWICE)
+                )
+            elif running and shown.certificate:
                 yield problem(check, f"{where} is held by a node with another certificate", change)
-            else:
+            elif running and shown.reason:
                 yield problem(
                     check, f"what holds {where} does not answer as a node: {shown.reason}", f"stop it, or {change}"
                 )
-        elif ours:
-            yield ok(check, f"{where} is in use, as it should be while the node runs")
-        else:
-            yield warning(check, f"{where} is in use, by whom cannot be told", "ss -ltnp shows it")
+            elif running and ours:
+                yield ok(check, f"{where} is in use, as it should be while the node runs")
+            elif running or ours:
+                yield warning(check, f"{where} is in use, by whom cannot be told", "ss -ltnp shows it")
+            else:
+                yield problem(check, f"{where} is held by another process", f"stop it (ss -ltnp shows it), or {change}")
 
 
 def disk(config: NodeConfig) -> Iterator[Finding]:

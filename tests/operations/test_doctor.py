@@ -121,6 +121,15 @@ def test_an_examination_changes_nothing_that_counts(left: Home) -> None:
     assert (left.wal.read_bytes(), left.read_model.read_bytes()) == (wal, read_model)
 
 
+def test_a_copy_of_a_home_whose_node_runs_is_not_sent_to_other_ports(network: Testnet, tmp_path: Path) -> None:
+    copy = Home(tmp_path / "iu")
+    shutil.copytree(network.home("iu").path, copy.path, ignore=shutil.ignore_patterns("data"))
+    rpc, peer = (item for item in troubles(copy) if item.check == "ports")
+    for found in (rpc, peer):
+        assert found.text.endswith("is held by a node that runs with a copy of this home")
+        assert found.hint.startswith("stop one of the two for good")
+
+
 # --- broken homes
 
 

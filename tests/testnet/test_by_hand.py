@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from koinon import genesis as genesis_file
 from koinon.errors import InvalidFile, InvalidInput, KoinonError, Unavailable
 from koinon.key_files import ENVIRONMENT as PASSPHRASE
 from koinon.keys import SigningKey
+from node import config as configs
 from node.application import Application
 from node.cli import genesis, init
 from node.config import Home
@@ -121,12 +123,12 @@ def test_institutions_decide_together_from_separate_directories(running: dict[st
         }
 
 
-def test_a_port_in_use_is_named(running: dict[str, Home]) -> None:
+def test_a_home_whose_node_runs_is_not_sent_to_other_ports(running: dict[str, Home]) -> None:
     code, said = refused(running["iu"])
     address = genesis_file.load_descriptor(running["iu"].descriptor).rpc_address
     assert code == 6
-    assert said[0] == f"error: iu cannot listen on {address} (rpc): Address already in use [port-in-use]"
-    assert said[1] == f"hint: stop what uses the port, or change listen.rpc in {running['iu'].config}"
+    assert said[0] == f"error: the node of iu runs already: it answers at {address} (rpc) [port-in-use]"
+    assert said[1].startswith("hint: stop one of the two for good")
 
 
 # --- a node that should not start
@@ -157,6 +159,15 @@ def test_a_ledger_of_another_genesis_is_not_continued(home: Home) -> None:
     code, said = refused(home)
     assert code == 2
     assert said[0] == "error: the ledger on this disk started from another genesis file [invalid-genesis]"
+
+
+def test_a_port_in_use_is_named(home: Home) -> None:
+    listen = configs.load(home.path).listening()["rpc"]
+    with socket.create_server((listen.host, listen.port)):
+        code, said = refused(home)
+    assert code == 6
+    assert said[0] == f"error: iu cannot listen on {listen} (rpc): Address already in use [port-in-use]"
+    assert said[1] == f"hint: stop what uses the port, or change listen.rpc in {home.config}"
 
 
 def test_a_ledger_in_use_is_left_alone(home: Home) -> None:
