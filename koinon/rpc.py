@@ -168,7 +168,8 @@ class Connection:
             return self._unreachable(details)
         if not rule and code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(
-                f"the node at {self.address} did not answer in time", hint="koinon status shows what it is doing"
+                f"the node at {self.address} did not answer in time",
+                hint="koinon status shows what it is doing; where that has no answer either, see its log",
             )
         if not rule and code is grpc.StatusCode.UNIMPLEMENTED:
             return Unavailable(
@@ -186,7 +187,7 @@ class Connection:
             )
         if "security handshaker" in details:
             return InvalidFile("the profile's node_certificate is no certificate that TLS takes", hint=_CERTIFICATE)
-        connected = not details.startswith("failed to connect to all addresses")
+        connected = not details.startswith(("failed to connect to all addresses", "errors resolving", "DNS resolution"))
         return Unavailable(
             f"the connection to the node at {self.address} broke"
             if connected

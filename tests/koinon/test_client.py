@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 import koinon
-from koinon import rpc, submission
+from koinon import profile, rpc, submission
 from koinon.client import Client
 from koinon.descriptor import ColumnNote, Descriptor, Terms
 from koinon.envelope import identify
@@ -29,6 +29,7 @@ from koinon.errors import (
     Unavailable,
     UnsupportedQuery,
 )
+from koinon.keys import SigningKey
 from koinon.rpc import NEVER_SENT, typed_error
 from koinon.v1 import services_pb2 as services
 from koinon.v1.access_pb2 import AccessRequest, RequestAccess, Token, TokenStatus
@@ -267,6 +268,25 @@ def test_every_status_has_its_class_and_survives_the_wire() -> None:
         assert hasattr(grpc.StatusCode, status)
         assert type(typed_error(cls, "m", cls.default_rule, "h")) is cls
         assert type(typed_error(cls, "m", "a rule of a later version", "h")) is cls
+
+
+def test_a_node_whose_name_nobody_knows_was_never_reached(node: FakeNode) -> None:
+    text = node.profile.read_text(encoding="utf-8").replace(f"127.0.0.1:{node.port}", "node.invalid:7400")
+    node.profile.write_text(text, encoding="utf-8")
+    with (
+        koinon.connect(node.profile) as client,
+        pytest.raises(Unavailable, match=r"no node answers at node\.invalid:7400") as caught,
+    ):
+        client.status()
+    assert caught.value.rule == NEVER_SENT
+
+
+async def test_who_got_no_answer_is_told_more_than_to_ask_again(node: FakeNode) -> None:
+    connection = rpc.Connection(profile.load(node.profile), SigningKey.generate(), node.chain_id)
+    nothing = grpc.aio.Metadata()
+    late = connection.error(grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing))
+    await connection.close()
+    assert "its log" in late.hint
 
 
 def test_a_node_that_is_down_is_named_with_what_to_do(node: FakeNode, client: Client) -> None:
