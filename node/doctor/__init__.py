@@ -118,8 +118,8 @@ def _answered(answer: Live | str, keep_blocks: int) -> Iterator[Finding]:
         yield warning(
             "ledger",
             f"the node uses it, and could not be asked: {answer}",
-            f"nothing, where the members have not admitted it yet; set {key_files.ENVIRONMENT} where the node key is "
-            "encrypted; else see the node's log",
+            "nothing, where the members have not admitted it yet; koinon key rotate node, where its key was revoked; "
+            f"set {key_files.ENVIRONMENT}, where it is encrypted; else see the node's log",
         )
         return
     status = answer.status

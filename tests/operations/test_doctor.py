@@ -25,7 +25,7 @@ from node import credentials, listening, tls
 from node import doctor as doctor_of_homes
 from node import home as homes
 from node.config import Address, Home
-from node.doctor import examine, machine
+from node.doctor import examine, live, machine
 from node.doctor.finding import Finding
 from testnet.network import Testnet, free_ports
 
@@ -264,6 +264,13 @@ def test_a_port_that_another_process_holds(fresh: Home) -> None:
     with socket.create_server(("127.0.0.1", port)):
         (found,) = troubles(fresh)
     assert found.text == f"127.0.0.1:{port} (mpc) is held by another process"
+
+
+def test_a_node_whose_key_was_revoked_needs_another(fresh: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_of_homes, "is_running", lambda _: True)
+    monkeypatch.setattr(live, "ask", lambda *_: "the key of um was revoked or replaced")
+    (found,) = (item for item in troubles(fresh, "warning") if item.check == "ledger")
+    assert "koinon key rotate node" in found.hint
 
 
 def test_a_certificate_that_ended_is_a_warning_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
