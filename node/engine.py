@@ -252,6 +252,8 @@ class Engine:
         self._schedule_gossip()
         if self._journal.votes_from_height is None:
             self._log.warning("signing state lost", rule="signing-state", until="a height is safe: about a minute")
+        if (signed := self._journal.signed[0]) > self.chain.height + 1:  # nobody signs beyond the height in hand
+            self._log.warning("ledger lost blocks", signed_height=signed, until="peers have sent them")
         if events is not None:
             self._resume(events)
         self._neighbours.greet()

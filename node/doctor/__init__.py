@@ -79,7 +79,7 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
     yield from credentials.certificate(config, known)
     yield from machine.disk(config)
     yield from machine.clock(standing.time_ms, _clocks(answer, config.institution))
-    yield from _signing_state(config, standing)
+    yield from _signing_state(config, standing, running=running)
     sure = bool(standing.members)
     yield from _network(config, members, running=running, admitted=known is not None, sure=sure)
 
@@ -141,12 +141,12 @@ def _clocks(answer: Live | str | None, own: str) -> dict[str, int] | None:
     }
 
 
-def _signing_state(config: NodeConfig, standing: Ledger) -> Iterator[Finding]:
+def _signing_state(config: NodeConfig, standing: Ledger, *, running: bool) -> Iterator[Finding]:
     try:
         key = key_files.public_key(config.home.key("validator"), "ed25519")
     except InvalidFile:
         return  # said where the keys are examined
-    yield from ledger.signing_state(config.home, key, config.institution, standing)
+    yield from ledger.signing_state(config.home, key, config.institution, standing, running=running)
 
 
 def _network(

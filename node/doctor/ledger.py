@@ -150,7 +150,9 @@ def _index(home: Home, application: Application) -> Finding:
     return ok(check, f"holds {next_index} of {size} audit records" + ("" if next_index == size else "; it will follow"))
 
 
-def signing_state(home: Home, validator_key: bytes, institution: str, ledger: Ledger) -> Iterator[Finding]:
+def signing_state(
+    home: Home, validator_key: bytes, institution: str, ledger: Ledger, *, running: bool
+) -> Iterator[Finding]:
     """The write-ahead log, read without changing it; while the node runs, too."""
     check = "signing state"
     lost = "nothing: the node observes until it is safe to vote. Never restore an older copy"
@@ -172,5 +174,13 @@ def signing_state(home: Home, validator_key: bytes, institution: str, ledger: Le
         yield warning(check, "the write-ahead log does not know what this key signed before", lost)
     elif journal.votes_from_height > ledger.height + 1:
         yield warning(check, f"it was lost: this node votes from height {journal.votes_from_height} on", lost)
+    elif not running and (signed := journal.signed[0]) > ledger.height + 1:
+        yield warning(
+            "ledger",
+            f"its last block is {ledger.height}, and this validator signed at height {signed}: blocks that were "
+            "written are not on the disk",
+            "nothing, if it was repaired or put aside: the node fetches them from its peers. Else examine the disk: "
+            "what was synced may not be lost",
+        )
     else:
         yield ok(check, f"the write-ahead log can be read: {len(records)} records")

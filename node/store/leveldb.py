@@ -162,7 +162,8 @@ class LevelStore:
 
     def _typed(self, error: Exception) -> KoinonError:
         """The typed error for one of LevelDB's, which differ only in their text."""
-        text = str(error)
+        said = error.args[0] if error.args else ""
+        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
         # A table that was cut is read beyond its end, which LevelDB reports as the system does.
         if isinstance(error, plyvel.CorruptionError) or ".ldb: Invalid argument" in text:
             return self._damaged(text)
@@ -174,7 +175,7 @@ class LevelStore:
             return Unavailable(
                 f"the ledger store {self._path} is in use",
                 rule="store-locked",
-                hint="another node runs on this directory: stop it, or give this one a directory of its own",
+                hint="a node, or another command, works on it: stop that first",
             )
         if "ermission denied" in text or "Read-only" in text:
             return Unavailable(

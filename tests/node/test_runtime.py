@@ -77,6 +77,21 @@ async def register(client: Client, name: str) -> None:
     await client.members.register(f"um/{name}", SigningKey.generate().public_key, ["analyst"])
 
 
+async def test_a_ledger_that_lost_its_blocks_does_not_pass_for_a_new_one(home: Home) -> None:
+    """LevelDB opens without its tables, and says nothing; what was signed is in the log."""
+    async with running(home) as (client, _, _):
+        await register(client, "first")
+        await register(client, "second")
+        height = (await client.status()).height
+    for file in (*home.ledger.glob("*.log"), *home.ledger.glob("*.ldb")):
+        file.unlink()
+    with structlog.testing.capture_logs() as log:
+        async with running(home) as (client, _, _):
+            assert (await client.status()).height == 0, "it cannot sign again what it signed"
+    (said,) = (entry for entry in log if entry["event"] == "ledger lost blocks")
+    assert said["signed_height"] >= height > 1
+
+
 async def test_a_validator_alone_decides_and_remembers(home: Home) -> None:
     async with running(home) as (client, _, _):
         await register(client, "first")

@@ -73,7 +73,8 @@ def test_what_is_started_is_a_command() -> None:
 def test_image_and_unit_take_the_same_allocator_and_say_where_it_comes_from() -> None:
     (environment,) = _instructions("ENV")
     (unit,) = _settings("Environment")
-    assert unit == "LD_PRELOAD=libjemalloc.so.2" and unit in environment.split()
+    assert unit == "LD_PRELOAD=libjemalloc.so.2"
+    assert unit in environment.split()
     assert "libjemalloc2" in " ".join(_instructions("RUN"))
     assert "apt-get install libjemalloc2" in UNIT.read_text("utf-8")
 

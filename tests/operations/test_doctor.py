@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -377,6 +378,15 @@ def test_a_ledger_with_a_damaged_file(left: Home) -> None:
     (left.ledger / "CURRENT").write_text("no manifest\n")
     (found,) = troubles(left)
     assert found.check == "ledger"
+
+
+def test_a_store_that_lost_its_files_is_no_new_one(left: Home) -> None:
+    """LevelDB opens what is left of them, and says nothing; but the validator's log knows how far the ledger went."""
+    for file in (*left.ledger.glob("*.log"), *left.ledger.glob("*.ldb")):
+        file.unlink()
+    (found,) = troubles(left, "warning")
+    assert found.check == "ledger"
+    assert re.search(r"its last block is 0, and this validator signed at height [3-9]", found.text)
 
 
 def test_an_index_that_is_lost_or_damaged_is_a_warning(left: Home) -> None:

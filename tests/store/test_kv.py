@@ -175,6 +175,13 @@ def test_two_nodes_cannot_use_one_directory(tmp_path: Path) -> None:
     LevelStore(tmp_path / "ledger").close()
 
 
+def test_what_leveldb_says_is_said_as_text(tmp_path: Path) -> None:
+    LevelStore(tmp_path / "ledger").close()
+    next((tmp_path / "ledger").glob("MANIFEST-*")).unlink()
+    with pytest.raises(Corrupt, match="damaged: Corruption: "):
+        LevelStore(tmp_path / "ledger")
+
+
 def test_another_process_finds_the_directory_locked(tmp_path: Path) -> None:
     store = LevelStore(tmp_path / "ledger")
     program = (
