@@ -32,7 +32,7 @@ MAX_ROUNDS_PASSED = 100  # of one sender's later rounds given up for still later
 MAX_ROUNDS_BEHIND = 16  # rounds before the current one whose messages are kept: a stall of hours fits in memory
 MAX_EARLY_MESSAGES = 16  # kept per peer until their height begins here; a height takes three from each validator
 MAX_VOTES_PER_MESSAGE = 4 * MAX_VALIDATORS  # both types of two rounds: all that one answer needs
-MAX_CLOCK_DRIFT_MS = 60_000  # how far a vote's time may run ahead of the receiver's clock before it is dropped
+MAX_CLOCK_DRIFT_MS = 60_000  # how far a vote's time may run ahead of the receiver's clock, and of the last block
 
 # --- pool
 MAX_POOL_TRANSACTIONS = 50_000

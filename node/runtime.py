@@ -437,7 +437,9 @@ class Node:
             self._fetched.put(institution, message)
             return
         if kind == "votes" and message.votes.votes and message.votes.votes[0].institution == institution:
-            self._progress.heard_vote(institution, message.votes.votes[0].time_ms - self.now_ms())
+            time_ms = message.votes.votes[0].time_ms
+            if time_ms > self._engine.chain.time_ms + 1:  # else it is the block's time, and says nothing of the clock
+                self._progress.heard_vote(institution, time_ms - self.now_ms())
         self._drive(lambda: self._engine.on_message(institution, message))
 
     def sealed_output(self, task_id: str) -> SealedOutput | None:

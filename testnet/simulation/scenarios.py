@@ -183,6 +183,19 @@ def _lost_with_a_slow_clock(slow_ms: int, *, before_ms: int = 0) -> None:
     _peace(world, network, checkers, [proposer, *others])
 
 
+def _clocks_set_back(ahead_ms: int) -> None:
+    """All clocks were ahead, and so is the last block's time: once they are right, nobody waits until it has come."""
+    world, network, checkers, clients = _four({})
+    nodes = list(network.nodes.values())
+    for node in nodes:
+        node.clock_skew_ms = ahead_ms
+    clients.submit(nodes[0], clients.registration("v0"))
+    world.run(2_000)
+    for node in nodes:
+        node.clock_skew_ms = 0
+    _peace(world, network, checkers, nodes)
+
+
 def _votes_again(*, a_round_later: bool = False) -> None:
     """v0 proposes, and v3 hears it. Then v0 and v1 lose what they signed, and their operators let them go on.
 
@@ -354,6 +367,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     "lost, with a clock that is right": lambda: _lost_with_a_slow_clock(0),
     "lost, with a slow clock": lambda: _lost_with_a_slow_clock(3_600_000),
     "lost, with a slow clock, and far behind": lambda: _lost_with_a_slow_clock(300_000, before_ms=600_000),
+    "all clocks are set back": lambda: _clocks_set_back(3_600_000),
     "joining by a snapshot": lambda: _joins_by_snapshot(forger=False),
     "joining by a snapshot that is forged": lambda: _joins_by_snapshot(forger=True),
     "joining, and snapshots are gone sooner than fetched": _snapshots_are_gone_sooner_than_fetched,
