@@ -191,7 +191,8 @@ def load(home: Path) -> NodeConfig:
         document = tomllib.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidFile(
-            f"{home} is not the home of a node: it has no config.toml", hint=f"koinon init --home {home} makes one"
+            f"{home} is not the home of a node: it has no config.toml",
+            hint=f"check the path; for a new node, koinon init --home {home} makes one",
         ) from None
     except OSError as error:
         raise _invalid(f"{source}: cannot be read: {error.strerror}", hint="check the file's permissions") from None

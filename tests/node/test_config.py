@@ -122,10 +122,10 @@ def test_a_mistake_is_named_with_file_and_remedy(tmp_path: Path, text: str, name
     assert refused.value.rule == "invalid-config"
 
 
-def test_a_directory_that_is_no_home_says_how_to_make_one(tmp_path: Path) -> None:
+def test_who_mistypes_a_home_is_told_to_check_the_path_before_making_one(tmp_path: Path) -> None:
     with pytest.raises(InvalidFile, match="is not the home of a node") as refused:
         config.load(tmp_path)
-    assert refused.value.hint == f"koinon init --home {tmp_path} makes one"
+    assert refused.value.hint == f"check the path; for a new node, koinon init --home {tmp_path} makes one"
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
