@@ -45,7 +45,10 @@ class _Loop:
         self._thread: threading.Thread | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-        """Run to the end from any other thread. An interrupt cancels it, and waits for what it does about that."""
+        """Run to the end from any other thread. An interrupt cancels it, and waits for what it does about that.
+
+        What it says about being cancelled, such as StatusUnknown of a write, becomes the cause of the interrupt.
+        """
         loop = self._running()
         if threading.current_thread() is self._thread:
             coroutine.close()
@@ -53,20 +56,25 @@ class _Loop:
                 "a callback cannot call a blocking client", hint="call it afterwards, or use koinon.aio throughout"
             )
         ended = threading.Event()
+        cause: BaseException | None = None
 
         async def supervised() -> Answer:
+            nonlocal cause
             try:
                 return await coroutine
+            except asyncio.CancelledError as cancelled:
+                cause = cancelled.__cause__
+                raise
             finally:
                 ended.set()
 
         future = asyncio.run_coroutine_threadsafe(supervised(), loop)
         try:
             return future.result()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if future.cancel():
                 ended.wait(_CLEAN_UP_S)
-            raise
+            raise interrupt from cause
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -36,30 +36,35 @@ async def send(connection: Connection, signed: bytes, transaction_id: bytes, tim
     """Send an envelope and wait until it is final; returns its committed info.
 
     Raises what refused it, Unavailable if it was certainly never sent, StatusUnknown otherwise: when the time is over,
-    or when the node knows that it was decided, and not how.
+    or when the node knows that it was decided, and not how. A CancelledError has the StatusUnknown as its cause: who
+    stops waiting takes nothing back.
     """
     give_up = time.monotonic() + timeout_s
     latest_ms = time.time_ns() // 1_000_000 + DEFAULT_EXPIRY_MS
     sent = False
-    while True:
-        try:
-            info = await _submit(connection, signed, transaction_id)
-            sent = True
-            info = await _follow(connection, info, signed, give_up)
-        except StatusUnknown:
-            raise
-        except Unavailable as error:
-            sent = sent or error.rule != NEVER_SENT
-            if not sent:
+    try:
+        while True:
+            try:
+                info = await _submit(connection, signed, transaction_id)
+                sent = True
+                info = await _follow(connection, info, signed, give_up)
+            except StatusUnknown:
                 raise
-        else:
-            if info.status == TransactionStatus.TRANSACTION_STATUS_COMMITTED:
-                return info
-            if info.status == TransactionStatus.TRANSACTION_STATUS_REJECTED:
-                raise refusal_error(info.refusal)
-        if time.monotonic() + _RESEND_S > give_up:
-            raise _unknown(transaction_id, signed, timeout_s, latest_ms)
-        await asyncio.sleep(_RESEND_S)
+            except Unavailable as error:
+                sent = sent or error.rule != NEVER_SENT
+                if not sent:
+                    raise
+            else:
+                if info.status == TransactionStatus.TRANSACTION_STATUS_COMMITTED:
+                    return info
+                if info.status == TransactionStatus.TRANSACTION_STATUS_REJECTED:
+                    raise refusal_error(info.refusal)
+            if time.monotonic() + _RESEND_S > give_up:
+                raise _unknown(transaction_id, signed, f"was sent, but not decided within {timeout_s:.0f} s", latest_ms)
+            await asyncio.sleep(_RESEND_S)
+    except asyncio.CancelledError as stopped:
+        so_far = "was sent, and not yet decided" if sent else "may have been sent"
+        raise stopped from _unknown(transaction_id, signed, f"{so_far} when waiting for it ended", latest_ms)
 
 
 async def _submit(connection: Connection, signed: bytes, transaction_id: bytes) -> TransactionInfo:
@@ -113,9 +118,9 @@ def _only(infos: Sequence[TransactionInfo], transaction_id: bytes) -> Transactio
     return infos[0]
 
 
-def _unknown(transaction_id: bytes, signed: bytes, timeout_s: float, latest_ms: int) -> StatusUnknown:
+def _unknown(transaction_id: bytes, signed: bytes, so_far: str, latest_ms: int) -> StatusUnknown:
     return StatusUnknown(
-        f"transaction {transaction_id.hex()} was sent, but not decided within {timeout_s:.0f} s",
+        f"transaction {transaction_id.hex()} {so_far}",
         hint=f"koinon status --transaction {transaction_id.hex()} tells what became of it; it can still commit until "
         f"{display.when(latest_ms)} at the latest, and sending the same envelope again is safe",
         transaction_id=transaction_id,

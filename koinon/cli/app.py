@@ -185,9 +185,8 @@ class App(click.Group):
         except click.ClickException as error:
             output.say_error(error.format_message(), InvalidInput.default_rule, "")
             return InvalidInput.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            output.say("interrupted")
-            return _INTERRUPTED
+        except (click.Abort, KeyboardInterrupt) as error:
+            return _interrupted(error)
         except OSError as error:
             return _failed_output(error)
         except UnicodeEncodeError as error:  # what was typed, as the system handed it on; our output escapes
@@ -258,6 +257,15 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         output.show_text(f"koinon {metadata.version('koinon')}\n")
         context.exit()
+
+
+def _interrupted(error: BaseException) -> int:
+    """The cause of an interrupt says what may still become of what was under way; click wraps it once more."""
+    output.say("interrupted")
+    cause = error.__cause__.__cause__ if isinstance(error.__cause__, KeyboardInterrupt) else error.__cause__
+    if isinstance(cause, KoinonError):
+        output.say_error(cause.message, cause.rule, cause.hint)
+    return _INTERRUPTED
 
 
 def _failed_output(error: OSError) -> int:

@@ -230,6 +230,13 @@ def test_query_reads_stdin_and_dry_run_submits_nothing(ask: Run, node: FakeNode)
     assert json.loads(ask("query", SQL, "--dry-run", "--json").stdout)["plan"]["min_cohort"] == 10
 
 
+def started(node: FakeNode, *arguments: str) -> subprocess.Popen[str]:
+    """The command in a process of its own, which can be interrupted."""
+    command = [sys.executable, "-c", "from koinon.cli import main; main()", *arguments]
+    environment = os.environ | {profile.ENVIRONMENT: str(node.profile)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def test_an_interrupted_query_cancels_its_task(node: FakeNode) -> None:
     consortium = Consortium(node)
     consortium.statuses = [TaskStatus.TASK_STATUS_RUNNING]
@@ -247,15 +254,45 @@ def test_an_interrupted_query_cancels_its_task(node: FakeNode) -> None:
 
     node.answers["TaskService/GetTask"] = follow
     node.decide = decide
-    command = [sys.executable, "-c", "from koinon.cli import main; main()", "query", SQL]
-    environment = os.environ | {profile.ENVIRONMENT: str(node.profile)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = started(node, "query", SQL)
     assert following.wait(60)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert cancelled.is_set()
     assert process.returncode == 130
     assert stderr.strip() == "interrupted"
+
+
+def test_an_interrupted_write_says_that_it_may_still_be_decided(node: FakeNode) -> None:
+    following, interrupted = threading.Event(), threading.Event()
+    pending = TransactionStatus.TRANSACTION_STATUS_PENDING
+
+    def decide(transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
+        return services.TransactionInfo(transaction_id=transaction_id, status=pending)
+
+    def poll(request: services.GetTransactionsRequest) -> services.GetTransactionsResponse:
+        following.set()
+        interrupted.wait(1)  # a long poll
+        infos = [services.TransactionInfo(transaction_id=name, status=pending) for name in request.transaction_ids]
+        return services.GetTransactionsResponse(transactions=infos)
+
+    node.decide = decide
+    node.answers["TransactionService/GetTransactions"] = poll
+    process = started(node, "member", "revoke", "um/someone", "--reason", "left", "--json")
+    assert following.wait(60)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    interrupted.set()
+    (transaction_id,) = node._decided
+    first, error, hint = stderr.strip().splitlines()
+    assert process.returncode == 130
+    assert stdout == ""
+    assert first == "interrupted"
+    assert (
+        error == f"error: transaction {transaction_id.hex()} was sent, and not yet decided when waiting for it ended "
+        "[status-unknown]"
+    )
+    assert hint.startswith(f"hint: koinon status --transaction {transaction_id.hex()} tells what became of it; it can")
 
 
 def test_a_refused_query_names_the_rule(ask: Run, node: FakeNode) -> None:
