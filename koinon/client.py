@@ -29,6 +29,7 @@ from koinon.aio.tasks import Tasks as AsyncTasks
 from koinon.errors import InvalidInput
 from koinon.key_files import AskPassphrase
 from koinon.profile import Profile
+from koinon.submission import OnUndecided
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -300,6 +301,13 @@ def connect(
     *,
     ask_passphrase: AskPassphrase | None = None,
     write_timeout_s: float = WRITE_S,
+    on_undecided: OnUndecided | None = None,
 ) -> Client:
     """A client for a profile: a file, the name of one, or None for $KOINON_PROFILE; else as koinon.aio.connect."""
-    return Client(_loop.run(aio.connect(profile, ask_passphrase=ask_passphrase, write_timeout_s=write_timeout_s)))
+    return Client(
+        _loop.run(
+            aio.connect(
+                profile, ask_passphrase=ask_passphrase, write_timeout_s=write_timeout_s, on_undecided=on_undecided
+            )
+        )
+    )

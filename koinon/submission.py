@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from koinon import display, envelope
 from koinon.errors import KoinonError, Refused, StatusUnknown, Unavailable
@@ -24,6 +24,10 @@ from koinon.v1.transaction_pb2 import Operation, Refusal, TransactionStatus
 _POLL_MS = 5_000
 _POLL_SLACK_S = 5.0
 _RESEND_S = 0.5
+_UNDECIDED_S = 10.0  # blocks take a second or two: who waits longer is told
+
+OnUndecided = Callable[[], None]
+"""Called once for a write that the ledger has not decided after ten seconds."""
 
 
 def sign(chain_id: str, operations: Sequence[Operation], key: SigningKey, max_fee: int = 0) -> bytes:
@@ -32,7 +36,13 @@ def sign(chain_id: str, operations: Sequence[Operation], key: SigningKey, max_fe
     return envelope.sign(chain_id, operations, key, expires_at_ms, os.urandom(NONCE_BYTES), max_fee)
 
 
-async def send(connection: Connection, signed: bytes, transaction_id: bytes, timeout_s: float) -> TransactionInfo:
+async def send(
+    connection: Connection,
+    signed: bytes,
+    transaction_id: bytes,
+    timeout_s: float,
+    on_undecided: OnUndecided | None = None,
+) -> TransactionInfo:
     """Send an envelope and wait until it is final; returns its committed info.
 
     Raises what refused it, Unavailable if it was certainly never sent, StatusUnknown otherwise: when the time is over,
@@ -42,6 +52,7 @@ async def send(connection: Connection, signed: bytes, transaction_id: bytes, tim
     give_up = time.monotonic() + timeout_s
     latest_ms = time.time_ns() // 1_000_000 + DEFAULT_EXPIRY_MS
     sent = False
+    reminder = asyncio.get_running_loop().call_later(_UNDECIDED_S, on_undecided) if on_undecided else None
     try:
         while True:
             try:
@@ -65,6 +76,9 @@ async def send(connection: Connection, signed: bytes, transaction_id: bytes, tim
     except asyncio.CancelledError as stopped:
         so_far = "was sent, and not yet decided" if sent else "may have been sent"
         raise stopped from _unknown(transaction_id, signed, f"{so_far} when waiting for it ended", latest_ms)
+    finally:
+        if reminder:
+            reminder.cancel()
 
 
 async def _submit(connection: Connection, signed: bytes, transaction_id: bytes) -> TransactionInfo:

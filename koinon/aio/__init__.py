@@ -35,6 +35,7 @@ from koinon.planned import PlannedQuery
 from koinon.profile import Profile
 from koinon.result import Result
 from koinon.rpc import Connection
+from koinon.submission import OnUndecided
 from koinon.v1.services_pb2 import (
     DiagnoseStallRequest,
     DiagnoseStallResponse,
@@ -128,15 +129,18 @@ async def connect(
     *,
     ask_passphrase: AskPassphrase | None = None,
     write_timeout_s: float = WRITE_S,
+    on_undecided: OnUndecided | None = None,
 ) -> Client:
     """A client for a profile: a file, the name of one, or None for $KOINON_PROFILE.
 
     Reads the profile, the key file and the genesis; the node is first contacted by the first call. The
     passphrase of an encrypted key comes from $KOINON_PASSPHRASE or ``ask_passphrase``. A write waits
-    ``write_timeout_s`` for the ledger before it raises StatusUnknown. Raises NotFound, InvalidFile.
+    ``write_timeout_s`` for the ledger before it raises StatusUnknown; ``on_undecided`` is called once for each that
+    the ledger has not decided after ten seconds. Raises NotFound, InvalidFile.
     """
     chosen = profile_or_path if isinstance(profile_or_path, Profile) else profile.load(profile_or_path)
     key = key_files.load_signing_key(chosen.key_file, ask_passphrase)
     genesis = genesis_file.load(chosen.genesis)
     chain_id = genesis_file.chain_id(genesis)
-    return Client(Session(chosen, key, chain_id, genesis, Connection(chosen, key, chain_id), write_timeout_s))
+    connection = Connection(chosen, key, chain_id)
+    return Client(Session(chosen, key, chain_id, genesis, connection, write_timeout_s, on_undecided))

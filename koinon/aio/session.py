@@ -12,6 +12,7 @@ from koinon.keys import SigningKey
 from koinon.limits import MAX_PAGE_SIZE
 from koinon.profile import Profile
 from koinon.rpc import Connection, Unary
+from koinon.submission import OnUndecided
 from koinon.v1.identity_pb2 import Genesis
 from koinon.v1.services_pb2 import TransactionInfo
 from koinon.v1.transaction_pb2 import Operation
@@ -51,6 +52,7 @@ class Session:
     genesis: Genesis
     connection: Connection
     write_timeout_s: float = WRITE_S
+    on_undecided: OnUndecided | None = None
 
     @property
     def person(self) -> str:
@@ -67,7 +69,8 @@ class Session:
     async def resend(self, signed: bytes, *, timeout_s: float | None = None) -> TransactionInfo:
         """Send a signed envelope, also one sent before: it counts once. Raises as ``submit``."""
         timeout_s = self.write_timeout_s if timeout_s is None else timeout_s
-        return await submission.send(self.connection, signed, envelope.identify(signed), timeout_s)
+        name = envelope.identify(signed)
+        return await submission.send(self.connection, signed, name, timeout_s, self.on_undecided)
 
     async def pages(
         self,

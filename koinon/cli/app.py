@@ -53,7 +53,8 @@ class Invocation:
     def client(self) -> Client:
         """The client of the profile, connected on first use and closed with the command."""
         if self._client is None:
-            self._client = connect(self.profile, ask_passphrase=_ask_passphrase if sys.stdin.isatty() else None)
+            ask = _ask_passphrase if sys.stdin.isatty() else None
+            self._client = connect(self.profile, ask_passphrase=ask, on_undecided=_say_undecided)
             click.get_current_context().find_root().call_on_close(self._client.close)
         return self._client
 
@@ -75,6 +76,11 @@ def tell(
         output.show(output.facts(facts))
     for line in beside:
         output.say(line)
+
+
+def _say_undecided() -> None:
+    """For scripts, too, which see no line that says what goes on."""
+    output.say("the ledger has not decided yet; koinon why-stalled tells why")
 
 
 def _ask_passphrase(prompt: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from koinon import profile
+from koinon import profile, submission
 from koinon.display import plain
 from koinon.errors import InvalidFile, Refused, Unavailable
 from koinon.limits import MAX_CASE_RECORDS
@@ -293,6 +293,34 @@ def test_an_interrupted_write_says_that_it_may_still_be_decided(node: FakeNode) 
         "[status-unknown]"
     )
     assert hint.startswith(f"hint: koinon status --transaction {transaction_id.hex()} tells what became of it; it can")
+
+
+def test_a_write_that_waits_long_says_so_once_beside_its_data(
+    ask: Run, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "_UNDECIDED_S", 0)
+    polls: list[services.GetTransactionsRequest] = []
+
+    def decide(transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
+        info = committed(transaction_id, body)
+        info.status = TransactionStatus.TRANSACTION_STATUS_PENDING
+        return info
+
+    def poll(request: services.GetTransactionsRequest) -> services.GetTransactionsResponse:
+        polls.append(request)
+        (info,) = node._decided.values()
+        if len(polls) == 3:
+            info.status = TransactionStatus.TRANSACTION_STATUS_COMMITTED
+        return services.GetTransactionsResponse(transactions=[info])
+
+    node.decide = decide
+    node.answers["TransactionService/GetTransactions"] = poll
+    node.answers["MemberService/ListPeople"] = people = services.ListPeopleResponse()
+    people.people.add().id = "um/ada"
+    result = ask("member", "revoke", "um/ada", "--reason", "left", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == "the ledger has not decided yet; koinon why-stalled tells why\n"
+    assert json.loads(result.stdout)
 
 
 def test_a_refused_query_names_the_rule(ask: Run, node: FakeNode) -> None:
