@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from testnet.probe import NodeState
 _DIRECTORY = click.option(
     "--dir", "directory", required=True, type=click.Path(path_type=Path), help="Where the network lives."
 )
+_PATIENCE_S = 10.0  # nodes are ready within a few seconds: who waits longer is told
 
 
 @click.group()
@@ -112,7 +114,7 @@ def _refuse_other(network: Testnet, nodes: int | None, institutions: str | None)
 
 
 def _watched(network: Testnet) -> list[NodeState]:
-    """Wait until the nodes are ready, with a bar for whoever watches."""
+    """Wait until the nodes are ready, with a bar for whoever watches, and one line for scripts if that takes long."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=output.err(), transient=True) as progress:
         bar = progress.add_task("starting nodes", total=len(network.institutions))
@@ -121,7 +123,12 @@ def _watched(network: Testnet) -> list[NodeState]:
             waiting = next((f"{state.institution} {state.problem}" for state in states if not state.ready), "ready")
             progress.update(bar, completed=sum(state.ready for state in states), description=waiting)
 
-        return network.wait_ready(on_change=show)
+        reminder = threading.Timer(_PATIENCE_S, lambda: output.say(f"still waiting: {progress.tasks[bar].description}"))
+        reminder.start()
+        try:
+            return network.wait_ready(on_change=show)
+        finally:
+            reminder.cancel()
 
 
 def _show(network: Testnet, states: Sequence[NodeState]) -> None:

@@ -30,7 +30,9 @@ from koinon.names import tls_name
 from koinon.rpc import HINT_KEY, RULE_KEY
 from koinon.v1 import peer_pb2, peer_pb2_grpc, services_pb2, services_pb2_grpc
 from node import tls
+from testnet.cli import _watched
 from testnet.network import Testnet, free_ports
+from testnet.probe import NodeState
 from tests.waiting import eventually
 
 
@@ -289,6 +291,25 @@ def test_a_node_that_moved_is_dialled_where_the_ledger_says(network: Testnet) ->
 
 
 # --- who is kept out
+
+
+def test_who_waits_long_for_nodes_is_told_without_a_terminal_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ""
+
+    def told() -> bool:
+        nonlocal said
+        said += capsys.readouterr().err
+        return said.endswith("\n")
+
+    def wait_ready(on_change: Callable[[list[NodeState]], None]) -> list[NodeState]:
+        eventually(told, "a line on stderr", 10)
+        return []
+
+    monkeypatch.setattr("testnet.cli._PATIENCE_S", 0)
+    _watched(cast(Testnet, SimpleNamespace(institutions=["um"], wait_ready=wait_ready)))
+    assert said == "still waiting: starting nodes\n"
 
 
 def test_an_interrupt_while_a_node_starts_leaves_none_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
