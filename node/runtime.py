@@ -106,7 +106,7 @@ class Node:
         self._again = False  # or is it to begin again with another certificate?
         self._closed = False  # what is closed is not to be driven by timers that are left
         self._threads = ThreadPoolExecutor(thread_name_prefix="aside")  # what asyncio.to_thread takes
-        self._level = LevelStore(config.home.ledger, merge_behind=True)
+        self._level = LevelStore(config.home.ledger)
         self._store = TimedStore(self._level, self._metrics.store_write.observe)
         self._wal = TimedWal(FileWal(config.home.wal), self._synced)
         self._application = Application(self._store, genesis)

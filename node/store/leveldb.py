@@ -10,10 +10,7 @@ ledger that lost that file would be gone once anybody looked at it: so whoever o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -29,7 +26,6 @@ _CACHE_BYTES = 32 * 1024 * 1024
 _HELD_BYTES = 1024 * 1024  # of unsynced writes; with more they are synced: to keep many in order costs more than that
 _BLOOM_BITS = 10  # 1 % false positives: most names that are looked up before they are published are not there
 _COMPRESSION = None  # tables would be compressed anew whenever they are merged: most of what merging costs
-_NICENESS = 10  # of the thread that merges, where it is to give way: a tenth of another's share of a busy processor
 
 
 def holds_data(path: Path) -> bool:
@@ -40,14 +36,8 @@ def holds_data(path: Path) -> bool:
 class LevelStore:
     """A KeyValueStore in the directory ``path``, made if it is missing; one process at a time."""
 
-    def __init__(self, path: Path, *, merge_behind: bool = False) -> None:
-        """With ``merge_behind`` LevelDB's own thread, which writes and merges tables, gives way to the other threads.
-
-        It merges in bursts, and nodes that hold the same do so at the same moment. It begins when it is first needed
-        in this process, and keeps the priority of the thread that needed it: here one that asks for nothing else.
-
-        Raises Unavailable (in use, not writable), Exhausted (disk full) or Corrupt.
-        """
+    def __init__(self, path: Path) -> None:
+        """Raises Unavailable (in use, not writable), Exhausted (disk full) or Corrupt."""
         self._path = path
         self._failed: KoinonError | None = None
         self._held = State(self._stored, self._scan_stored)  # what was written since the last sync
@@ -57,11 +47,15 @@ class LevelStore:
             path.mkdir(parents=True, exist_ok=True)
             if not (path / "CURRENT").exists() and holds_data(path):
                 raise self._damaged("its file CURRENT is missing")
-            if merge_behind:
-                with ThreadPoolExecutor(max_workers=1) as thread:
-                    self._db = thread.submit(_open_behind, path).result()
-            else:
-                self._db = _open(path)
+            self._db = plyvel.DB(
+                str(path),
+                create_if_missing=True,
+                paranoid_checks=True,
+                write_buffer_size=_WRITE_BUFFER_BYTES,
+                lru_cache_size=_CACHE_BYTES,
+                bloom_filter_bits=_BLOOM_BITS,
+                compression=_COMPRESSION,
+            )
         except (plyvel.Error, OSError) as error:
             raise self._typed(error) from error
 
@@ -188,24 +182,3 @@ class LevelStore:
             rule="disk-error",
             hint="check the disk and the system log, then restart",
         )
-
-
-def _open(path: Path) -> plyvel.DB:
-    return plyvel.DB(
-        str(path),
-        create_if_missing=True,
-        paranoid_checks=True,
-        write_buffer_size=_WRITE_BUFFER_BYTES,
-        lru_cache_size=_CACHE_BYTES,
-        bloom_filter_bits=_BLOOM_BITS,
-        compression=_COMPRESSION,
-    )
-
-
-def _open_behind(path: Path) -> plyvel.DB:
-    """Open from a thread of low priority, which is not to do anything else, and wake LevelDB's."""
-    with suppress(OSError):  # a sandbox may forbid it
-        os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)  # on Linux: of this thread alone
-    database = _open(path)
-    database.compact_range(start=b"", stop=b"\0")  # no key is so small
-    return database
