@@ -19,7 +19,7 @@ from koinon.keys import SigningKey
 from koinon.limits import DEFAULT_EXPIRY_MS, MAX_WAIT_MS, NONCE_BYTES
 from koinon.rpc import NEVER_SENT, Connection, typed_error
 from koinon.v1.services_pb2 import GetTransactionsRequest, SubmitRequest, TransactionInfo
-from koinon.v1.transaction_pb2 import Operation, Refusal, TransactionStatus
+from koinon.v1.transaction_pb2 import Envelope, Operation, Refusal, TransactionBody, TransactionStatus
 
 _POLL_MS = 5_000
 _POLL_SLACK_S = 5.0
@@ -30,10 +30,20 @@ OnUndecided = Callable[[], None]
 """Called once for a write that the ledger has not decided after ten seconds."""
 
 
-def sign(chain_id: str, operations: Sequence[Operation], key: SigningKey, max_fee: int = 0) -> bytes:
-    """A signed envelope that can be included for the next two minutes, and costs at most ``max_fee`` points in fees."""
-    expires_at_ms = time.time_ns() // 1_000_000 + DEFAULT_EXPIRY_MS
+def sign(
+    chain_id: str, operations: Sequence[Operation], key: SigningKey, max_fee: int = 0, *, since_ms: int = 0
+) -> bytes:
+    """A signed envelope that can be included for the next two minutes, and costs at most ``max_fee`` points in fees.
+
+    The two minutes begin now, or at ``since_ms``, a block time, if that is later.
+    """
+    expires_at_ms = max(time.time_ns() // 1_000_000, since_ms) + DEFAULT_EXPIRY_MS
     return envelope.sign(chain_id, operations, key, expires_at_ms, os.urandom(NONCE_BYTES), max_fee)
+
+
+def expiry_ms(signed: bytes) -> int:
+    """The block time from which an envelope of one's own can no longer commit."""
+    return int(TransactionBody.FromString(Envelope.FromString(signed).body).expires_at_ms)
 
 
 async def send(
@@ -50,7 +60,6 @@ async def send(
     stops waiting takes nothing back.
     """
     give_up = time.monotonic() + timeout_s
-    latest_ms = time.time_ns() // 1_000_000 + DEFAULT_EXPIRY_MS
     sent = False
     reminder = asyncio.get_running_loop().call_later(_UNDECIDED_S, on_undecided) if on_undecided else None
     try:
@@ -71,11 +80,11 @@ async def send(
                 if info.status == TransactionStatus.TRANSACTION_STATUS_REJECTED:
                     raise refusal_error(info.refusal)
             if time.monotonic() + _RESEND_S > give_up:
-                raise _unknown(transaction_id, signed, f"was sent, but not decided within {timeout_s:.0f} s", latest_ms)
+                raise _unknown(transaction_id, signed, f"was sent, but not decided within {timeout_s:.0f} s")
             await asyncio.sleep(_RESEND_S)
     except asyncio.CancelledError as stopped:
         so_far = "was sent, and not yet decided" if sent else "may have been sent"
-        raise stopped from _unknown(transaction_id, signed, f"{so_far} when waiting for it ended", latest_ms)
+        raise stopped from _unknown(transaction_id, signed, f"{so_far} when waiting for it ended")
     finally:
         if reminder:
             reminder.cancel()
@@ -132,11 +141,11 @@ def _only(infos: Sequence[TransactionInfo], transaction_id: bytes) -> Transactio
     return infos[0]
 
 
-def _unknown(transaction_id: bytes, signed: bytes, so_far: str, latest_ms: int) -> StatusUnknown:
+def _unknown(transaction_id: bytes, signed: bytes, so_far: str) -> StatusUnknown:
     return StatusUnknown(
         f"transaction {transaction_id.hex()} {so_far}",
         hint=f"koinon status --transaction {transaction_id.hex()} tells what became of it; it can still commit until "
-        f"{display.when(latest_ms)} at the latest, and sending the same envelope again is safe",
+        f"{display.when(expiry_ms(signed))} at the latest, and sending the same envelope again is safe",
         transaction_id=transaction_id,
         envelope=signed,
     )

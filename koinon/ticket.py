@@ -46,13 +46,13 @@ def verify(chain_id: str, node_certificate: bytes, data: bytes, now_ms: int) -> 
         raise Unauthenticated(
             f"the ticket expired {(now_ms - ticket.expires_at_ms) // 1000} s ago",
             rule="ticket-expired",
-            hint="make a new one; if it is new, set the clock of this machine",
+            hint="make a new one; if it is new, compare the clocks of this machine and of the node",
         )
     if ticket.expires_at_ms > now_ms + MAX_TICKET_MS + MAX_CLOCK_DRIFT_MS:
         raise Unauthenticated(
             f"the ticket would be good for more than {MAX_TICKET_MS // 60_000} minutes",
             rule="ticket-too-long",
-            hint="ask for less; if it is less, set the clock of this machine",
+            hint="ask for less; if it is less, compare the clocks of this machine and of the node",
         )
     signed = _signed_bytes(chain_id, node_certificate, ticket.expires_at_ms)
     if not keys.verify(ticket.public_key, signed, ticket.signature):

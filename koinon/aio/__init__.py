@@ -25,6 +25,7 @@ from koinon.aio.catalog import Catalog
 from koinon.aio.demand import Demand
 from koinon.aio.disputes import Disputes
 from koinon.aio.governance import Governance
+from koinon.aio.headers import Headers
 from koinon.aio.members import Members
 from koinon.aio.points import Points
 from koinon.aio.session import WRITE_S, Session
@@ -143,4 +144,5 @@ async def connect(
     genesis = genesis_file.load(chosen.genesis)
     chain_id = genesis_file.chain_id(genesis)
     connection = Connection(chosen, key, chain_id)
-    return Client(Session(chosen, key, chain_id, genesis, connection, write_timeout_s, on_undecided))
+    headers = Headers(connection, genesis)
+    return Client(Session(chosen, key, chain_id, genesis, connection, headers, write_timeout_s, on_undecided))

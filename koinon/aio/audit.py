@@ -21,7 +21,7 @@ from koinon import trail
 from koinon.aio.session import DEFAULT_LIMIT, Page, Session, collect, paged, single
 from koinon.canonical import HASH_BYTES
 from koinon.errors import Exhausted, InvalidInput, NotFound, Refused, Unavailable
-from koinon.light_client import LightClient, TrustedHeader
+from koinon.light_client import TrustedHeader
 from koinon.limits import MAX_CASE_RECORDS, MAX_FILTER_VALUES, MAX_PROVED_RECORDS
 from koinon.trail import Words
 from koinon.v1.audit_pb2 import (
@@ -38,14 +38,11 @@ from koinon.v1.audit_pb2 import (
     RecordFilter,
     RecordProof,
     RecordReading,
-    SignedHeader,
 )
 from koinon.v1.services_pb2 import (
     CountRecordsRequest,
     CountRecordsResponse,
     GetReceiptRequest,
-    GetSignedHeaderRequest,
-    GetSignedHeaderResponse,
     ListRecordsRequest,
     ListTokensRequest,
     ProveRecordsRequest,
@@ -93,7 +90,6 @@ class Audit:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._light_client = LightClient(session.genesis)
 
     async def list(
         self,
@@ -252,30 +248,7 @@ class Audit:
         Follows changes of validators, with as few headers as it takes; remembers what it has verified.
         Raises UntrustedHeader, NotFound, Unavailable.
         """
-        newest = (await self._signed_header(0)).header if height == 0 else None
-        target = int(newest.commit.height) if newest else height
-        try:
-            return await self._follow(target, newest)
-        except Unavailable:  # of the time before the snapshot from which a node began, it has few headers
-            self._light_client.learn((await self._signed_header(target, with_way=True)).validator_changes)
-            return await self._follow(target, newest)
-
-    async def _follow(self, height: int, newest: SignedHeader | None) -> TrustedHeader:
-        """Ask for what the light client needs, but not for ``newest`` again, which is here."""
-        driver = self._light_client.verify(height)
-        try:
-            wanted = next(driver)
-            while True:
-                known = newest if newest and newest.commit.height == wanted else None
-                wanted = driver.send(known or (await self._signed_header(wanted)).header)
-        except StopIteration as end:
-            found: TrustedHeader = end.value
-            return found
-
-    async def _signed_header(self, height: int, *, with_way: bool = False) -> GetSignedHeaderResponse:
-        connection = self._session.connection
-        request = GetSignedHeaderRequest(height=height, with_way=with_way)
-        return await connection.call(connection.audit.GetSignedHeader, request)
+        return await self._session.headers.header(height)
 
     async def watch(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from koinon import envelope, submission
-from koinon.errors import InvalidInput, NotFound
+from koinon.aio.headers import Headers
+from koinon.errors import InvalidInput, KoinonError, NotFound, Refused
 from koinon.keys import SigningKey
 from koinon.limits import MAX_PAGE_SIZE
 from koinon.profile import Profile
@@ -51,6 +53,7 @@ class Session:
     chain_id: str
     genesis: Genesis
     connection: Connection
+    headers: Headers
     write_timeout_s: float = WRITE_S
     on_undecided: OnUndecided | None = None
 
@@ -61,10 +64,32 @@ class Session:
     async def submit(self, *operations: Operation, timeout_s: float | None = None, max_fee: int = 0) -> TransactionInfo:
         """Sign the operations as one transaction, all or none, and wait until it is committed.
 
-        Fees of more than ``max_fee`` points are refused by the ledger (rule max-fee). Raises the typed error of the
-        rule that refused it; StatusUnknown if it was sent and not decided in time.
+        Its time is up by this machine's clock, or by the ledger's if that is proved to be ahead. Fees of more than
+        ``max_fee`` points are refused by the ledger (rule max-fee). Raises the typed error of the rule that refused it;
+        StatusUnknown if it was sent and not decided in time.
         """
-        return await self.resend(submission.sign(self.chain_id, operations, self.key, max_fee), timeout_s=timeout_s)
+        timeout_s = self.write_timeout_s if timeout_s is None else timeout_s
+        give_up = time.monotonic() + timeout_s
+        signed = submission.sign(self.chain_id, operations, self.key, max_fee)
+        try:
+            return await self.resend(signed, timeout_s=timeout_s)
+        except Refused as refused:
+            reached_ms = await self._time_beyond(signed) if refused.rule == "transaction-expired" else None
+            if reached_ms is None:
+                raise
+        signed = submission.sign(self.chain_id, operations, self.key, max_fee, since_ms=reached_ms)
+        return await self.resend(signed, timeout_s=give_up - time.monotonic())
+
+    async def _time_beyond(self, signed: bytes) -> int | None:
+        """The ledger's time, if a quorum signed one at which the envelope can no longer commit.
+
+        The node's word is not enough: it could keep the envelope, and both would count.
+        """
+        try:
+            reached_ms = int((await self.headers.header()).header.time_ms)
+        except KoinonError:
+            return None
+        return reached_ms if reached_ms >= submission.expiry_ms(signed) else None
 
     async def resend(self, signed: bytes, *, timeout_s: float | None = None) -> TransactionInfo:
         """Send a signed envelope, also one sent before: it counts once. Raises as ``submit``."""

@@ -43,7 +43,8 @@ _SETTLE_S = 60.0
 _END_S = 30.0  # a node that cannot go on ends within
 _LATENCY_S = 0.1
 _WRONG_CLOCK_S = 3.0  # beside the plan's time: it has to start first
-_WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
+WRONG_CLOCK = Path(__file__).parent / "wrong_clock"
+"""What a node imports first whose clock is to be wrong (``Testnet.start``)."""
 
 
 @dataclass(slots=True)
@@ -240,7 +241,7 @@ class Run:
         offset = 3_600 if int(fault.away_s * 1000) % 2 else -3_600
         await asyncio.to_thread(network.stop, victim)
         self._out_of_time = victim
-        network.start(victim, environment={"KOINON_CLOCK_OFFSET_S": str(offset)}, import_first=_WRONG_CLOCK)
+        network.start(victim, environment={"KOINON_CLOCK_OFFSET_S": str(offset)}, import_first=WRONG_CLOCK)
         await asyncio.sleep(_WRONG_CLOCK_S + fault.away_s)
         self._all_run()
         await asyncio.to_thread(network.stop, victim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ from koinon.errors import (
     UnsupportedQuery,
 )
 from koinon.keys import SigningKey
+from koinon.limits import DEFAULT_EXPIRY_MS
 from koinon.rpc import NEVER_SENT, typed_error
 from koinon.v1 import services_pb2 as services
 from koinon.v1.access_pb2 import AccessRequest, RequestAccess, Token, TokenStatus
 from koinon.v1.audit_pb2 import AuditRecord
 from koinon.v1.catalog_pb2 import AccessPolicy, Column, ColumnType, Dataset, PublishDataset, TaskOperation
 from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
-from tests.koinon.fake_node import FakeNode, rejected
+from tests.koinon.fake_node import FakeNode, committed, rejected
 from tests.koinon.header_chain import HeaderChain, validators
 
 
@@ -385,6 +387,44 @@ def test_the_rule_of_a_refusal_chooses_the_class(rule: str, expected: type[Koino
     assert type(submission.refusal_error(Refusal(rule=rule, message="m"))) is expected
 
 
+def at_ledger_time(node: FakeNode, time_ms: int, proved_ms: int, signer: str = "um") -> None:
+    """The node refuses what expired before ``time_ms``, and sends a header of another time as the newest."""
+
+    def decide(transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
+        on_time = body.expires_at_ms > time_ms
+        return (committed if on_time else rejected("transaction-expired", "too late"))(transaction_id, body)
+
+    chain = HeaderChain([validators(um=1)], genesis=node.genesis)
+    header = chain.header(100)
+    header.time_ms = proved_ms
+    signed = chain.sign(header, validators(**{signer: 1}))
+    node.decide = decide
+    node.answers["AuditService/GetSignedHeader"] = services.GetSignedHeaderResponse(header=signed)
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+
+
+def test_a_ledger_whose_time_is_ahead_takes_writes(node: FakeNode, client: Client) -> None:
+    ahead_ms = time.time_ns() // 1_000_000 + 3_600_000
+    at_ledger_time(node, ahead_ms, ahead_ms)
+    client.access.revoke("ab", "finished")
+    first, second = node.received
+    assert first.expires_at_ms <= ahead_ms
+    assert second.expires_at_ms == ahead_ms + DEFAULT_EXPIRY_MS
+    assert first.operations == second.operations
+
+
+@pytest.mark.parametrize(("proved_after_ms", "signer"), [(-1, "um"), (3_600_000, "um_2")])
+def test_a_node_s_word_that_a_write_expired_is_no_reason_to_sign_it_again(
+    node: FakeNode, client: Client, proved_after_ms: int, signer: str
+) -> None:
+    """It could hand in both; unless the members who decide signed a time after which the first counts no more."""
+    now_ms = time.time_ns() // 1_000_000
+    at_ledger_time(node, now_ms + 3_600_000, now_ms + proved_after_ms, signer)
+    with pytest.raises(Refused, match="too late"):
+        client.access.revoke("ab", "finished")
+    assert len(node.received) == 1
+
+
 def test_a_lost_answer_is_asked_for_again_and_the_transaction_counts_once(node: FakeNode, client: Client) -> None:
     node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
     lost = [Unavailable("the node restarts")]
@@ -483,7 +523,7 @@ def test_a_write_that_was_never_sent_fails_at_once(node: FakeNode, client: Clien
     client.access.tokens()
     node.close()
     with pytest.raises(Unavailable) as caught:
-        client.members.revoke("um/someone", "left")
+        client.access.revoke("ab", "finished")
     assert not isinstance(caught.value, StatusUnknown)
     assert caught.value.rule == "node-down"
 

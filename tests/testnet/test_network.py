@@ -31,6 +31,7 @@ from koinon.rpc import HINT_KEY, RULE_KEY
 from koinon.v1 import peer_pb2, peer_pb2_grpc, services_pb2, services_pb2_grpc
 from node import tls
 from testnet.cli import _watched
+from testnet.faults.run import WRONG_CLOCK
 from testnet.network import Testnet, free_ports
 from testnet.probe import NodeState
 from tests.waiting import eventually
@@ -263,6 +264,21 @@ def test_with_two_of_four_down_nothing_is_decided_and_nothing_is_lost(network: T
         waiting.result(60)
         assert "um/during-standstill" in names(um)
     network.wait_ready()
+
+
+def test_a_ledger_whose_clocks_were_ahead_takes_writes_once_they_are_right(tmp_path: Path) -> None:
+    network = Testnet.create(tmp_path / "net", ["a"])
+    log = network.home("a").log / "node.log"
+    network.start(environment={"KOINON_CLOCK_OFFSET_S": "3600"}, import_first=WRONG_CLOCK)
+    try:
+        eventually(lambda: log.exists() and '"height": 2,' in log.read_text(), "the first block by the nodes' clocks")
+        network.kill("a")
+        with network, operator(network, "a") as client:
+            assert client.status().block_time_ms > time.time_ns() // 1_000_000 + 3_000_000
+            register(client, "a", "late")
+            assert "a/late" in names(client)
+    finally:
+        network.stop()
 
 
 def test_ports_that_one_process_was_given_are_given_to_no_other() -> None:
