@@ -144,8 +144,8 @@ def _only(infos: Sequence[TransactionInfo], transaction_id: bytes) -> Transactio
 def _unknown(transaction_id: bytes, signed: bytes, so_far: str) -> StatusUnknown:
     return StatusUnknown(
         f"transaction {transaction_id.hex()} {so_far}",
-        hint=f"koinon status --transaction {transaction_id.hex()} tells what became of it; it can still commit until "
-        f"{display.when(expiry_ms(signed))} at the latest, and sending the same envelope again is safe",
+        hint=f"koinon status --transaction {transaction_id.hex()} tells what became of it; it can still commit in a "
+        f"block of before {display.when(expiry_ms(signed))}, and sending the same envelope again is safe",
         transaction_id=transaction_id,
         envelope=signed,
     )

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from koinon import planned, result, shares
 from koinon.aio.confirming import Confirmations, Unconfirmed
 from koinon.aio.session import DEFAULT_LIMIT, Session
-from koinon.errors import Corrupt, DeadlineExceeded, InvalidInput, KoinonError, Refused, TaskFailed
+from koinon.canonical import created_id
+from koinon.errors import (
+    Corrupt,
+    DeadlineExceeded,
+    InvalidInput,
+    KoinonError,
+    NotFound,
+    Refused,
+    StatusUnknown,
+    TaskFailed,
+)
 from koinon.keys import SealingKey
 from koinon.limits import MAX_SQL
 from koinon.planned import PlannedQuery
@@ -39,6 +49,7 @@ _POLL_SLACK_S = 10.0
 _PATIENCE_S = 20.0  # a restart of one's own node
 _FETCH_AGAIN_S = 0.5
 _CANCEL_S = 5.0
+_CANCEL_SLACK_S = 1.0
 QUERY_S = 300.0
 
 
@@ -128,8 +139,10 @@ class Tasks:
 
         ``purpose`` is as in ``plan``. That the result was received is told to the ledger without waiting for it
         (``unconfirmed``). What costs more than ``max_price`` points is refused, by the ledger too (rule max-price). If
-        the call is cancelled or times out, so is the task, and its points come back. Raises as ``plan``; TaskFailed,
-        DeadlineExceeded, StatusUnknown, Corrupt; Refused with rule minimum-cohort when every group was suppressed.
+        the call is cancelled or times out, so is the task, even if the ledger has yet to decide on it, and its points
+        come back. Where that is not seen to happen, DeadlineExceeded names the task; of a CancelledError it is the
+        cause. Raises as ``plan``; TaskFailed, DeadlineExceeded, Corrupt; Refused with rule minimum-cohort when every
+        group was suppressed.
         """
         started = time.monotonic()
         _say(on_progress, Progress("planning"))
@@ -146,12 +159,15 @@ class Tasks:
         submitted.result_key = key.public_key
         submitted.max_price = max_price
         _say(on_progress, Progress("submitting"))
-        info = await self._session.submit(Operation(submit_task=submitted), timeout_s=timeout_s)
-        task_id = info.created[0]
+        task_id = ""
         try:
+            info = await self._session.submit(Operation(submit_task=submitted), timeout_s=timeout_s)
+            task_id = info.created[0]
             task = await self.wait(task_id, timeout_s=timeout_s - (time.monotonic() - started), on_progress=on_progress)
-        except (asyncio.CancelledError, KoinonError):
-            await self._abandon(task_id)
+        except (asyncio.CancelledError, KoinonError) as stopped:
+            if task_id := task_id or _may_become(stopped):
+                _say(on_progress, Progress("cancelling", task_id=task_id))
+                await self._abandon(task_id, stopped)
             raise
         _check_ended(task, submitted)
         _say(on_progress, Progress("opening", task_id=task_id))
@@ -204,13 +220,43 @@ class Tasks:
         response = await connection.call(connection.tasks.GetTask, request, timeout_s=timeout_s, patience_s=patience_s)
         return response.task
 
-    async def _abandon(self, task_id: str) -> None:
-        """Cancel a task whose result nobody will open; the task's own deadline ends it if this fails."""
+    async def _abandon(self, task_id: str, stopped: BaseException) -> None:
+        """Cancel a task whose result nobody will open; raises, for ``stopped``, what is to be said about that."""
         cancel = Operation(cancel_task=CancelTask(task_id=task_id, reason="the asker stopped waiting"))
+        left: KoinonError | None = None
         try:
-            await asyncio.shield(self._session.submit(cancel, timeout_s=_CANCEL_S))
-        except KoinonError:
+            async with asyncio.timeout(_CANCEL_S + _CANCEL_SLACK_S):  # else a node that hangs is waited for longer
+                await self._session.submit(cancel, timeout_s=_CANCEL_S)
+        except NotFound:  # the submission did not get that far: what ``stopped`` says of it holds
             return
+        except (KoinonError, TimeoutError) as error:
+            if not isinstance(error, KoinonError) or error.rule != "wrong-state":  # which says that it is over
+                left = _left(task_id, error)
+        if isinstance(stopped, asyncio.CancelledError):
+            raise stopped from left
+        if left is not None:
+            raise left from stopped
+        if isinstance(stopped, StatusUnknown):
+            raise DeadlineExceeded(
+                f"the ledger did not take the query in time; when it did, its task {task_id} was cancelled",
+                hint="koinon why-stalled tells whether the ledger goes on; then ask again",
+            ) from stopped
+
+
+def _may_become(stopped: BaseException) -> str:
+    """The id of the task that a submission makes which is not decided yet; empty if there is none."""
+    unknown = stopped.__cause__ if isinstance(stopped, asyncio.CancelledError) else stopped
+    return created_id(unknown.transaction_id, 0) if isinstance(unknown, StatusUnknown) else ""
+
+
+def _left(task_id: str, error: Exception) -> DeadlineExceeded:
+    undecided = isinstance(error, StatusUnknown | TimeoutError)
+    why = "was sent, and is not yet decided" if undecided else f"failed: {error}"
+    return DeadlineExceeded(
+        f"task {task_id} may still run: its cancellation {why}",
+        hint=f"once the ledger goes on, koinon task show {task_id} tells what became of it, and "
+        f"koinon task cancel {task_id} ends it",
+    )
 
 
 def _check_ended(task: Task, submitted: SubmitTask) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 import koinon
+from koinon.aio import Progress, tasks
 from koinon.cli import main
 from koinon.errors import Refused
+from koinon.v1.task_pb2 import TaskStatus
 from testnet.data import PATIENTS, descriptor_path, table_path
 from testnet.network import Testnet
 from tests.cli.people import People
@@ -102,6 +107,39 @@ def test_the_sdk_gives_the_same_as_a_data_frame(consortium: Consortium) -> None:
         with pytest.raises(Refused) as caught:
             client.query(SQL.replace(TABLE, f"case.{TABLE}"))
         assert caught.value.rule == "minimum-cohort"
+
+
+async def test_a_query_abandoned_while_nothing_is_decided_never_runs(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_CANCEL_S", 1.0)
+    hanging = [consortium.network.pid(institution) for institution in ("iu", "uk")]
+
+    def stall(progress: Progress) -> None:
+        if progress.stage == "submitting":
+            for node in hanging:
+                os.kill(node, signal.SIGSTOP)
+
+    async with await koinon.aio.connect(consortium.network.profile("analyst")) as client:
+        before = {token.id: token.uses_left for token in await client.access.tokens()}
+        try:
+            query = asyncio.create_task(client.query(SQL, on_progress=stall))
+            async with asyncio.timeout(60):
+                while not (await client.status()).pending_transactions:
+                    await asyncio.sleep(0.05)
+            query.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await query
+        finally:
+            for node in hanging:
+                os.kill(node, signal.SIGCONT)
+        task_id = str(caught.value.__cause__).split()[1]
+        async with asyncio.timeout(60):
+            while (await client.status()).pending_transactions:
+                await asyncio.sleep(0.05)
+        task = await client.tasks.wait(task_id)
+        assert task.status == TaskStatus.TASK_STATUS_CANCELLED
+        assert {token.id: token.uses_left for token in await client.access.tokens()} == before
 
 
 def test_a_dry_run_leaves_no_trace(consortium: Consortium) -> None:

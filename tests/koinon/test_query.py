@@ -19,9 +19,9 @@ from rich.console import Console
 
 import koinon
 from koinon import canonical, keys, shares
-from koinon.aio import Progress
+from koinon.aio import Progress, tasks
 from koinon.client import Client
-from koinon.errors import Corrupt, DeadlineExceeded, KoinonError, Refused, TaskFailed
+from koinon.errors import Corrupt, DeadlineExceeded, KoinonError, Refused, StatusUnknown, TaskFailed
 from koinon.keys import SigningKey
 from koinon.v1 import services_pb2 as services
 from koinon.v1.access_pb2 import Token, TokenStatus
@@ -40,7 +40,7 @@ from koinon.v1.session_pb2 import SealedOutput
 from koinon.v1.task_pb2 import ReceiveResult, SubmitTask, Task, TaskParty, TaskStatus
 from koinon.v1.transaction_pb2 import Refusal, TransactionBody, TransactionStatus
 from mpc.plan import Source, compile_plan, plan_hash, task_for
-from tests.koinon.fake_node import FakeNode, committed
+from tests.koinon.fake_node import Decide, FakeNode, committed, rejected
 
 SQL = "SELECT rx, COUNT(*) AS n, AVG(age) AS mean, SUM(age) AS years FROM ercp.indo_rct GROUP BY rx"
 COMMITTEE = ("case", "iu", "um")
@@ -429,6 +429,95 @@ async def test_an_abandoned_query_cancels_its_task(consortium: Consortium, node:
         with pytest.raises(asyncio.CancelledError):
             await query
     assert cancelled(node)
+
+
+def pending(transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
+    return services.TransactionInfo(transaction_id=transaction_id, status=TransactionStatus.TRANSACTION_STATUS_PENDING)
+
+
+class Undecided:
+    """Submissions wait for a decision; what becomes of cancellations is the test's."""
+
+    def __init__(self, node: FakeNode, cancellation: Decide) -> None:
+        self.task_id = ""
+        self.waiting = threading.Event()
+        self._cancellation = cancellation
+        node.decide = self._decide
+        node.answers["TransactionService/GetTransactions"] = self._poll
+
+    def _decide(self, transaction_id: bytes, body: TransactionBody) -> services.TransactionInfo:
+        if body.operations[0].HasField("cancel_task"):
+            return self._cancellation(transaction_id, body)
+        self.task_id = canonical.created_id(transaction_id, 0)
+        return pending(transaction_id, body)
+
+    def _poll(self, request: services.GetTransactionsRequest) -> services.GetTransactionsResponse:
+        self.waiting.set()
+        threading.Event().wait(0.05)  # a long poll
+        infos = [pending(transaction_id, TransactionBody()) for transaction_id in request.transaction_ids]
+        return services.GetTransactionsResponse(transactions=infos)
+
+
+NOT_THERE = rejected("not-found", "there is no task")
+OVER = rejected("wrong-state", "the task is over")
+
+
+@pytest.mark.parametrize(
+    ("cancellation", "error", "says"),
+    [
+        (committed, None, ""),
+        (OVER, None, ""),
+        (NOT_THERE, StatusUnknown, "was sent, and not yet decided when waiting for it ended"),
+        (pending, DeadlineExceeded, "may still run: its cancellation was sent, and is not yet decided"),
+        (rejected("pool-full", "no room"), DeadlineExceeded, "may still run: its cancellation failed: no room"),
+    ],
+)
+async def test_a_query_abandoned_before_it_is_decided_cancels_the_task_that_it_may_become(
+    consortium: Consortium,
+    node: FakeNode,
+    monkeypatch: pytest.MonkeyPatch,
+    cancellation: Decide,
+    error: type[KoinonError] | None,
+    says: str,
+) -> None:
+    if cancellation is pending:
+        monkeypatch.setattr(tasks, "_CANCEL_S", 0.3)
+    undecided = Undecided(node, cancellation)
+    async with await koinon.aio.connect(node.profile) as twin:
+        query = asyncio.create_task(twin.query(SQL))
+        await asyncio.to_thread(undecided.waiting.wait, 60)
+        query.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await query
+    assert node.received[1].operations[0].cancel_task.task_id == undecided.task_id
+    cause = caught.value.__cause__
+    if error is None:
+        assert cause is None
+    else:
+        assert type(cause) is error
+        assert says in str(cause)
+
+
+@pytest.mark.parametrize(
+    ("cancellation", "says"),
+    [(committed, "was cancelled"), (NOT_THERE, "was sent, but not decided"), (pending, "may still run")],
+)
+def test_a_query_that_is_not_decided_in_time_cancels_the_task_that_it_may_become(
+    consortium: Consortium,
+    client: Client,
+    node: FakeNode,
+    monkeypatch: pytest.MonkeyPatch,
+    cancellation: Decide,
+    says: str,
+) -> None:
+    if cancellation is pending:
+        monkeypatch.setattr(tasks, "_CANCEL_S", 0.3)
+    undecided = Undecided(node, cancellation)
+    with pytest.raises(DeadlineExceeded, match=says) as caught:
+        client.query(SQL, timeout_s=0.2)
+    assert node.received[1].operations[0].cancel_task.task_id == undecided.task_id
+    if cancellation is pending:
+        assert f"koinon task cancel {undecided.task_id} ends it" in caught.value.hint
 
 
 def test_a_query_longer_than_any_may_be_is_not_sent(client: Client) -> None:
