@@ -20,11 +20,15 @@ from grpc import aio
 from structlog.typing import FilteringBoundLogger
 
 from koinon.errors import InvalidFile, NotFound, Unavailable
+from koinon.keys import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from koinon.limits import (
     HANDSHAKE_MS,
     MAX_CONNECTIONS,
+    MAX_GOSSIP_BYTES,
     MAX_PEER_MESSAGE_BYTES,
     MAX_STREAMS,
+    MAX_SYNC_BLOCKS,
+    MAX_VALIDATORS,
     PEER_HELLO_MS,
     PEER_RETRY_MAX_MS,
     PROTOCOL_VERSION,
@@ -366,6 +370,9 @@ class _Service(peer_pb2_grpc.PeerServiceServicer):
         _replace(self._streams, institution, stream)
         self._peers.hear(institution, first)
         async for message in request_iterator:
+            if _has_too_many_parts(message):
+                self._log.warning("peer cut off", peer=institution, message=message.WhichOneof("message"))
+                return DeliverResponse(reason="a message had too many parts")
             self._peers.hear(institution, message)
         return DeliverResponse()
 
@@ -387,6 +394,23 @@ class _Service(peer_pb2_grpc.PeerServiceServicer):
             # Its certificate was a root of the handshake, so it was a member until just now.
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this certificate belongs to no member")
         return institution
+
+
+_MAX_ENVELOPES = MAX_GOSSIP_BYTES // (PUBLIC_KEY_BYTES + SIGNATURE_BYTES)  # no envelope is as small
+
+
+def _has_too_many_parts(message: DeliverRequest) -> bool:
+    """Are there more than any member's node sends? A message has room for a million empty ones.
+
+    Going through them takes half a second, in which nobody else is heard: from one member that is enough to stop all.
+    Of too many votes the engine reads the first.
+    """
+    status = message.round_status
+    return (
+        len(message.transactions.envelopes) > _MAX_ENVELOPES
+        or len(message.block_response.blocks) > MAX_SYNC_BLOCKS
+        or max(len(status.prevotes), len(status.precommits)) > MAX_VALIDATORS
+    )
 
 
 def _replace(streams: dict[str, asyncio.Task[Any]], institution: str, stream: asyncio.Task[Any]) -> None:

@@ -67,6 +67,7 @@ class Pool:
         self._entries: dict[bytes, _Entry] = {}  # by transaction id, in order of arrival
         self._bytes = 0
         self._by_institution: Counter[str] = Counter()
+        self._bytes_by_institution: Counter[str] = Counter()
         self._expiries: list[tuple[int, bytes]] = []  # heap of (expires_at_ms, transaction id), also of some that left
         self._refused: OrderedDict[bytes, Refusal] = OrderedDict()
         self.refusals: Counter[str] = Counter()  # by rule, since the start: for people
@@ -143,7 +144,7 @@ class Pool:
             return None
         refusal = self._full(len(data)) or self._check(transaction)
         institution = "" if refusal else self._institution_of(transaction.sender_key)
-        refusal = refusal or self._full_of(institution)
+        refusal = refusal or self._full_of(institution, len(data))
         if refusal is not None:
             self._reject(data, transaction.id, refusal)
             return refusal
@@ -151,6 +152,7 @@ class Pool:
         self._entries[transaction.id] = _Entry(data, transaction, institution)
         self._bytes += len(data)
         self._by_institution[institution] += 1
+        self._bytes_by_institution[institution] += len(data)
         heapq.heappush(self._expiries, (transaction.body.expires_at_ms, transaction.id))
         if announce:
             if not self._unannounced:
@@ -167,13 +169,14 @@ class Pool:
             )
         return None
 
-    def _full_of(self, institution: str) -> Refusal | None:
+    def _full_of(self, institution: str, size: int) -> Refusal | None:
         """Keys cost nothing, so what counts is whose they are."""
-        if self._by_institution[institution] < MAX_POOL_PER_INSTITUTION:
+        count, size = self._by_institution[institution], self._bytes_by_institution[institution] + size
+        if count < MAX_POOL_PER_INSTITUTION and size <= _BYTES_PER_INSTITUTION:
             return None
         return Refusal(
             rule="pool-full",
-            message=f"{institution} already has {MAX_POOL_PER_INSTITUTION} undecided transactions here",
+            message=f"{institution} already has {count} undecided transactions here",
             hint="wait until some are decided",
         )
 
@@ -248,6 +251,7 @@ class Pool:
             return False
         self._bytes -= len(entry.envelope)
         self._by_institution[entry.institution] -= 1
+        self._bytes_by_institution[entry.institution] -= len(entry.envelope)
         return True
 
     def _reject(self, data: bytes, transaction_id: bytes, refusal: Refusal) -> None:
@@ -264,5 +268,6 @@ class Pool:
             self._refused.popitem(last=False)
 
 
+_BYTES_PER_INSTITUTION = MAX_POOL_BYTES * MAX_POOL_PER_INSTITUTION // MAX_POOL_TRANSACTIONS  # as of the transactions
 _STALE_EXPIRIES = 10_000  # of transactions that left, kept at most beside as many as there are entries
 _BATCH = 512  # envelopes of one peer's backlog verified before the loop looks at something else

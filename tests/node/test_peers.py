@@ -14,7 +14,7 @@ import structlog
 from grpc import aio
 
 from koinon.errors import NotFound, Unavailable
-from koinon.limits import MAX_PEER_BLOCKS, MAX_PEER_MESSAGE_BYTES
+from koinon.limits import MAX_PEER_BLOCKS, MAX_PEER_MESSAGE_BYTES, MAX_SYNC_BLOCKS, MAX_VALIDATORS
 from koinon.names import tls_name
 from koinon.v1 import peer_pb2, peer_pb2_grpc
 from koinon.v1.consensus_pb2 import Vote
@@ -248,6 +248,27 @@ async def test_an_oversized_message_ends_the_stream_and_is_not_heard(pair: tuple
     big = DeliverRequest(transactions=peer_pb2.TransactionBatch(envelopes=[bytes(MAX_PEER_MESSAGE_BYTES)]))
     code, _ = await call_as(iu.identity, um, [hello(), big])
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert um.inbox.messages == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        DeliverRequest(transactions=peer_pb2.TransactionBatch(envelopes=[b""] * 10_000)),
+        DeliverRequest(
+            block_response=peer_pb2.BlockResponse(blocks=[peer_pb2.CommittedBlock()] * (MAX_SYNC_BLOCKS + 1))
+        ),
+        DeliverRequest(round_status=peer_pb2.RoundStatus(prevotes=["x"] * (MAX_VALIDATORS + 1))),
+        DeliverRequest(round_status=peer_pb2.RoundStatus(precommits=["x"] * (MAX_VALIDATORS + 1))),
+    ],
+    ids=["transactions", "blocks", "prevotes", "precommits"],
+)
+async def test_a_message_of_too_many_parts_ends_the_stream_and_is_not_heard(
+    pair: tuple[Node, Node], message: DeliverRequest
+) -> None:
+    """A message has room for a million empty ones: nobody else would be heard while they are gone through."""
+    um, iu = pair
+    assert await call_as(iu.identity, um, [hello(), message, votes(5)]) == (None, "a message had too many parts")
     assert um.inbox.messages == []
 
 

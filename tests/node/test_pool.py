@@ -9,6 +9,7 @@ import pytest
 from koinon import envelope
 from koinon.envelope import SignedTransaction, identify
 from koinon.keys import SigningKey
+from koinon.limits import MAX_ENVELOPE_BYTES, MAX_POOL_BYTES
 from koinon.v1.identity_pb2 import RevokePerson
 from koinon.v1.transaction_pb2 import Operation, Refusal
 from node import pool as pools
@@ -217,6 +218,21 @@ async def test_bytes_are_bounded_too(host: Host, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pools, "MAX_POOL_BYTES", 2 * len(signed(0)))
     infos = await host.pool.submit([signed(number) for number in range(3)])
     assert [info.refusal.rule for info in infos] == ["", "", "pool-full"]
+
+
+async def test_nor_does_an_institution_fill_it_with_few_large_ones(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "_BYTES_PER_INSTITUTION", 2 * len(signed(0)))
+    infos = await host.pool.submit([signed(number) for number in range(3)])
+    assert [info.refusal.rule for info in infos] == ["", "", "pool-full"]
+    (info,) = await host.pool.submit([signed(3, KEYS[2])])
+    assert info.status == PENDING
+    host.pool.committed([signed(0)], [identify(signed(0))], time_ms=0)
+    (info,) = await host.pool.submit([signed(4)])
+    assert info.status == PENDING
+
+
+def test_an_institution_has_the_same_part_of_the_bytes_as_of_the_transactions() -> None:
+    assert MAX_ENVELOPE_BYTES < pools._BYTES_PER_INSTITUTION < MAX_POOL_BYTES / 2
 
 
 async def test_large_batches_are_told_in_bounded_messages(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
