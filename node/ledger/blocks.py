@@ -163,6 +163,10 @@ def parse(data: bytes) -> ParsedBlock:
         raise _malformed(f"it has {len(data)} bytes, at most {MAX_BLOCK_BYTES} are allowed")
     try:
         block = pb.Block.FromString(data)
+        if len(block.evidence) > MAX_BLOCK_EVIDENCE:  # before any is read: there is room for a million
+            raise _malformed(
+                f"it has {len(block.evidence)} pieces of evidence, at most {MAX_BLOCK_EVIDENCE} are allowed"
+            )
         header = pb.Header.FromString(block.header)
         evidence = tuple(pb.Evidence.FromString(item) for item in block.evidence)
     except DecodeError:
@@ -173,8 +177,6 @@ def parse(data: bytes) -> ParsedBlock:
         raise _malformed(f"it has {len(transactions)} transactions, at most {MAX_BLOCK_TRANSACTIONS} are allowed")
     if transactions and max(map(len, transactions)) > MAX_ENVELOPE_BYTES:
         raise _malformed(f"one of its transactions has more than {MAX_ENVELOPE_BYTES} bytes")
-    if len(evidence) > MAX_BLOCK_EVIDENCE:
-        raise _malformed(f"it has {len(evidence)} pieces of evidence, at most {MAX_BLOCK_EVIDENCE} are allowed")
     if last_commit is not None and len(last_commit.signatures) > MAX_VALIDATORS:
         raise _malformed("its last commit has more signatures than there can be validators")
     for item in evidence:

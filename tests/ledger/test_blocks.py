@@ -207,6 +207,15 @@ def test_a_malformed_block_is_refused(name: str) -> None:
     assert refusal.value.rule == "malformed-block"
 
 
+def test_evidence_is_counted_before_it_is_read() -> None:
+    """A block has room for a million empty pieces: to read them takes more than a second, and anyone may send it."""
+    state, commit = second_block()
+    block = pb.Block.FromString(blocks.build(state, [], [], commit, "v2").value.block)
+    block.evidence.extend([b"no evidence"] * (MAX_BLOCK_EVIDENCE + 1))
+    with pytest.raises(InvalidBlock, match="pieces of evidence"):
+        blocks.parse(block.SerializeToString())
+
+
 def test_every_truncation_is_refused() -> None:
     state, commit = second_block()
     good = blocks.build(state, [b"x"], [_double_vote()], commit, "v2").value.block
