@@ -418,6 +418,7 @@ class Node:
         waiting = self._pool.reap(MAX_GOSSIP_BYTES, MAX_POOL_TRANSACTIONS)  # told before, while nobody heard us
         if waiting:
             self._peers.send(institution, DeliverRequest(transactions=TransactionBatch(envelopes=waiting)))
+        self._snapshots.on_hello(institution)  # what a search asked before, nobody heard either
         self._drive(lambda: self._engine.on_connected(institution))
 
     def disconnected(self, institution: str) -> None:

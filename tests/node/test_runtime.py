@@ -101,6 +101,17 @@ async def test_a_validator_alone_decides_and_remembers(home: Home) -> None:
     assert people == {"um/first", "um/operator", "um/second"}
 
 
+async def test_a_search_for_a_snapshot_asks_a_member_who_hears_us_only_now(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new institution's node waits for its admission: members reach it first, and it them up to two seconds later."""
+    asked: list[str] = []
+    monkeypatch.setattr(Snapshots, "on_hello", lambda _, peer: asked.append(peer))
+    async with running(home) as (_, node, _):
+        node.connected("iu")
+    assert asked == ["iu"]
+
+
 async def test_after_a_standstill_of_hours_the_first_transaction_is_taken(home: Home) -> None:
     descriptor = genesis_file.load(home.genesis).institutions[0]
     home.genesis.unlink()
