@@ -14,6 +14,11 @@ from koinon.errors import Exhausted, InvalidFile
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_UNREAD = {
+    errno.ENOENT: "check the path; if it is a link, what it leads to must be there",
+    errno.EISDIR: "a file is needed: name one, or restore it where the directory is",
+    errno.EACCES: "run this as the user whose file it is, who may read it; ls -l shows both",
+}
 
 
 def read_text(path: Path, what: str, max_bytes: int) -> str:
@@ -22,9 +27,7 @@ def read_text(path: Path, what: str, max_bytes: int) -> str:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
-        raise InvalidFile(
-            f"the {what} {path} cannot be read: {error.strerror}", hint="check the path and its permissions"
-        ) from error
+        raise InvalidFile(f"the {what} {path} cannot be read: {error.strerror}", hint=unread(error)) from error
     except ValueError as error:  # a zero byte, from a path that a file names
         raise InvalidFile(f"{str(path)!a} is no path: {error}", hint="name a file") from error
     if len(data) > max_bytes:
@@ -37,6 +40,11 @@ def read_text(path: Path, what: str, max_bytes: int) -> str:
         raise InvalidFile(
             f"the {what} {path} is not UTF-8 text (byte {error.start})", hint=f"this is not a {what}: check the path"
         ) from error
+
+
+def unread(error: OSError) -> str:
+    """What to do about a file that the system does not let us read."""
+    return _UNREAD.get(error.errno or 0, "check the path and its permissions")
 
 
 def digest(content: bytes | str | os.PathLike[str]) -> bytes:

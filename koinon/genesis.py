@@ -6,6 +6,7 @@ stands for (deterministic protobuf), so layout does not matter and any other cha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,7 @@ DESCRIPTOR_FORMAT = "koinon-institution/1"
 
 def load(path: Path) -> Genesis:
     """Read and validate a genesis file. Raises InvalidFile."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InvalidFile(
             f"there is no genesis file {path}",
             hint="get the consortium's from a member, and compare the chain id on another channel",

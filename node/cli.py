@@ -151,11 +151,12 @@ def repair_node(home: Path) -> None:
     Nothing is deleted: damaged parts are renamed in HOME/data. At its next start the node fetches the ledger from the
     other members. Without its write-ahead log it observes until it is safe to vote.
     """
-    from node import config
+    from node import config, places
     from node.repair import repair
 
     paths = Home(home.absolute())
     settings = config.load(paths.path)
+    places.check(paths)
     chain = genesis_file.load(paths.genesis)
     validator = key_files.public_key(paths.key("validator"), "ed25519")
     with output.working("examining the ledger"):

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from koinon.errors import InvalidFile, InvalidName
+from koinon.files import unread
 from koinon.names import check_address, check_institution
 
 
@@ -189,13 +190,13 @@ def load(home: Path) -> NodeConfig:
     source = paths.config
     try:
         document = tomllib.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidFile(
-            f"{home} is not the home of a node: it has no config.toml",
-            hint=f"check the path; for a new node, koinon init --home {home} makes one",
-        ) from None
     except OSError as error:
-        raise _invalid(f"{source}: cannot be read: {error.strerror}", hint="check the file's permissions") from None
+        if isinstance(error, FileNotFoundError) and not source.is_symlink():
+            raise InvalidFile(
+                f"{home} is not the home of a node: it has no config.toml",
+                hint=f"check the path; for a new node, koinon init --home {home} makes one",
+            ) from None
+        raise _invalid(f"{source}: cannot be read: {error.strerror}", hint=unread(error)) from None
     except (ValueError, RecursionError) as error:
         raise _invalid(f"{source}: not TOML: {error}", hint=_NOT_TOML) from None
 
@@ -295,7 +296,9 @@ def _address(source: Path, table: dict[str, object], key: str) -> Address:
     try:
         return Address.parse(_text(source, "listen", table, key))
     except ValueError as error:
-        raise _invalid(f"{source}: listen.{key}: {error}", hint=f'write it as {key} = "127.0.0.1:7400"') from None
+        raise _invalid(
+            f"{source}: listen.{key}: {error}", hint=f'write it as {key} = "127.0.0.1:7400", or "[::1]:7400"'
+        ) from None
 
 
 def _only_once(source: Path, addresses: dict[str, Address]) -> None:

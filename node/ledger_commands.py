@@ -16,7 +16,7 @@ from koinon.cli.app import invocation, tell
 from koinon.display import duration, when
 from koinon.errors import Corrupt, InvalidFile, InvalidInput
 from koinon.v1.identity_pb2 import Genesis
-from node import archive, examine, pruning, replay
+from node import archive, examine, places, pruning, replay
 from node.application import Application
 from node.config import Home
 from node.examine import Examined
@@ -149,6 +149,7 @@ def _examined(genesis: Genesis, store: LevelStore) -> Examined:
 def _opened(home: Path) -> Iterator[LevelStore]:
     """The store of a home. Raises InvalidFile, Corrupt, and what LevelStore raises: Unavailable while the node runs."""
     path = Home(home.absolute()).ledger
+    places.check(Home(home.absolute()))
     if not holds_data(path):
         raise InvalidFile(f"{home} holds no ledger", hint="give the home of a node that has run, as in koinon node run")
     with closing(LevelStore(path)) as store:

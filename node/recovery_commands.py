@@ -16,6 +16,7 @@ from koinon.cli import output
 from koinon.errors import Corrupt, InvalidInput, Refused
 from koinon.v1.identity_pb2 import Genesis
 from node import config as configs
+from node import places
 from node.application import Application
 from node.chain import CHAIN_KEY
 from node.journal import Journal, Position, last_signed
@@ -37,6 +38,7 @@ def vote_again(home: Path, yes: bool) -> None:
     votes they tell it; it contradicts none of that. What nobody saw has decided nothing.
     """
     config = configs.load(home.absolute())
+    places.check(config.home)
     genesis = genesis_file.load(config.home.genesis)
     height, key, signed = _validator_standing(config, genesis)
     wal = FileWal(config.home.wal)

@@ -103,9 +103,13 @@ def build_aside(home: Home, genesis: Genesis, plan: Plan, chunks: Callable[[int]
 
 
 def put_in_place(home: Home) -> bool:
-    """Before a ledger is opened: replace it by a restored one, if there is one; returns whether there was."""
+    """Before a ledger is opened: replace it by a restored one, if there is one; returns whether there was.
+
+    One that is not whole any more takes nothing's place.
+    """
     shutil.rmtree(home.ledger_building, ignore_errors=True)
-    if not home.ledger_restored.exists():
+    if not (home.ledger_restored / "CURRENT").is_file():  # without it LevelDB takes the directory for a new store
+        shutil.rmtree(home.ledger_restored, ignore_errors=True)
         return False
     for path in (home.chunks, home.ledger):  # a crash here is no loss: the restored one is whole
         shutil.rmtree(path, ignore_errors=True)

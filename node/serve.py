@@ -19,7 +19,7 @@ from koinon.key_files import AskPassphrase
 from koinon.v1.identity_pb2 import Genesis
 from node import config as configs
 from node import credentials as credential_files
-from node import listening, logging, restore, tls
+from node import listening, logging, places, restore, tls
 from node.config import NodeConfig
 from node.credentials import Credentials
 from node.doctor.dial import SHOWN_AT, TWICE, dial
@@ -33,12 +33,13 @@ def serve(home: Path, ask: AskPassphrase | None, *, log_file: bool) -> None:
 
     Raises:
         InvalidFile: configuration, genesis, a key or the certificate is missing, damaged or not this member's,
-            or the ledger on disk began from another genesis.
+            a place in the home is not what it must be, or the ledger on disk began from another genesis.
         Unavailable: a port or the ledger is in use, or the disk cannot be written.
         Exhausted: the disk is full.
         Corrupt: the ledger on disk contradicts itself.
     """
     config = configs.load(home)
+    places.check(config.home)
     genesis = genesis_file.load(config.home.genesis)
     credentials = credential_files.load(config, genesis, ask)
     _check_ports(config, tls.pem_to_der(credentials.identity.certificate))

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from koinon.errors import InvalidFile
+from koinon.files import unread
 from koinon.limits import MAX_CERTIFICATE_BYTES
 from koinon.names import tls_name
 
@@ -90,7 +91,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        hint = "run this as the node's user, who may read it" if isinstance(error, PermissionError) else _RESTORE
+        hint = _RESTORE if isinstance(error, FileNotFoundError) else unread(error)
         raise InvalidFile(f"{path} cannot be read: {error.strerror}", hint=hint) from None
 
 

@@ -19,7 +19,7 @@ from koinon.errors import InvalidFile, InvalidInput
 from koinon.key_files import AskPassphrase
 from koinon.v1.identity_pb2 import Genesis, InstitutionDescriptor
 from node import config as configs
-from node import tls
+from node import places, tls
 from node.config import Address, Home, NodeConfig
 from node.credentials import ask_once
 from node.doctor import credentials, ledger, live, machine
@@ -41,8 +41,11 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
     except InvalidFile as error:
         yield refused("configuration", error)
         return
-    running = is_running(config.home)
-    yield ok("node", "it runs" if running else "it does not run")
+    wrong = list(places.wrong(config.home))
+    yield from (refused("home", error) for error in wrong)
+    running = not wrong and is_running(config.home)
+    if not wrong:  # else it cannot be told, and the ledger not be looked at
+        yield ok("node", "it runs" if running else "it does not run")
     genesis: Genesis | None = None
     try:
         loaded = genesis_file.load(config.home.genesis)
@@ -53,14 +56,14 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
     except (InvalidFile, InvalidInput) as error:
         yield refused("genesis", error)
     standing, answer = Ledger(), None
-    if genesis is not None:
+    if genesis is not None and not wrong:
         if running:
             answer = _ask_node(config, genesis, ask)
             yield from _answered(answer, config.ledger.keep_blocks)
         else:
             yield from ledger.examine(config.home, genesis, config.ledger.keep_blocks, standing)
     if isinstance(answer, Live):
-        standing = Ledger(answer.status.height, answer.status.block_time_ms, answer.members)
+        standing = Ledger(answer.status.height, answer.status.block_time_ms, answer.members, known=True)
     members = standing.members or (tuple(genesis.institutions) if genesis is not None else ())
     known = next((item for item in members if item.id == config.institution), None)
     if members and known is None and _hopes(config):
@@ -79,6 +82,8 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
     yield from credentials.certificate(config, known)
     yield from machine.disk(config)
     yield from machine.clock(standing.time_ms, _clocks(answer, config.institution))
+    if wrong:
+        return
     yield from _signing_state(config, standing, running=running)
     sure = bool(standing.members)
     yield from _network(config, members, running=running, admitted=known is not None, sure=sure)

@@ -37,6 +37,7 @@ class Ledger:
     height: int = 0
     time_ms: int = 0
     members: tuple[InstitutionDescriptor, ...] = ()  # as they stand on the ledger; none when that is not known
+    known: bool = False  # does ``height`` say where the ledger stands?
     signed: Position = NOTHING  # by this validator, as the ledger of a node that does not run says
 
 
@@ -47,6 +48,7 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
     """
     check = "ledger"
     if not home.ledger.exists():
+        ledger.known = True
         yield ok(check, "nothing is on the disk yet: the node starts from the genesis")
         return
     try:
@@ -56,11 +58,12 @@ def examine(home: Home, genesis: Genesis, keep_blocks: int, ledger: Ledger) -> I
         return
     try:
         if store.get(CHAIN_KEY) is None and not any(store.scan(b"m/")):
+            ledger.known = True
             yield ok(check, "the store is empty: the node starts from the genesis")
             return
         application = Application(store, genesis)
         chain = standing(store, application.chain_id, genesis.time_ms, application.info())
-        ledger.height, ledger.time_ms = chain.height, chain.time_ms
+        ledger.height, ledger.time_ms, ledger.known = chain.height, chain.time_ms, True
         ledger.signed = last_signed(store)
         ledger.members = tuple(
             item.descriptor for item in application.institutions() if item.status != MEMBER_STATUS_REMOVED
@@ -172,9 +175,9 @@ def signing_state(
         return
     if journal.votes_from_height is None:
         yield warning(check, "the write-ahead log does not know what this key signed before", lost)
-    elif journal.votes_from_height > ledger.height + 1:
+    elif ledger.known and journal.votes_from_height > ledger.height + 1:
         yield warning(check, f"it was lost: this node votes from height {journal.votes_from_height} on", lost)
-    elif not running and (signed := journal.signed[0]) > ledger.height + 1:
+    elif ledger.known and not running and (signed := journal.signed[0]) > ledger.height + 1:
         yield warning(
             "ledger",
             f"its last block is {ledger.height}, and this validator signed at height {signed}: blocks that were "

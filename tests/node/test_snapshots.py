@@ -761,6 +761,7 @@ def test_a_crash_before_or_after_the_restored_ledger_is_in_place_leaves_no_chunk
     for crash in (crash_before, crash_after):
         ChunkFiles(home.chunks).put(bytes(32), b"x")
         home.ledger_restored.mkdir(exist_ok=True)
+        (home.ledger_restored / "CURRENT").touch()
         monkeypatch.setattr(restore, "_rename", crash)
         with pytest.raises(InterruptedError):
             restore.put_in_place(home)

@@ -33,7 +33,7 @@ from koinon.rules import RULES
 from koinon.v1.consensus_pb2 import ChainRecord
 from node import config as configs
 from node import credentials as credential_files
-from node import doctor
+from node import doctor, places, restore
 from node.application import Application
 from node.config import Home
 from node.runtime import Node
@@ -83,6 +83,8 @@ def start(home: Home) -> int | KoinonError:
 
     async def opened() -> int:
         config = configs.load(home.path)
+        places.check(config.home)
+        restore.put_in_place(config.home)
         genesis = genesis_file.load(config.home.genesis)
         credentials = credential_files.load(config, genesis, None)
         node = Node(config, genesis, credentials, structlog.get_logger())
@@ -117,6 +119,22 @@ def truncate(path: Path, at: float = 0.5) -> None:
 
 def garbage(path: Path) -> None:
     path.write_bytes(bytes(range(256)) * 4)
+
+
+def other(path: Path) -> None:
+    """Put a directory where a file was, a file where a directory was."""
+    moved = path.rename(path.with_name("moved"))
+    if moved.is_file():
+        path.mkdir()
+    else:
+        path.touch()
+
+
+def dangling(path: Path) -> None:
+    """What was there is now on another disk, which is not mounted."""
+    if path.exists():
+        path.rename(path.with_name("moved"))
+    path.symlink_to("/nonexistent/disk")
 
 
 def made(directory: Path) -> Path:
@@ -180,6 +198,24 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "key truncated": (lambda home: truncate(home.key("validator")), "invalid-key-file"),
     "key of bytes": (lambda home: garbage(home.key("node")), "invalid-file"),
     "certificate truncated": (lambda home: truncate(home.certificate), "invalid-file"),
+    "configuration a directory": (lambda home: other(home.config), "invalid-config"),
+    "configuration a link to nothing": (lambda home: dangling(home.config), "invalid-config"),
+    "genesis a directory": (lambda home: other(home.genesis), "invalid-file"),
+    "genesis a link to nothing": (lambda home: dangling(home.genesis), "invalid-file"),
+    "key a directory": (lambda home: other(home.key("sealing")), "invalid-file"),
+    "keys a link to nothing": (lambda home: dangling(home.key("node").parent), "invalid-file"),
+    "certificate a directory": (lambda home: other(home.certificate), "invalid-file"),
+    "TLS key a link to nothing": (lambda home: dangling(home.certificate_key), "invalid-file"),
+    "log a directory": (lambda home: other(home.wal), "invalid-file"),
+    "log a link to nothing": (lambda home: dangling(home.wal), "invalid-file"),
+    "index a directory": (lambda home: other(home.read_model), "invalid-file"),
+    "index a link to nothing": (lambda home: dangling(home.read_model), "invalid-file"),
+    "ledger a file": (lambda home: other(home.ledger), "invalid-file"),
+    "ledger a link to nothing": (lambda home: dangling(home.ledger), "invalid-file"),
+    "data a file": (lambda home: other(home.ledger.parent), "invalid-file"),
+    "data a link to nothing": (lambda home: dangling(home.ledger.parent), "invalid-file"),
+    "outputs a link to nothing": (lambda home: dangling(home.outputs), "invalid-file"),
+    "datasets a link to nothing": (lambda home: dangling(home.datasets), "invalid-file"),
 }
 """What others' copies cannot replace: the start is refused, by which rule."""
 
@@ -227,6 +263,7 @@ MADE_AGAIN: dict[str, Damage] = {
     "snapshot's manifest of bytes": lambda home: garbage(next(home.snapshots.glob("*/manifest"))),
     "snapshot without manifest": lambda home: next(home.snapshots.glob("*/manifest")).unlink(),
     "a file among the snapshots": lambda home: garbage(home.snapshots / "1"),
+    "a ledger from a snapshot that lost its files": lambda home: home.ledger_restored.mkdir(),
     "half a ledger from a snapshot": lambda home: home.ledger_building.mkdir(),
     "chunks of bytes": lambda home: garbage(made(home.chunks) / "00"),
 }
@@ -250,8 +287,47 @@ def test_refused_with_a_remedy(home: Home, damage: Damage, rule: str) -> None:
     refused = start(home)
     assert isinstance(refused, KoinonError)
     assert refused.rule == rule
+    assert refused.exit_code == 2, "or systemd would start it again and again"
     assert refused.hint
     assert rule in RULES
+    problems = [finding for finding in doctor.examine(home.path, None) if finding.weight == "problem"]
+    assert (refused.message, refused.hint) in [(finding.text, finding.hint) for finding in problems]
+
+
+@pytest.mark.parametrize("part", ["data", "data/ledger", "data/wal", "data/read.sqlite", "datasets", "tls"])
+def test_a_place_that_this_user_may_not_enter_or_read(home: Home, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, access = home.path / part, os.access
+    monkeypatch.setattr(os, "access", lambda asked, mode: asked != path and access(asked, mode))
+    refused = start(home)
+    assert isinstance(refused, KoinonError)
+    assert (refused.message, refused.exit_code) == (f"{path} cannot be read", 2)
+    assert refused.message in [finding.text for finding in doctor.examine(home.path, None)]
+
+
+def test_a_place_that_this_user_may_not_write(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda asked, mode: not mode & os.W_OK or asked != home.ledger)
+    refused = start(home)
+    assert isinstance(refused, KoinonError)
+    assert (refused.message, refused.rule) == (f"{home.ledger} cannot be written", "disk-read-only")
+
+
+@pytest.mark.parametrize(
+    "command", [["doctor", "--home"], ["node", "run", "--home"], ["node", "repair", "--home"], ["ledger", "verify"]]
+)
+def test_root_leaves_nothing_in_the_home_of_another_user(
+    home: Home, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LevelDB makes files anew for whoever opens it, and the node could not read those of root."""
+    if os.geteuid() == 0:
+        os.chown(home.ledger.parent, 65534, 65534)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+    before = sorted(home.path.rglob("*"))
+    result = CliRunner().invoke(main, [*command, str(home.path)])
+    assert result.exit_code != 0
+    assert "belongs to another user" in result.output
+    assert "sudo -u" in result.output
+    assert sorted(home.path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)

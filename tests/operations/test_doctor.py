@@ -177,7 +177,10 @@ def test_who_may_not_read_the_tls_key_is_not_told_to_stop_the_node(
     monkeypatch.setattr(Path, "read_bytes", refused)
     found = list(examine(network.home("um").path, None))
     assert [(item.text, item.hint) for item in found if item.check == "certificate"] == [
-        (f"{key} cannot be read: Permission denied", "run this as the node's user, who may read it")
+        (
+            f"{key} cannot be read: Permission denied",
+            "run this as the user whose file it is, who may read it; ls -l shows both",
+        )
     ]
     assert not {"ports", "peers"} & {item.check for item in found}
 
@@ -381,12 +384,18 @@ def test_a_ledger_with_a_damaged_file(left: Home) -> None:
 
 
 def test_a_store_that_lost_its_files_is_no_new_one(left: Home) -> None:
-    """LevelDB opens what is left of them, and says nothing; but the validator's log knows how far the ledger went."""
+    """LevelDB opens what is left of them, and misses tables only; the validator's log knows how far the ledger went."""
     for file in (*left.ledger.glob("*.log"), *left.ledger.glob("*.ldb")):
         file.unlink()
-    (found,) = troubles(left, "warning")
+    (found,) = troubles(left) or troubles(left, "warning")
     assert found.check == "ledger"
-    assert re.search(r"its last block is 0, and this validator signed at height [3-9]", found.text)
+    assert re.search(r"its last block is 0, and this validator signed at height [3-9]|missing files", found.text)
+
+
+def test_of_a_ledger_that_could_not_be_read_nothing_is_said(left: Home) -> None:
+    left.genesis.unlink()
+    assert [found.check for found in troubles(left)] == ["genesis"]
+    assert not troubles(left, "warning")
 
 
 def test_an_index_that_is_lost_or_damaged_is_a_warning(left: Home) -> None:
