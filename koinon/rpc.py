@@ -35,6 +35,7 @@ NEVER_SENT = "node-down"
 """Rule of an Unavailable that says no connection was made: the request cannot have had any effect."""
 
 _CERTIFICATE = "it is HOME/tls/certificate.pem of your node, as koinon init made it"
+_START = "start it with koinon node run (or koinon testnet up), or correct rpc_address in the profile"
 _TICKET_MS = 300_000  # half of what a node takes: its clock and ours may be five minutes apart, either way
 _CALL_S = 20.0
 _HUNG_UP = "connection idle"  # gRPC's words, alone or among others, where a node ends one that nobody used
@@ -187,14 +188,16 @@ class Connection:
             )
         if "security handshaker" in details:
             return InvalidFile("the profile's node_certificate is no certificate that TLS takes", hint=_CERTIFICATE)
-        connected = not details.startswith(("failed to connect to all addresses", "errors resolving", "DNS resolution"))
-        return Unavailable(
-            f"the connection to the node at {self.address} broke"
-            if connected
-            else f"no node answers at {self.address}",
-            rule="" if connected else NEVER_SENT,
-            hint="start it with koinon node run (or koinon testnet up), or correct rpc_address in the profile",
-        )
+        if not details.startswith(("failed to connect to all addresses", "errors resolving", "DNS resolution")):
+            return Unavailable(f"the connection to the node at {self.address} broke", hint=_START)
+        if "Handshake read failed" in details or "Connection reset" in details:
+            return Unavailable(
+                f"whoever listens at {self.address} hangs up before it says who it is",
+                rule=NEVER_SENT,
+                hint="a node does so while it has all the connections that it takes: try again, and tell its operator; "
+                "else correct rpc_address in the profile",
+            )
+        return Unavailable(f"no node answers at {self.address}", rule=NEVER_SENT, hint=_START)
 
 
 def _hung_up(error: grpc.aio.AioRpcError) -> bool:

@@ -51,7 +51,10 @@ def ports(config: NodeConfig, *, running: bool, certificate: bytes) -> Iterator[
                 yield problem(check, f"{where} is held by a node with another certificate", change)
             elif running and shown.reason:
                 yield problem(
-                    check, f"what holds {where} does not answer as a node: {shown.reason}", f"stop it, or {change}"
+                    check,
+                    f"what holds {where} does not answer as a node: {shown.reason}",
+                    f"ss -tnap 'sport = :{address.port}' shows what it is: if it is the node, it has all connections "
+                    f"that it takes, and docs/operator.md says how to bound them; else stop it, or {change}",
                 )
             elif running and ours:
                 yield ok(check, f"{where} is in use, as it should be while the node runs")

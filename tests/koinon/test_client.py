@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +292,24 @@ async def test_who_got_no_answer_is_told_more_than_to_ask_again(node: FakeNode) 
     late = connection.error(grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing))
     await connection.close()
     assert "its log" in late.hint
+
+
+def test_a_node_that_is_full_of_connections_is_not_called_down(node: FakeNode) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as full, ThreadPoolExecutor(1) as thread:
+        text = node.profile.read_text(encoding="utf-8").replace(str(node.port), str(full.getsockname()[1]))
+        node.profile.write_text(text, encoding="utf-8")
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    full.accept()[0].close()
+
+        thread.submit(hang_up)
+        with koinon.connect(node.profile) as client, pytest.raises(Unavailable, match="hangs up before") as caught:
+            client.status()
+        full.shutdown(socket.SHUT_RDWR)
+    assert caught.value.rule == NEVER_SENT
+    assert "all the connections that it takes" in caught.value.hint
 
 
 def test_a_node_that_is_down_is_named_with_what_to_do(node: FakeNode, client: Client) -> None:
