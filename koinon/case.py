@@ -10,14 +10,14 @@ Verification, in the order in which it is done:
    and the first where nothing was.
 
 **What it proves**: that these records are in the log; and by step 9 that none is missing by which something in the
-scope changed its state. The size of the log is under the head, so it is also known up to which record the case was
-looked for.
+scope changed its state before the last change that is shown. The size of the log is under the head, so it is also
+known up to which record the case was looked for, if whoever gathered it was honest.
 
-**What it does not prove**: that no record was left out by which nothing changed its state (a use of a token, a
-reading), or which names the subject without being about it. The log is a tree by place, not by subject: to prove such
-an absence one would have to show all records. It can be refuted, though: whoever holds the ledger finds what is
-missing, and its receipt shows that it is. ``koinon audit verify --compare`` asks another node; ``koinon ledger
-verify`` replays everything.
+**What it does not prove**: that no later change was cut off (a revocation!), nor that no record was left out by which
+nothing changed its state (a use of a token, a reading), or which names the subject without being about it. The log is
+a tree by place, not by subject: to prove such an absence one would have to show all records. It can be refuted,
+though: whoever holds the ledger finds what is missing, and its receipt shows that it is. ``koinon audit verify
+--compare`` asks another node; ``koinon ledger verify`` replays everything.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def verify(case: CaseFile, genesis: Genesis) -> VerifiedCase:
     for record in proved.records:
         if not concerns(record, expected):
             raise _failed(8, f"record {record.index} does not concern {case.subject!a}")
-    # 9. no change is missing
+    # 9. no change before the last one is missing
     for subject in expected:
         _check_path(subject, [record for record in proved.records if record.subject == subject])
     return VerifiedCase(case.subject, tuple(expected), proved.records, case.proved.tree_size, proved.proof)

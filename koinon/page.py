@@ -19,8 +19,8 @@ td { overflow-wrap: anywhere } td:first-child { text-align: right }
 thead { display: table-header-group } tr { break-inside: avoid } @media print { body { margin: 0; max-width: none } }
 """
 _COMPLETE = (
-    "No change of state of what the case is about is missing. That nothing else was left out, no file can prove; "
-    "any member's node can refute it."
+    "No change of state of what the case is about is missing before the last one shown. That none came later, and that "
+    "nothing else was left out, no file can prove; any member's node can refute it."
 )
 _COLUMNS = ("No.", "Time (UTC)", "What", "By", "About", "Change", "Concerning", "Detail")
 

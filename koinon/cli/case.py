@@ -163,8 +163,9 @@ _FORMS: dict[str, Callable[[Iterable[AuditRecord]], Iterator[str]]] = {"jsonl": 
 def verify(file: Path, genesis: Path | None, compare: bool, purpose: str) -> None:
     """Verify the receipt, case file or credential in FILE: no network, no trust in a node, only the genesis file.
 
-    Of a case, every record and that no change of state of what it is about is missing. That nothing else was left out,
-    no file can prove; --compare asks a node, which may be any member's.
+    Of a case, every record and that no change of state of what it is about is missing before the last one shown. That
+    none came later, and that nothing else was left out, no file can prove; --compare asks a node, which may be any
+    member's.
     """
     trusted = _genesis(genesis)
     text = read_text(file, "receipt or case file", MAX_CASE_BYTES)
@@ -200,7 +201,7 @@ def _verify_case(text: str, trusted: Genesis, compare: bool, purpose: str) -> No
             "compared": compare,
             **proofs.proof_as_json(proved.proof, proved.tree_size),
         },
-        "verified: the consortium recorded every one of these, and no change of state is missing",
+        "verified: the consortium recorded every one of these; before the last change of state no other is missing",
         facts=[
             ("Case of", proved.subject),
             ("About", ", ".join(proved.scope)),

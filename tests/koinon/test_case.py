@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import html.parser
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from koinon import case as cases
+from koinon import genesis as genesis_file
 from koinon import page, prov, trail
+from koinon.cli import main
 from koinon.errors import Corrupt, InvalidFile
 from koinon.receipt import VerifiedRecord, single, verify
 from koinon.v1.access_pb2 import RevokeToken
@@ -122,6 +126,20 @@ def test_a_forged_case_is_refused_at_its_step(
     forge(case)
     with pytest.raises(Corrupt, match=f"^step {step}: "):
         cases.verify(case, ledger.genesis)
+
+
+def test_a_case_without_its_last_change_holds_and_claims_no_more(
+    ledger: RecordedLedger, case: CaseFile, tmp_path: Path
+) -> None:
+    """A token whose revocation was cut off: the file proves what came before, and says so."""
+    assert AuditRecord.FromString(case.proved.records.pop().record).kind == "token.revoked"
+    (tmp_path / "case.json").write_text(cases.render(case))
+    genesis_file.save(tmp_path / "genesis.json", ledger.genesis)
+    command = ["audit", "verify", str(tmp_path / "case.json"), "--genesis", str(tmp_path / "genesis.json")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.stderr
+    assert "before the last change of state no other is missing" in result.output
+    assert "missing before the last one shown" in page.render(cases.verify(case, ledger.genesis), file_name="case.json")
 
 
 def test_a_foreign_record_is_refused(ledger: RecordedLedger, case: CaseFile) -> None:
