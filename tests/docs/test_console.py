@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_page_is_read_and_run(tmp_path: Path) -> None:
     page.write_text(PAGE, "utf-8")
     found = list(examples(page))
     assert [(example.line, example.exit_code) for example in found] == [(4, 0), (7, 0), (11, 0), (12, 3), (17, 0)]
-    shell = Shell(tmp_path, environment(tmp_path))
+    shell = Shell(tmp_path, environment(Path(sys.executable).parent))
     for example in found:
         shell.run(example)
 
