@@ -22,7 +22,7 @@ noticed at ``since_ms``: that block's time is the median of precommits made afte
 not exist before, so our former self never reached the height after it. This takes a clock that was not slow: so the
 loss counts as noticed anew at every start and whenever the clock jumps ahead, and a block from our clock's future shows
 nothing. It takes, too, that most clocks were not further ahead than that when the log was lost: block time goes on from
-where they were, and nothing shows it to a validator that begins within a minute and decides nothing in the next.
+where they were, which nothing shows to a validator that is back within that minute and executes the last block late.
 
 **A log can be lost in part.** With every block the ledger keeps which position was signed last and in the log on the
 disk (``Journal.mark``). A log that ends before that was cut, or is an older copy: its signing state is lost as if there
