@@ -1,4 +1,4 @@
-# Every target sets itself up: Python 3.11 or 3.12 is all it needs (see requirements/install.sh).
+# Every target sets itself up: Python 3.11 or 3.12 is all it needs, 3.13 to 3.15 with more (see requirements/install.sh).
 BIN := .venv/bin
 STUBS := .
 MESSAGES := $(wildcard proto/koinon/v1/*.proto)

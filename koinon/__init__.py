@@ -16,11 +16,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
-if sys.version_info[:2] not in ((3, 11), (3, 12)):
-    raise ImportError(
-        "Koinon runs on Python 3.11 and 3.12, the versions for which its ledger store (plyvel) is built; "
-        f"this is Python {sys.version_info[0]}.{sys.version_info[1]}"
-    )
+if not (3, 11) <= sys.version_info < (3, 16):
+    raise ImportError(f"Koinon runs on Python 3.11 to 3.15; this is Python {sys.version_info[0]}.{sys.version_info[1]}")
 
 if TYPE_CHECKING:
     from koinon import aio as aio

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Pin what pyproject.toml allows, with hashes and without index addresses, for Python 3.11 and 3.12 alike.
+# Pin what pyproject.toml allows, with hashes and without index addresses, for Python 3.11 to 3.15 alike.
 set -eu
 cd "$(dirname "$0")/.."
 pin() {

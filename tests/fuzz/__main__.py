@@ -12,7 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris
+try:
+    import atheris
+except ModuleNotFoundError:
+    sys.exit(
+        "error: atheris, which fuzzes, is not built for this Python\nhint: make clean && make PYTHON=python3.12 fuzz"
+    )
 
 with atheris.instrument_imports(include=["koinon", "mpc", "node"], enable_loader_override=False):
     from tests.fuzz.targets import TARGETS
