@@ -8,6 +8,7 @@ answers, callers of ``Connection`` see members of koinon.errors and nothing else
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import ssl
 import time
@@ -20,7 +21,15 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 
 from koinon import ticket
-from koinon.errors import BY_STATUS, DeadlineExceeded, InvalidFile, KoinonError, Unauthenticated, Unavailable
+from koinon.errors import (
+    BY_STATUS,
+    DeadlineExceeded,
+    InvalidFile,
+    InvalidInput,
+    KoinonError,
+    Unauthenticated,
+    Unavailable,
+)
 from koinon.keys import SigningKey
 from koinon.limits import MAX_RPC_MESSAGE_BYTES, MAX_STREAMS, RPC_KEEPALIVE_ANSWER_MS, RPC_KEEPALIVE_MS
 from koinon.names import tls_name
@@ -60,9 +69,15 @@ class Connection:
     """Stubs of every service of one node. Made inside a running event loop; close it there."""
 
     def __init__(self, profile: Profile, key: SigningKey, chain_id: str) -> None:
-        """Opens no socket yet. Raises InvalidFile when the profile's certificate is no certificate."""
+        """Opens no socket yet.
+
+        Raises InvalidFile when the profile's certificate is no certificate; InvalidInput as ``unforked``.
+        """
+        unforked()
+        self._closed = False
         self.address = profile.rpc_address
         self._institution = profile.institution
+        self._person = str(profile.person)
         self._key = key
         self._chain_id = chain_id
         # One for each call under way. More than a node takes on one connection would wait inside gRPC, where their time
@@ -105,13 +120,17 @@ class Connection:
 
     async def close(self) -> None:
         """Ends every call under way."""
+        self._closed = True
         await self._channel.close()
 
     def metadata(self) -> grpc.aio.Metadata:
-        """A fresh ticket, for calls made without ``call``."""
+        """A fresh ticket, for calls made without ``call``. Raises InvalidInput where no call can be made any more."""
+        unforked()
+        if self._closed:
+            raise InvalidInput("the client is closed", hint="call before it is closed, or connect again")
         expires_at_ms = time.time_ns() // 1_000_000 + _TICKET_MS
         proof = ticket.make(self._chain_id, self._certificate, self._key, expires_at_ms)
-        return grpc.aio.Metadata((ticket.METADATA_KEY, proof))
+        return grpc.aio.Metadata((ticket.METADATA_KEY, proof), (ticket.PERSON_KEY, self._person))
 
     async def call(
         self,
@@ -132,6 +151,9 @@ class Connection:
             try:
                 async with self.turns:
                     return await method(request, timeout=timeout_s, metadata=self.metadata())
+            except asyncio.CancelledError:
+                self._check_not_closed_meanwhile()
+                raise
             except grpc.aio.AioRpcError as error:
                 if once_more and _hung_up(error):
                     once_more = False
@@ -152,11 +174,23 @@ class Connection:
                         once_more = False
                         yield message
                 return
+            except asyncio.CancelledError:
+                self._check_not_closed_meanwhile()
+                raise
             except grpc.aio.AioRpcError as error:
                 if once_more and _hung_up(error):
                     once_more = False
                     continue
                 raise self.error(error) from None
+
+    def _check_not_closed_meanwhile(self) -> None:
+        """A call that ``close`` ends is cancelled by gRPC. Raises InvalidInput, where nobody else cancelled it."""
+        task = asyncio.current_task()
+        if self._closed and not (task and task.cancelling()):
+            raise InvalidInput(
+                "the client was closed during the call, which may still have its effect",
+                hint="close it when its calls have ended",
+            ) from None
 
     def error(self, error: grpc.aio.AioRpcError) -> KoinonError:
         """The typed error that a failed call stands for."""
@@ -190,6 +224,13 @@ class Connection:
             return InvalidFile("the profile's node_certificate is no certificate that TLS takes", hint=_CERTIFICATE)
         if not details.startswith(("failed to connect to all addresses", "errors resolving", "DNS resolution")):
             return Unavailable(f"the connection to the node at {self.address} broke", hint=_START)
+        if "Endpoint closing" in details:  # by ourselves, when the time for TLS was up
+            return Unavailable(
+                f"whoever listens at {self.address} says nothing",
+                rule=NEVER_SENT,
+                hint="a node that hangs does so, or one whose machine does: its log tells; else correct rpc_address in "
+                "the profile",
+            )
         if "Handshake read failed" in details or "Connection reset" in details:
             return Unavailable(
                 f"whoever listens at {self.address} hangs up before it says who it is",
@@ -198,6 +239,21 @@ class Connection:
                 "else correct rpc_address in the profile",
             )
         return Unavailable(f"no node answers at {self.address}", rule=NEVER_SENT, hint=_START)
+
+
+@functools.cache
+def _first_process() -> int:
+    """The id of the process that first used gRPC here; a fork of it remembers."""
+    return os.getpid()
+
+
+def unforked() -> None:
+    """Raises InvalidInput in a process that was forked after its parent had called: gRPC would wait there for ever."""
+    if os.getpid() != _first_process():
+        raise InvalidInput(
+            "this process was forked from one that had used Koinon's client, and cannot use it",
+            hint='start it by multiprocessing.get_context("spawn"), or before the first client is made',
+        )
 
 
 def _hung_up(error: grpc.aio.AioRpcError) -> bool:

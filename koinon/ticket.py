@@ -18,6 +18,8 @@ from koinon.limits import MAX_CLOCK_DRIFT_MS, MAX_TICKET_MS
 from koinon.v1.services_pb2 import Ticket
 
 METADATA_KEY = "koinon-ticket-bin"  # gRPC metadata; "-bin" carries bytes
+PERSON_KEY = "koinon-person"
+"""Beside it: who the caller takes itself for. A profile with another's key would act as that other, unnoticed."""
 
 _MAX_BYTES = 128  # key, signature and expiry take 111
 

@@ -120,6 +120,12 @@ class Gate(aio.ServerInterceptor):
                 "the call carries no ticket", rule="bad-ticket", hint="use a Koinon client with a profile"
             )
         sender = self._registry.sender(self._key_of(tickets[0]))
+        if any(value != sender.id for key, value in metadata if key == ticket.PERSON_KEY):
+            raise Unauthenticated(
+                f"the key is that of {sender.id}, and the profile names another person",
+                rule="wrong-key",
+                hint="correct person or key_file in the profile: they belong together",
+            )
         return Caller(sender.id, frozenset(sender.roles))
 
     def _key_of(self, data: bytes) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,9 +17,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from koinon import ticket
+from koinon.errors import Unauthenticated
 from koinon.limits import MAX_VISITS
-from koinon.names import tls_name
-from koinon.rpc import RULE_KEY
+from koinon.names import PersonId, tls_name
+from koinon.profile import Profile
+from koinon.rpc import RULE_KEY, Connection
 from koinon.v1 import services_pb2, services_pb2_grpc
 from node import auth, tls, visits
 from node.auth import Gate, caller
@@ -99,6 +102,22 @@ async def request_that_never_comes() -> AsyncIterator[bytes]:
 async def test_a_ticket_lets_its_holder_in(door: Door) -> None:
     assert await door.ask(door.ticket("um/analyst"), empty_request()) == "um/analyst"
     await until(lambda: door.calls == [("QueryService/PlanQuery", "OK")])
+
+
+async def test_a_profile_that_names_another_person_than_its_key_s_is_refused(door: Door) -> None:
+    """It would act as somebody else than its holder believes."""
+    certificate = door.identity.certificate.decode()
+    for person, answered in (("um/analyst", True), ("um/operator", False)):
+        profile = Profile("um", PersonId.parse(person), Path(), str(door.address), certificate, Path())
+        connection = Connection(profile, key("um/analyst"), door.consortium.chain_id)
+        call = connection.call(connection.query.PlanQuery, services_pb2.PlanQueryRequest())
+        if answered:
+            assert (await call).plan_hash == b"um/analyst"
+        else:
+            with pytest.raises(Unauthenticated, match="that of um/analyst") as refused:
+                await call
+            assert (refused.value.rule, bool(refused.value.hint)) == ("wrong-key", True)
+        await connection.close()
 
 
 async def test_strangers_are_turned_away_before_their_request_is_read(door: Door) -> None:
