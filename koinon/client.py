@@ -29,6 +29,7 @@ from koinon.aio.tasks import Tasks as AsyncTasks
 from koinon.errors import InvalidInput
 from koinon.key_files import AskPassphrase
 from koinon.profile import Profile
+from koinon.rpc import unforked
 from koinon.submission import OnUndecided
 
 Arguments = ParamSpec("Arguments")
@@ -50,7 +51,11 @@ class _Loop:
 
         What it says about being cancelled, such as StatusUnknown of a write, becomes the cause of the interrupt.
         """
-        loop = self._running()
+        try:
+            loop = self._running()
+        except InvalidInput:
+            coroutine.close()
+            raise
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise InvalidInput(
@@ -78,6 +83,7 @@ class _Loop:
             raise interrupt from cause
 
     def _running(self) -> asyncio.AbstractEventLoop:
+        unforked()
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()

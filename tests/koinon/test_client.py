@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -292,6 +294,63 @@ async def test_who_got_no_answer_is_told_more_than_to_ask_again(node: FakeNode) 
     late = connection.error(grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing))
     await connection.close()
     assert "its log" in late.hint
+
+
+async def test_a_node_that_took_the_connection_and_says_nothing_is_not_called_down(node: FakeNode) -> None:
+    """Until our time for TLS is up, which is gRPC's 20 seconds; these are its words then."""
+    connection = rpc.Connection(profile.load(node.profile), SigningKey.generate(), node.chain_id)
+    words = "failed to connect to all addresses; last error: UNAVAILABLE: Handshake read failed (Endpoint closing)"
+    nothing = grpc.aio.Metadata()
+    error = connection.error(grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, words))
+    await connection.close()
+    assert "says nothing" in error.message
+    assert error.rule == NEVER_SENT
+
+
+def test_a_closed_client_says_so(node: FakeNode, client: Client) -> None:
+    client.close()
+    client.close()
+    for use in (client.status, lambda: next(client.audit.watch())):
+        with pytest.raises(InvalidInput, match="the client is closed"):
+            use()
+
+
+def test_a_call_during_which_the_client_is_closed_says_so(node: FakeNode, client: Client) -> None:
+    """It was a CancelledError, as if the caller itself had been cancelled."""
+    asked, ends = threading.Event(), threading.Event()
+
+    def late(request: services.GetStatusRequest) -> services.GetStatusResponse:
+        asked.set()
+        ends.wait(60)
+        return services.GetStatusResponse()
+
+    node.answers["NodeService/GetStatus"] = late
+    with ThreadPoolExecutor(1) as thread:
+        call = thread.submit(client.status)
+        assert asked.wait(60)
+        client.close()
+        with pytest.raises(InvalidInput, match="closed during the call"):
+            call.result(60)
+        ends.set()
+
+
+def test_a_process_forked_from_a_client_s_is_told_that_it_cannot_call(node: FakeNode) -> None:
+    """It waited for ever, in a pool of worker processes for instance."""
+    program = f"""
+import os, koinon, koinon.errors
+client = koinon.connect({str(node.profile)!r})
+if child := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for use in (client.status, lambda: koinon.connect({str(node.profile)!r})):
+    try:
+        use()
+    except koinon.errors.InvalidInput as error:
+        os.write(2, str(error).encode())
+os._exit(7)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 7
+    assert ended.stderr.count("this process was forked") == 2
 
 
 def test_a_node_that_is_full_of_connections_is_not_called_down(node: FakeNode) -> None:
