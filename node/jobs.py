@@ -210,13 +210,12 @@ class JobService:
     async def _compute(self, task: Task, log: FilteringBoundLogger) -> SealedOutput:
         """From acceptance to a stored output. Raises KoinonError or OSError."""
         if self._part(task).accepted:
-            raise Refused(f"the node of {self._institution} restarted and lost its part", rule="node-restarted")
+            raise self._restarted()
         plan = await self._recompile(task)
         index, table = await self._own_table(plan)
         certificate, key_pem = certificates.ephemeral()
         self._port.expect(task.id)
-        accept = AcceptTask(task_id=task.id, plan_hash=task.submitted.plan_hash, session_certificate=certificate)
-        await self._settle(task.id, Operation(accept_task=accept), lambda part: part.accepted)
+        await self._accept(task, certificate)
         log.info("task accepted")
         while self._ledger.task(task.id).status != TASK_STATUS_RUNNING:
             await self._changes.next()
@@ -259,6 +258,23 @@ class JobService:
         output = SealedOutput(task_id=task.id, party=party, sealed=outcome.sealed, signature=self.node_key.sign(digest))
         await asyncio.to_thread(self._outputs.save, output)
         return output
+
+    async def _accept(self, task: Task, certificate: bytes) -> None:
+        """Raises Refused: by ``node-restarted`` where an acceptance of before a restart was decided meanwhile."""
+        accept = AcceptTask(task_id=task.id, plan_hash=task.submitted.plan_hash, session_certificate=certificate)
+        refusal: Refused | None = None
+        try:
+            await self._settle(task.id, Operation(accept_task=accept), lambda part: part.accepted)
+        except Refused as error:
+            refusal = error
+        part = self._part(self._ledger.task(task.id))
+        if part.accepted and part.session_certificate != certificate:
+            raise self._restarted()
+        if refusal is not None:
+            raise refusal
+
+    def _restarted(self) -> Refused:
+        return Refused(f"the node of {self._institution} restarted and lost its part", rule="node-restarted")
 
     async def _recompile(self, task: Task) -> Plan:
         """The plan as this party compiles it, whose task must be the one submitted. Raises KoinonError.

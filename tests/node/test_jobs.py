@@ -21,6 +21,7 @@ from koinon.v1.task_pb2 import (
     CancelTask,
     Task,
 )
+from koinon.v1.transaction_pb2 import Envelope
 from mpc.plan import Source, compile_plan, task_for
 from mpc.session import PREAMBLE_BYTES, parse_preamble
 from node.jobs import in_turn
@@ -142,6 +143,26 @@ async def test_a_node_that_restarts_fails_what_it_was_in_the_middle_of(network: 
         await network.halt("iu")
         await network.begin("iu")
         task = await network.ended(task_id)
+    assert (task.status, task.rule) == (TASK_STATUS_FAILED, "node-restarted")
+
+
+async def test_a_node_whose_acceptance_is_decided_after_its_restart_says_that_it_restarted(
+    network: TaskNetwork,
+) -> None:
+    """It went on with a certificate that the others do not know, or blamed itself for accepting twice."""
+
+    def acceptances() -> int:
+        return sum(Envelope.FromString(data).public_key == key("iu").public_key for data in network._pending)
+
+    with network.undecided():
+        task_id = network.ask(network.plan())
+        await network.watch(lambda: acceptances() == 1)
+        gossiped = list(network._pending)
+        await network.halt("iu")
+        network._pending = gossiped
+        await network.begin("iu")
+        await network.watch(lambda: acceptances() == 2)
+    task = await network.ended(task_id)
     assert (task.status, task.rule) == (TASK_STATUS_FAILED, "node-restarted")
 
 
