@@ -43,10 +43,12 @@ GO_AHEAD_KEY = "koinon-go-ahead"
 NEVER_SENT = "node-down"
 """Rule of an Unavailable that says no connection was made: the request cannot have had any effect."""
 
+CALL_S = 20.0
+"""How long a call waits for its answer, unless told otherwise."""
+
 _CERTIFICATE = "it is HOME/tls/certificate.pem of your node, as koinon init made it"
 _START = "start it with koinon node run (or koinon testnet up), or correct rpc_address in the profile"
 _TICKET_MS = 300_000  # half of what a node takes: its clock and ours may be five minutes apart, either way
-_CALL_S = 20.0
 _HUNG_UP = "connection idle"  # gRPC's words, alone or among others, where a node ends one that nobody used
 _RETRY_FIRST_S = 0.1
 _RETRY_MAX_S = 1.0
@@ -137,7 +139,7 @@ class Connection:
         method: Unary[Request, Response],
         request: Request,
         *,
-        timeout_s: float = _CALL_S,
+        timeout_s: float = CALL_S,
         patience_s: float = 0.0,
     ) -> Response:
         """Call ``method`` when it is its turn; while the node is out of reach, try again for ``patience_s``.

@@ -17,7 +17,7 @@ from koinon import display, envelope
 from koinon.errors import KoinonError, Refused, StatusUnknown, Unavailable
 from koinon.keys import SigningKey
 from koinon.limits import DEFAULT_EXPIRY_MS, MAX_WAIT_MS, NONCE_BYTES
-from koinon.rpc import NEVER_SENT, Connection, typed_error
+from koinon.rpc import CALL_S, NEVER_SENT, Connection, typed_error
 from koinon.v1.services_pb2 import GetTransactionsRequest, SubmitRequest, TransactionInfo
 from koinon.v1.transaction_pb2 import Envelope, Operation, Refusal, TransactionBody, TransactionStatus
 
@@ -65,7 +65,7 @@ async def send(
     try:
         while True:
             try:
-                info = await _submit(connection, signed, transaction_id)
+                info = await _submit(connection, signed, transaction_id, give_up)
                 sent = True
                 info = await _follow(connection, info, signed, give_up)
             except StatusUnknown:
@@ -90,8 +90,11 @@ async def send(
             reminder.cancel()
 
 
-async def _submit(connection: Connection, signed: bytes, transaction_id: bytes) -> TransactionInfo:
-    response = await connection.call(connection.transactions.Submit, SubmitRequest(envelopes=[signed]))
+async def _submit(connection: Connection, signed: bytes, transaction_id: bytes, give_up: float) -> TransactionInfo:
+    left = max(give_up - time.monotonic(), _RESEND_S)
+    response = await connection.call(
+        connection.transactions.Submit, SubmitRequest(envelopes=[signed]), timeout_s=min(left, CALL_S)
+    )
     return _only(response.transactions, transaction_id)
 
 

@@ -29,6 +29,7 @@ from koinon.keys import SealingKey
 from koinon.limits import MAX_SQL
 from koinon.planned import PlannedQuery
 from koinon.result import Result
+from koinon.rpc import CALL_S
 from koinon.v1.identity_pb2 import KeyPurpose
 from koinon.v1.services_pb2 import (
     FetchOutputsRequest,
@@ -118,13 +119,17 @@ class Tasks:
         datasets have exactly one in common. Raises UnsupportedQuery, NotFound, Refused (no token, cohort too small),
         Corrupt.
         """
+        return await self._plan(sql, purpose, CALL_S)
+
+    async def _plan(self, sql: str, purpose: str, timeout_s: float) -> PlannedQuery:
         if len(sql) > MAX_SQL:
             raise InvalidInput(
                 f"the query has {len(sql)} characters; at most {MAX_SQL} are allowed", hint="ask for less at once"
             )
         connection = self._session.connection
         request = PlanQueryRequest(sql=sql, purpose=purpose)
-        return planned.check(await connection.call(connection.query.PlanQuery, request), sql, purpose)
+        response = await connection.call(connection.query.PlanQuery, request, timeout_s=timeout_s)
+        return planned.check(response, sql, purpose)
 
     async def query(
         self,
@@ -146,7 +151,7 @@ class Tasks:
         """
         started = time.monotonic()
         _say(on_progress, Progress("planning"))
-        offer = await self.plan(sql, purpose=purpose)
+        offer = await self._plan(sql, purpose, min(timeout_s, CALL_S))
         if offer.price > max_price:
             raise Refused(
                 f"the query costs {offer.price} points, and at most {max_price} may be paid",

@@ -23,6 +23,7 @@ from koinon.descriptor import ColumnNote, Descriptor, Terms
 from koinon.envelope import identify
 from koinon.errors import (
     BY_STATUS,
+    DeadlineExceeded,
     Exhausted,
     InvalidFile,
     InvalidInput,
@@ -596,6 +597,22 @@ def test_no_decision_in_time_says_so_and_the_same_envelope_can_go_again(
     node._decided[unknown.transaction_id].status = TransactionStatus.TRANSACTION_STATUS_COMMITTED
     assert client.resend(unknown).status == TransactionStatus.TRANSACTION_STATUS_COMMITTED
     assert len(node.received) == 1
+
+
+def test_a_node_that_hangs_is_not_waited_for_longer_than_was_said(node: FakeNode) -> None:
+    ends = threading.Event()
+    node.answers["TransactionService/Submit"] = lambda request: ends.wait(60)
+    node.answers["QueryService/PlanQuery"] = lambda request: ends.wait(60)
+    node.answers["AccessService/ListTokens"] = services.ListTokensResponse(tokens=[Token(id="ab" * 16)])
+    begun = time.monotonic()
+    with koinon.connect(node.profile, write_timeout_s=0.2) as client:
+        with pytest.raises(StatusUnknown):
+            client.access.revoke("ab", "finished")
+        with pytest.raises(DeadlineExceeded, match="did not answer in time"):
+            client.query("SELECT COUNT(*) AS n FROM c.t", timeout_s=0.2)
+    took_s = time.monotonic() - begun
+    ends.set()
+    assert took_s < rpc.CALL_S
 
 
 def test_a_write_that_was_never_sent_fails_at_once(node: FakeNode, client: Client) -> None:
