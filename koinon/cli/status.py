@@ -9,7 +9,7 @@ from koinon.cli.app import invocation
 from koinon.cli.stall import lasted
 from koinon.display import plain, when
 from koinon.submission import refusal_error
-from koinon.v1.services_pb2 import GetStatusResponse, TransactionInfo
+from koinon.v1.services_pb2 import GetStatusResponse, PeerStatus, TransactionInfo
 from koinon.v1.transaction_pb2 import TransactionStatus
 from koinon.words import word
 
@@ -35,7 +35,8 @@ def status(transaction: str | None) -> None:
                 ("Institution", answer.institution),
                 ("Chain", answer.chain_id),
                 ("Version", answer.version),
-                ("Height", f"{answer.height}, decided {when(answer.block_time_ms)}, {lasted(answer.quiet_ms)} ago"),
+                ("Height", f"{answer.height}, committed here {lasted(answer.quiet_ms)} ago"),
+                ("Block time", when(answer.block_time_ms)),
                 ("Deciding", f"height {answer.height + 1}, round {answer.round}, {answer.step or 'waiting'}"),
                 ("Pending", f"{answer.pending_transactions} transactions"),
                 ("Validators", f"{len(answer.validators)}; {_tolerance(answer)}"),
@@ -50,19 +51,22 @@ def status(transaction: str | None) -> None:
             (
                 peer.institution,
                 "yes" if peer.connected else "no",
-                str(peer.height),
-                str(_lag(answer.height, peer.height)),
-                when(peer.last_seen_ms),
+                *_heard(answer.height, peer),
             )
             for peer in answer.peers
         ]
         output.show(output.table(("Peer", "Connected", "Height", "Lag", "Last heard"), rows, right=("Height", "Lag")))
 
 
-def _lag(height: int, heard: int) -> int:
-    """Blocks that a node is behind. A validator last heard deciding our last block has committed it by now."""
-    behind = height - heard
-    return behind if behind > 1 else 0
+def _heard(height: int, peer: PeerStatus) -> tuple[str, str, str]:
+    """A peer's height, blocks it is behind, and when it was heard.
+
+    A validator last heard deciding our last block has committed it by now.
+    """
+    if not peer.last_seen_ms:
+        return "-", "-", "-"
+    behind = height - peer.height
+    return str(peer.height), str(behind if behind > 1 else 0), when(peer.last_seen_ms)
 
 
 def _state(answer: GetStatusResponse) -> str:

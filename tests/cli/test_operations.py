@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from koinon.v1 import services_pb2 as services
 from koinon.v1.consensus_pb2 import Validator
@@ -20,8 +21,8 @@ def test_status_shows_lag_and_who_is_missing(ask: Run, node: FakeNode) -> None:
         validators=[Validator(institution="um", power=1)],
         peers=[
             services.PeerStatus(institution="case", connected=False, height=0),
-            services.PeerStatus(institution="iu", connected=True, height=40),  # last heard deciding 41
-            services.PeerStatus(institution="uk", connected=True, height=30),
+            services.PeerStatus(institution="iu", connected=True, height=40, last_seen_ms=1),  # last heard deciding 41
+            services.PeerStatus(institution="uk", connected=True, height=30, last_seen_ms=1),
         ],
     )
     shown = ask("status").stdout
@@ -29,7 +30,7 @@ def test_status_shows_lag_and_who_is_missing(ask: Run, node: FakeNode) -> None:
     assert "Missing      case\n" in shown
     assert "in step" in shown
     lags = {line.split()[0]: line.split()[3] for line in shown.splitlines()[-3:]}
-    assert lags == {"case": "41", "iu": "0", "uk": "11"}
+    assert lags == {"case": "-", "iu": "0", "uk": "11"}
     answer = node.answers["NodeService/GetStatus"]
     assert isinstance(answer, services.GetStatusResponse)
     del answer.validators[:]
@@ -45,6 +46,23 @@ def test_status_says_when_it_lags_itself_or_nothing_is_decided(ask: Run, node: F
     stands = services.GetStatusResponse(height=41, step="prevote", quiet_ms=60_000)
     node.answers["NodeService/GetStatus"] = stands
     assert "koinon why-stalled says why" in ask("status").stdout
+
+
+def test_status_tells_the_block_time_apart_from_when_it_was_committed_here(ask: Run, node: FakeNode) -> None:
+    """A block's time is that of the votes on the one before it: seconds, or after a standstill hours, earlier."""
+    node.answers["NodeService/GetStatus"] = services.GetStatusResponse(
+        height=41, block_time_ms=1_700_000_000_000, quiet_ms=2_000
+    )
+    shown = ask("status").stdout
+    assert re.search(r"^Height +41, committed here 2 seconds ago$", shown, re.MULTILINE)
+    assert re.search(r"^Block time +2023-11-14 22:13:20 UTC$", shown, re.MULTILINE)
+
+
+def test_a_peer_never_heard_of_is_not_said_to_lag(ask: Run, node: FakeNode) -> None:
+    status = services.GetStatusResponse(height=68)
+    status.peers.add(institution="um", connected=True)
+    node.answers["NodeService/GetStatus"] = status
+    assert re.search(r"^um +yes +- +- +-", ask("status").stdout, re.MULTILINE)
 
 
 def test_status_tells_a_scheduled_upgrade_and_what_to_install(ask: Run, node: FakeNode) -> None:
