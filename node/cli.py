@@ -79,7 +79,11 @@ def init(
         passphrase=None if no_passphrase else new_passphrase("the new keys"),
     )
     click.echo(f"{institution} lives in {paths.path}; its people's keys and profiles are in {paths.people}", err=True)
-    click.echo("hint: exchange descriptor.json with the other members, then join them all: koinon genesis", err=True)
+    click.echo(
+        "hint: for a new network, exchange descriptor.json with the other members, then join them all: koinon genesis. "
+        "For one that runs, hand it to a member, whose operator hands it in: koinon member apply",
+        err=True,
+    )
     click.echo(paths.descriptor.read_text(encoding="utf-8"), nl=False)
 
 

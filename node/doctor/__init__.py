@@ -69,8 +69,10 @@ def examine(home: Path, ask: AskPassphrase | None) -> Iterator[Finding]:
     if members and known is None and _hopes(config):
         yield warning(
             "membership",
-            f"{config.institution} is not among the members yet: {', '.join(item.id for item in members)}",
-            "the members decide; until then their nodes do not let this one in",
+            f"{config.institution} is not among the {'members' if standing.members else 'founders'}: "
+            + ", ".join(item.id for item in members),
+            "nothing, where the members have admitted it since, which only a ledger that is in step tells; else they "
+            "decide (koinon member apply), and until then their nodes do not let this one in",
         )
     elif members and known is None:
         yield problem(
@@ -123,8 +125,8 @@ def _answered(answer: Live | str, keep_blocks: int) -> Iterator[Finding]:
         yield warning(
             "ledger",
             f"the node uses it, and could not be asked: {answer}",
-            "nothing, where the members have not admitted it yet; koinon key rotate node, where its key was revoked; "
-            f"set {key_files.ENVIRONMENT}, where it is encrypted; else see the node's log",
+            "nothing, where the members have not admitted it yet; koinon key rotate node --home HOME, where its key "
+            f"was revoked; set {key_files.ENVIRONMENT}, where it is encrypted; else see the node's log",
         )
         return
     status = answer.status

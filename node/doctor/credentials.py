@@ -39,7 +39,9 @@ def keys(config: NodeConfig, known: InstitutionDescriptor | None, ask: AskPassph
         named = getattr(known, f"{name}_key") if known is not None else b""
         if known is not None and not named:
             yield warning(
-                check, f"the members know none for {config.institution}: it was revoked", f"koinon key rotate {name}"
+                check,
+                f"the members know none for {config.institution}: it was revoked",
+                f"koinon key rotate {name} --home {config.home.path}",
             )
         elif known is not None and named == waiting:
             yield warning(check, f"{path} was rotated, and the node has not taken up the new key", "start the node")

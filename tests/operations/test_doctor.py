@@ -198,7 +198,7 @@ def test_who_is_not_admitted_yet_is_told_to_wait(network: Testnet, tmp_path: Pat
     shutil.copy(network.home("iu").genesis, hopes.genesis)
     assert troubles(hopes) == []
     texts = [found.text for found in troubles(hopes, "warning")]
-    assert texts[0] == "koi is not among the members yet: iu, um"
+    assert texts[0] == "koi is not among the founders: iu, um"
     assert any(text.startswith("iu at") and text.endswith("does not let us in yet") for text in texts)
     (pinned,) = (found.text for found in examine(hopes.path, None) if found.check == "certificate")
     assert pinned == "it fits its key; the members do not know it yet; without an end"
@@ -232,7 +232,7 @@ def test_the_genesis_of_others_only(tmp_path: Path) -> None:
     shutil.copy(others[0].genesis, ours.genesis)
     assert troubles(ours) == []  # it may hope to be admitted
     (found,) = (item for item in troubles(ours, "warning") if item.check == "membership")
-    assert found.text == "um is not among the members yet: case, uk"
+    assert found.text == "um is not among the founders: case, uk"
     ours.descriptor.unlink()
     assert "um is not among the members: case, uk" in [item.text for item in troubles(ours)]
 
@@ -274,7 +274,21 @@ def test_a_node_whose_key_was_revoked_needs_another(fresh: Home, monkeypatch: py
     monkeypatch.setattr(doctor_of_homes, "is_running", lambda _: True)
     monkeypatch.setattr(live, "ask", lambda *_: "the key of um was revoked or replaced")
     (found,) = (item for item in troubles(fresh, "warning") if item.check == "ledger")
-    assert "koinon key rotate node" in found.hint
+    assert "koinon key rotate node --home HOME" in found.hint
+
+
+def test_a_member_admitted_later_whose_node_cannot_be_asked_is_not_called_a_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The genesis alone cannot tell who was admitted since."""
+    joined, _ = consortium(tmp_path / "ours")
+    founders = consortium(tmp_path / "others", "uk", "case")
+    shutil.copy(founders[0].genesis, joined.genesis)
+    monkeypatch.setattr(doctor_of_homes, "is_running", lambda _: True)
+    monkeypatch.setattr(live, "ask", lambda *_: "the key of um was revoked or replaced")
+    (found,) = (item for item in troubles(joined, "warning") if item.check == "membership")
+    assert found.text == "um is not among the founders: case, uk"
+    assert found.hint.startswith("nothing, where the members have admitted it since")
 
 
 def test_a_certificate_that_ended_is_a_warning_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
