@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from koinon import key_files
 from koinon import profile as profiles
 from koinon.cli import keys, output
 from koinon.cli.app import invocation
-from koinon.errors import InvalidInput, PermissionRefused
+from koinon.errors import InvalidInput
 from koinon.profile import Profile
 from node import config as configs
 from node import credentials, tls
@@ -92,11 +91,7 @@ def _check_own(config: NodeConfig, profile: Profile) -> None:
     What root makes in another user's home, the node there cannot read: it would vote no more. Raises PermissionRefused.
     """
     home = config.home.path
-    if (owner := home.stat().st_uid) != os.geteuid():
-        raise PermissionRefused(
-            f"{home} is another user's, whose node could not read the new key",
-            hint=f"run this as that user: sudo -u '#{owner}' koinon key rotate ...",
-        )
+    keys.check_owner(home)
     if profile.institution != config.institution:
         problem = f"{home} is the home of {config.institution}, and the profile is one of {profile.institution}"
     elif genesis_file.load(profile.genesis) != genesis_file.load(config.home.genesis):

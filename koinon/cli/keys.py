@@ -16,7 +16,7 @@ from koinon import profile as profiles
 from koinon.cli import output
 from koinon.cli.app import invocation, tell
 from koinon.display import plain
-from koinon.errors import InvalidFile, InvalidInput
+from koinon.errors import InvalidFile, InvalidInput, PermissionRefused
 from koinon.keys import SigningKey
 from koinon.v1.identity_pb2 import KeyPurpose
 from koinon.words import word
@@ -74,8 +74,9 @@ def rotate() -> None:
 
 def rotate_own() -> None:
     """The key of the profile's person. Raises what the ledger and the disk do; may be repeated after a failure."""
-    client = invocation().client
     present = profiles.load(invocation().profile).key_file
+    check_owner(present)
+    client = invocation().client
     waiting, old = present.with_suffix(".next.key"), key_files.public_key(present, "ed25519")
     if not waiting.exists():
         encrypted = key_files.is_encrypted(present, "ed25519")
@@ -91,6 +92,15 @@ def rotate_own() -> None:
             hint="move it there yourself: the old key is good for nothing new",
         ) from None
     show_rotated("person", new.hex())
+
+
+def check_owner(path: Path) -> None:
+    """Is what one makes beside ``path`` of use there? Its owner could not read root's. Raises PermissionRefused."""
+    if path.exists() and hasattr(os, "geteuid") and (owner := path.stat().st_uid) != os.geteuid():
+        raise PermissionRefused(
+            f"{path} is another user's, who could not read the new key",
+            hint=f"run this as that user: sudo -u '#{owner}' koinon key rotate ...",
+        )
 
 
 def show_rotated(kind: str, key_hex: str) -> None:

@@ -34,6 +34,19 @@ def test_what_root_would_make_in_another_users_home_is_refused(tmp_path: Path, m
     assert f"hint: run this as that user: sudo -u '#{os.getuid()}' koinon key rotate" in said
 
 
+def test_what_root_would_make_beside_another_users_key_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns the key could not read the one that counts from then on."""
+    network = Testnet.create(tmp_path / "net", ("um",))
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    people = network.home("um").people
+    before = sorted(people.iterdir())
+    result = CliRunner().invoke(main, ["--profile", str(network.profile("um-operator")), "key", "rotate"])
+    assert (result.exit_code, "[permission]" in result.stderr) == (4, True)
+    assert sorted(people.iterdir()) == before
+
+
 def refused(
     profile: Path, network: Testnet, purpose: str, rule: str = "[wrong-institution]", exit_code: int = 2
 ) -> str:
