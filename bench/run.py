@@ -19,6 +19,7 @@ REPORT = Path(__file__).with_name("latest.json")
 AT_LEAST = {"ledger.tx_per_s": 2_500.0, "ledger.tx_per_s_7": 1_250.0, "ledger.catch_up_tx_per_s": 5_000.0}
 AT_MOST = {
     "ledger.idle_p50_ms": 80.0,
+    "ledger.tx_p99_ms": 1_500.0,
     "ledger.full_load_p99_ms": 1_500.0,
     "ledger.proposer_crash_gap_ms": 2_000.0,
     "query.p50_ms": 2_000.0,

@@ -15,6 +15,7 @@ FIGURES = {
     "ledger.idle_p99_ms",
     "ledger.half_load_p99_ms",
     "ledger.full_load_p99_ms",
+    "ledger.tx_p99_ms",
     "ledger.cpu_us_per_tx",
     "ledger.tx_per_s_7",
     "ledger.rss_growth_mb",
