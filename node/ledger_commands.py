@@ -148,11 +148,11 @@ def _examined(genesis: Genesis, store: LevelStore) -> Examined:
 @contextmanager
 def _opened(home: Path) -> Iterator[LevelStore]:
     """The store of a home. Raises InvalidFile, Corrupt, and what LevelStore raises: Unavailable while the node runs."""
-    path = Home(home.absolute()).ledger
-    places.check(Home(home.absolute()))
-    if not holds_data(path):
+    paths = Home(home.absolute())
+    places.check(paths)
+    if not holds_data(paths.ledger):
         raise InvalidFile(f"{home} holds no ledger", hint="give the home of a node that has run, as in koinon node run")
-    with closing(LevelStore(path)) as store:
+    with closing(LevelStore(paths.ledger)) as store:
         try:
             yield store
         except DecodeError as error:
